@@ -1,0 +1,31 @@
+//! The torch-free heart of margay.
+//!
+//! A vision classifier is a [`Graph`] of [`Op`] nodes with canonical (timm) parameter names and a
+//! [`Params`] table that holds their values. Compression produces a [`Mask`] per weight; the result
+//! is a [`SparseModel`] that is written to one file.
+//!
+//! This crate knows shapes, names and sparsity. It neither trains nor runs a model: the torch
+//! executor of the `margay` crate and the runtime of `margay-runtime` interpret the same graph.
+#![forbid(unsafe_code)]
+
+mod csr;
+pub mod fold;
+mod graph;
+mod mask;
+pub mod model;
+mod params;
+mod preprocess;
+mod shape;
+mod sparsity;
+
+pub use csr::{Csr, CsrError};
+pub use graph::{
+    BatchNorm, Conv2d, Graph, GraphBuilder, GraphError, Linear, MaxPool2d, Node, NodeId, Op, ParamRole,
+    ParamSpec, Role,
+};
+pub use mask::Mask;
+pub use model::{Provenance, SparseModel, Weight};
+pub use params::{Params, ParamsError, nearest_name};
+pub use preprocess::{Interpolation, Normalization, Preprocess, Resize};
+pub use shape::Shape;
+pub use sparsity::{InvalidSparsity, Sparsity};

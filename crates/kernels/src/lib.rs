@@ -1,0 +1,1 @@
+//! Sparse and dense CPU kernels of the margay runtime.

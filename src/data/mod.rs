@@ -1,0 +1,1 @@
+//! Folder datasets: few-shot draws, held-out folds, photos decoded in parallel.

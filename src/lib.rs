@@ -1,0 +1,16 @@
+//! margay turns a pretrained vision classifier and a few images into a small, fast, sparse specialist.
+//!
+//! Stages, in the order of a run: [`checkpoint`] and [`models`] read a pretrained network as a graph,
+//! [`data`] draws the few shots, `calibrate`, `allocate` and `prune` make it sparse, `distill` wins
+//! accuracy back, `export` writes one file, and `margay-runtime` runs it. Only modules behind the
+//! `torch` feature know libtorch.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod data;
+pub mod models;
+pub mod progress;
+pub mod recipe;
+pub mod record;
+pub mod report;
+pub mod world;

@@ -1,0 +1,1 @@
+//! Architectures as graph builders, one file and one table line each.

@@ -1,0 +1,30 @@
+//! How long stages tell what they do, without knowing who listens.
+
+/// Listens to the stages of a run.
+pub trait Progress: Send {
+    /// A stage of `total` steps begins; 0 means that the number is unknown.
+    fn start(&mut self, stage: &str, total: u64);
+    /// `steps` more steps are done.
+    fn advance(&mut self, steps: u64);
+    /// A short text beside the bar, such as the current layer or loss.
+    fn status(&mut self, text: &str);
+    /// The stage is over.
+    fn finish(&mut self);
+    /// Something the user should know.
+    fn note(&mut self, text: &str);
+    /// Something the user should worry about; counted.
+    fn warn(&mut self, text: &str);
+}
+
+/// Listens to nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn start(&mut self, _stage: &str, _total: u64) {}
+    fn advance(&mut self, _steps: u64) {}
+    fn status(&mut self, _text: &str) {}
+    fn finish(&mut self) {}
+    fn note(&mut self, _text: &str) {}
+    fn warn(&mut self, _text: &str) {}
+}

@@ -1,0 +1,178 @@
+//! Recipes: every choice of a run with its value, saved beside the result so that it can be repeated.
+
+use std::path::PathBuf;
+
+use margay_core::Sparsity;
+use serde::{Deserialize, Serialize};
+
+/// Everything that determines a compressed model. Field order is the order in `recipe.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Recipe {
+    /// Checkpoint to specialise.
+    pub model: PathBuf,
+    /// JSON or text file with the checkpoint's class names in the order of its head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
+    /// Folder with one folder per class, optionally under `train/` and `val/`.
+    pub data: PathBuf,
+    /// The one seed of the run.
+    #[serde(default)]
+    pub seed: u64,
+    /// `auto`, `cpu`, `cuda` or `cuda:n`.
+    #[serde(default = "auto")]
+    pub device: String,
+    /// CPU threads of every stage; 0 takes all cores.
+    #[serde(default)]
+    pub threads: usize,
+    /// How the few shots are drawn.
+    #[serde(default)]
+    pub shots: Shots,
+    /// How photos become inputs.
+    #[serde(default)]
+    pub input: InputSpec,
+    /// How weights are removed.
+    #[serde(default)]
+    pub prune: PruneSpec,
+    /// How accuracy is won back.
+    #[serde(default)]
+    pub recovery: RecoverySpec,
+}
+
+/// How the few shots are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Shots {
+    /// Images per class; 0 takes all.
+    pub per_class: usize,
+    /// Fraction of the shots held out for every choice (at least one image per class where two exist).
+    pub holdout: f64,
+}
+
+/// How photos become inputs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct InputSpec {
+    /// Side of the square input in pixels; absent: the images' own size where all share a square one
+    /// of at most 224, else 224.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+    /// `squash` or `short-side`; absent: `short-side` at 224, else `squash`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resize: Option<ResizeChoice>,
+}
+
+/// How a photo is brought to the input size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ResizeChoice {
+    /// Scale both sides.
+    Squash,
+    /// Scale the short side to 256/224 of the size, cut out the centre.
+    ShortSide,
+}
+
+/// How weights are removed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PruneSpec {
+    /// Name in the table of solvers.
+    pub solver: String,
+    /// Name in the table of allocators.
+    pub allocation: String,
+    /// Fraction of zeros over the prunable weights.
+    pub sparsity: Sparsity,
+    /// Added to the Hessian's diagonal, relative to its mean.
+    pub damping: f64,
+    /// Images per calibration batch.
+    pub batch: usize,
+}
+
+/// How accuracy is won back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RecoverySpec {
+    /// Re-estimation of batch-norm statistics on the shots.
+    pub batch_norm: BatchNormChoice,
+    /// When finetuning happens.
+    pub schedule: Schedule,
+    /// Passes over the shots (per halving when gradual).
+    pub epochs: usize,
+    /// Images per step.
+    pub batch: usize,
+    /// Peak learning rate of SGD with momentum 0.9.
+    pub learning_rate: f64,
+    /// L2 penalty on weights.
+    pub weight_decay: f64,
+    /// Weight of the cross-entropy with the labels.
+    pub cross_entropy: f64,
+    /// Label smoothing of the cross-entropy.
+    pub label_smoothing: f64,
+    /// Weight of the Kullback–Leibler divergence to the dense teacher.
+    pub distillation: f64,
+    /// Temperature of the distillation.
+    pub temperature: f64,
+    /// Weight of the mean normalised squared feature error per block (SquareHead).
+    pub square_head: f64,
+}
+
+/// Whether batch-norm statistics are re-estimated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BatchNormChoice {
+    /// Kept only if the held-out fold says that it helps.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// When finetuning happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Not at all.
+    None,
+    /// Prune at once, then finetune.
+    #[default]
+    OneShot,
+    /// Halve the remaining weights, finetune, repeat (TACO's Algorithm 1).
+    Gradual,
+}
+
+fn auto() -> String {
+    "auto".to_owned()
+}
+
+impl Default for Shots {
+    fn default() -> Self {
+        Self { per_class: 16, holdout: 0.2 }
+    }
+}
+
+impl Default for PruneSpec {
+    fn default() -> Self {
+        let sparsity = Sparsity::from_compression(20.0).unwrap_or(Sparsity::DENSE);
+        Self { solver: "alps".into(), allocation: "erk".into(), sparsity, damping: 0.1, batch: 64 }
+    }
+}
+
+impl Default for RecoverySpec {
+    fn default() -> Self {
+        Self {
+            batch_norm: BatchNormChoice::Auto,
+            schedule: Schedule::OneShot,
+            epochs: 60,
+            batch: 64,
+            learning_rate: 0.01,
+            weight_decay: 1e-4,
+            cross_entropy: 1.0,
+            label_smoothing: 0.1,
+            distillation: 1.0,
+            temperature: 1.0,
+            square_head: 1.0,
+        }
+    }
+}

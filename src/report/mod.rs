@@ -1,0 +1,1 @@
+//! The HTML report: a pure function of a run record.

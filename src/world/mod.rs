@@ -1,0 +1,1 @@
+//! The demo's camera-trap world, drawn by code.
