@@ -13,4 +13,6 @@ pub mod progress;
 pub mod recipe;
 pub mod record;
 pub mod report;
+#[cfg(feature = "torch")]
+pub mod torch;
 pub mod world;

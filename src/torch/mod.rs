@@ -1,0 +1,3 @@
+//! Everything that talks to libtorch directly.
+
+pub mod cuda;
