@@ -21,6 +21,8 @@ STAGE = ROOT / ".libtorch.tmp"
 STAMP = "margay-libtorch"
 VERSION = "2.11.0"
 ATTEMPTS = 5
+PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (28, 27, 25, 18, 17, 12, 5)]
+PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
 CPU_LIBS = ["libtorch.so", "libtorch_cpu.so", "libc10.so", "libgomp.so.1", "libcudart.so.*", "libcupti.so.*"]
 # Python bindings and headers of other ecosystems, which tch never needs.
 NEVER = ["libtorch_python.so", "libshm.so"]
@@ -82,8 +84,7 @@ def download(flavour):
     for file in requirements(flavour):
         command = pip + ["download", "--requirement", str(file), "--require-hashes", "--no-deps"]
         command += ["--only-binary=:all:", "--python-version", "311", "--implementation", "cp"]
-        for platform in ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_25_x86_64",
-                         "manylinux_2_17_x86_64", "manylinux2014_x86_64"):
+        for platform in PLATFORMS:
             command += ["--platform", platform]
         command += ["--dest", str(wheels), "--retries", "20", "--timeout", "60"] + resume
         for attempt in range(1, ATTEMPTS + 1):

@@ -13,6 +13,16 @@ pub mod progress;
 pub mod recipe;
 pub mod record;
 pub mod report;
+pub mod world;
+
+pub mod allocate;
+#[cfg(feature = "torch")]
+pub mod calibrate;
+#[cfg(feature = "torch")]
+pub mod distill;
+#[cfg(feature = "torch")]
+pub mod head;
+#[cfg(feature = "torch")]
+pub mod prune;
 #[cfg(feature = "torch")]
 pub mod torch;
-pub mod world;

@@ -1,1 +1,501 @@
 //! The record of one run: every figure that the table, `run.json` and the report show.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Everything that a run of `compress` measured. Saved as `run.json`; the report is a function of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Version of margay that made the record.
+    pub version: String,
+    /// What was compressed.
+    pub model: ModelInfo,
+    /// Where the run took place.
+    pub machine: Machine,
+    /// The resolved recipe as TOML.
+    pub recipe: String,
+    /// Images per class and split.
+    pub data: DataInfo,
+    /// The task before pruning, on val.
+    pub dense: Evaluation,
+    /// Pruned, before finetuning, on val.
+    pub oneshot: Evaluation,
+    /// The exported model on the exported runtime, on val.
+    pub specialist: Evaluation,
+    /// Weights that are not zero.
+    pub nonzeros: Nonzeros,
+    /// File sizes.
+    pub bytes: Pair<u64>,
+    /// Multiply–accumulates per image.
+    pub macs: Pair<u64>,
+    /// Time per image.
+    pub latency_ms: Latency,
+    /// How close the runtime is to torch.
+    pub parity: Parity,
+    /// Wall-clock seconds per stage, in the order of the run.
+    pub seconds: Stages,
+    /// Largest resident set of the process in bytes; absent where the system does not tell.
+    pub peak_rss_bytes: Option<u64>,
+    /// The pruned layers in the order of the graph.
+    pub layers: Vec<LayerRecord>,
+    /// Decisions made on the held-out fold.
+    pub choices: Vec<Choice>,
+    /// Photos that were skipped.
+    pub bad_photos: Vec<BadPhoto>,
+    /// Everything the user was warned about.
+    pub warnings: Vec<String>,
+    /// Val images that dense and specialist answer differently, in the order of val.
+    pub changed: Vec<ChangedAnswer>,
+}
+
+/// What was compressed, and where it came from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Name of the architecture, such as `resnet18`.
+    pub architecture: String,
+    /// The checkpoint as the user named it.
+    pub checkpoint: String,
+    /// SHA-256 of the checkpoint file in hexadecimal.
+    pub sha256: String,
+    /// How the head came to the task's classes: `sliced`, `probe`, `as is`.
+    pub head: String,
+    /// Height and width of the input in pixels.
+    pub input: [usize; 2],
+    /// Further facts such as licence, source and citation, in alphabetic order.
+    #[serde(default)]
+    pub provenance: BTreeMap<String, String>,
+}
+
+/// Where the run took place.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Name of the processor.
+    pub cpu: String,
+    /// Instruction set that the kernels chose.
+    pub isa: String,
+    /// CPU threads in use.
+    pub threads: usize,
+    /// Device of the torch stages: `cpu` or `cuda:0`.
+    pub device: String,
+}
+
+/// Images behind the figures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DataInfo {
+    /// The data as the user named it.
+    pub path: String,
+    /// Few-shot images that calibrate and finetune.
+    pub calibration: usize,
+    /// Shots held out for choices.
+    pub holdout: usize,
+    /// Images of the final evaluation.
+    pub val: usize,
+}
+
+/// Top-1 accuracy on a set of images, with what is needed to see how sure it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Fraction of right answers; absent without images.
+    pub top1: Option<f64>,
+    /// Wilson 95 % interval of `top1`.
+    pub top1_interval: [f64; 2],
+    /// Right answers.
+    pub correct: usize,
+    /// Images.
+    pub total: usize,
+    /// Recall per class, in the order of the head.
+    pub classes: Vec<ClassRecall>,
+    /// Non-zero cells of the confusion matrix, by truth, then by answer.
+    pub confusion: Vec<ConfusionCell>,
+}
+
+/// Recall of one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassRecall {
+    /// Name of the class.
+    pub label: String,
+    /// Fraction of the class's images answered right; absent without images.
+    pub recall: Option<f64>,
+    /// Right answers.
+    pub correct: usize,
+    /// Images of the class.
+    pub total: usize,
+    /// Wilson 95 % interval of `recall`.
+    pub interval: [f64; 2],
+}
+
+/// One cell of a confusion matrix; classes are positions in [`Evaluation::classes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfusionCell {
+    /// Class of the images.
+    pub truth: usize,
+    /// Class answered.
+    pub predicted: usize,
+    /// Images.
+    pub count: usize,
+}
+
+/// A figure of the dense model and of the sparse one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair<T> {
+    /// Before.
+    pub dense: T,
+    /// After.
+    pub sparse: T,
+}
+
+/// Weights that are not zero: over the prunable weights (also at the top level) and over all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nonzeros {
+    /// Same as `prunable.dense`.
+    pub dense: u64,
+    /// Same as `prunable.sparse`.
+    pub sparse: u64,
+    /// Over the weights that the recipe lets the pruner touch.
+    pub prunable: Pair<u64>,
+    /// Over every parameter of the model.
+    pub all: Pair<u64>,
+}
+
+/// Milliseconds per image of dense and sparse model, measured in one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Median of the dense model.
+    pub dense: f64,
+    /// Median of the sparse model.
+    pub sparse: f64,
+    /// Fastest and slowest run of the dense model.
+    pub dense_range: [f64; 2],
+    /// Fastest and slowest run of the sparse model.
+    pub sparse_range: [f64; 2],
+    /// Timed runs of each.
+    pub runs: usize,
+    /// Images per run.
+    pub batch: usize,
+    /// CPU threads.
+    pub threads: usize,
+}
+
+/// How close the runtime is to torch on the same images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Parity {
+    /// Largest `|Δlogit|`.
+    pub max_abs_logit_difference: f64,
+    /// Largest `|logit|`.
+    pub max_abs_logit: f64,
+    /// Fraction of images with the same answer.
+    pub argmax_agreement: f64,
+    /// Images compared.
+    pub images: usize,
+}
+
+/// Seconds per stage in the order of the run; a JSON object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stages(Vec<(String, f64)>);
+
+/// One pruned layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Name of the weight without its suffix.
+    pub name: String,
+    /// Shape of the weight.
+    pub shape: Vec<usize>,
+    /// Fraction of zeros.
+    pub sparsity: f64,
+    /// Weights that stay.
+    pub nonzeros: usize,
+    /// `‖X(W − Ŵ)‖² / ‖XW‖²` on the calibration images, right after solving.
+    pub error: f64,
+    /// Seconds to solve it.
+    pub seconds: f64,
+}
+
+/// A decision made on the held-out fold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// What was decided, such as `batch norm re-estimation`.
+    pub what: String,
+    /// What could be taken, with the held-out score.
+    pub candidates: Vec<Candidate>,
+    /// Name of the candidate taken.
+    pub taken: String,
+}
+
+/// A candidate of a [`Choice`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Name of the candidate.
+    pub name: String,
+    /// Held-out accuracy; absent where nothing was held out.
+    pub top1: Option<f64>,
+    /// Held-out loss, if it decided.
+    pub loss: Option<f64>,
+}
+
+/// A photo that was skipped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadPhoto {
+    /// Path inside the data folder.
+    pub path: String,
+    /// Why it could not be used.
+    pub reason: String,
+}
+
+/// A val image whose answer changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangedAnswer {
+    /// Path inside the data folder.
+    pub path: String,
+    /// Its class.
+    pub label: String,
+    /// What the dense model says.
+    pub dense: Answer,
+    /// What the specialist says.
+    pub specialist: Answer,
+}
+
+/// An answer and how sure the model is of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Name of the class.
+    pub label: String,
+    /// Probability, 0 to 1.
+    pub confidence: f64,
+}
+
+impl RunRecord {
+    /// The record as indented JSON with a final line break.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self).map(|json| json + "\n")
+    }
+
+    /// Reads what [`RunRecord::to_json`] wrote.
+    pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+}
+
+impl Evaluation {
+    /// Counts answers: `truth[i]` and `predicted[i]` are positions in `labels`.
+    ///
+    /// # Panics
+    /// If the lists differ in length or a position is not in `labels`.
+    pub fn from_predictions(labels: &[String], truth: &[usize], predicted: &[usize]) -> Self {
+        assert_eq!(truth.len(), predicted.len());
+        let mut cells = BTreeMap::new();
+        for (&truth, &predicted) in truth.iter().zip(predicted) {
+            assert!(truth < labels.len() && predicted < labels.len());
+            *cells.entry((truth, predicted)).or_insert(0) += 1;
+        }
+        let mut totals = vec![0; labels.len()];
+        truth.iter().for_each(|&t| totals[t] += 1);
+        let hits = |class| cells.get(&(class, class)).copied().unwrap_or(0);
+        let classes: Vec<ClassRecall> = labels
+            .iter()
+            .zip(&totals)
+            .enumerate()
+            .map(|(class, (label, &total))| ClassRecall::new(label, hits(class), total))
+            .collect();
+        let correct = classes.iter().map(|class| class.correct).sum();
+        Self {
+            top1: fraction(correct, truth.len()),
+            top1_interval: wilson(correct, truth.len()),
+            correct,
+            total: truth.len(),
+            classes,
+            confusion: cells
+                .into_iter()
+                .map(|((truth, predicted), count)| ConfusionCell { truth, predicted, count })
+                .collect(),
+        }
+    }
+
+    /// Images of class `truth` that were answered with class `predicted`.
+    pub fn confused(&self, truth: usize, predicted: usize) -> usize {
+        let at = self.confusion.binary_search_by_key(&(truth, predicted), |c| (c.truth, c.predicted));
+        at.map_or(0, |i| self.confusion[i].count)
+    }
+}
+
+impl ClassRecall {
+    /// Recall of a class with `correct` right answers out of `total`.
+    pub fn new(label: &str, correct: usize, total: usize) -> Self {
+        Self {
+            label: label.to_owned(),
+            recall: fraction(correct, total),
+            correct,
+            total,
+            interval: wilson(correct, total),
+        }
+    }
+}
+
+impl Nonzeros {
+    /// Counts over the prunable weights and over all.
+    pub fn new(prunable: Pair<u64>, all: Pair<u64>) -> Self {
+        Self { dense: prunable.dense, sparse: prunable.sparse, prunable, all }
+    }
+}
+
+impl Parity {
+    /// Compares logits `[images, classes]` of torch and of the runtime.
+    ///
+    /// # Panics
+    /// If the lists differ in length or are not a whole number of images.
+    pub fn compare(torch: &[f32], runtime: &[f32], classes: usize) -> Self {
+        assert_eq!(torch.len(), runtime.len());
+        assert!(classes > 0 && torch.len() % classes == 0);
+        let images = torch.len() / classes;
+        let pairs = || torch.iter().zip(runtime).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+        let rows = torch.chunks_exact(classes).zip(runtime.chunks_exact(classes));
+        let agreed = rows.filter(|(a, b)| argmax(a) == argmax(b)).count();
+        Self {
+            max_abs_logit_difference: pairs().map(|(a, b)| (a - b).abs()).fold(0.0, larger),
+            max_abs_logit: pairs().map(|(a, _)| a.abs()).fold(0.0, larger),
+            argmax_agreement: fraction(agreed, images).unwrap_or(1.0),
+            images,
+        }
+    }
+}
+
+impl Stages {
+    /// Adds `seconds` to `stage`, which goes to the end if it is new.
+    pub fn add(&mut self, stage: &str, seconds: f64) {
+        match self.0.iter_mut().find(|(name, _)| name == stage) {
+            Some((_, sum)) => *sum += seconds,
+            None => self.0.push((stage.to_owned(), seconds)),
+        }
+    }
+
+    /// Stages and their seconds in the order of the run.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> + '_ {
+        self.0.iter().map(|(name, seconds)| (name.as_str(), *seconds))
+    }
+
+    /// Seconds of all stages.
+    pub fn total(&self) -> f64 {
+        self.0.iter().map(|(_, seconds)| seconds).sum()
+    }
+}
+
+impl Serialize for Stages {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, seconds) in &self.0 {
+            map.serialize_entry(name, seconds)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Stages {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(StagesVisitor)
+    }
+}
+
+struct StagesVisitor;
+
+impl<'de> Visitor<'de> for StagesVisitor {
+    type Value = Stages;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of seconds per stage")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Stages, A::Error> {
+        let mut stages = Stages::default();
+        while let Some((name, seconds)) = map.next_entry::<String, f64>()? {
+            stages.add(&name, seconds);
+        }
+        Ok(stages)
+    }
+}
+
+/// Wilson's 95 % interval of a fraction of which `correct` out of `total` were seen; `[0, 1]` of nothing.
+///
+/// Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927:
+/// `(p + z²/2n ± z·√(p(1 − p)/n + z²/4n²)) / (1 + z²/n)` with `z = 1.96`.
+pub fn wilson(correct: usize, total: usize) -> [f64; 2] {
+    if total == 0 {
+        return [0.0, 1.0];
+    }
+    let z = 1.959_963_984_540_054_f64;
+    let (n, p) = (total as f64, correct as f64 / total as f64);
+    let centre = p + z * z / (2.0 * n);
+    let spread = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z * z / n;
+    [((centre - spread) / scale).max(0.0), ((centre + spread) / scale).min(1.0)]
+}
+
+fn fraction(part: usize, whole: usize) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// The larger of two values, NaN if one is: `f64::max` would hide it.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+fn argmax(logits: &[f32]) -> Option<usize> {
+    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn wilson_matches_published_values() {
+        // Newcombe 1998, table I: 81/263, 15/148, 0/20, 1/29.
+        for (correct, total, low, high) in [
+            (81, 263, 0.2553, 0.3662),
+            (15, 148, 0.0624, 0.1605),
+            (0, 20, 0.0, 0.1611),
+            (1, 29, 0.0061, 0.1718),
+            (0, 0, 0.0, 1.0),
+        ] {
+            let [a, b] = wilson(correct, total);
+            assert!((a - low).abs() < 5e-5 && (b - high).abs() < 5e-5, "{correct}/{total}: {a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_class_without_images_has_no_recall() {
+        let eval = Evaluation::from_predictions(&labels(&["a", "b", "c"]), &[0, 0, 1, 1], &[0, 1, 1, 2]);
+        assert_eq!((eval.top1, eval.correct, eval.total), (Some(0.5), 2, 4));
+        assert_eq!(eval.classes[0].recall, Some(0.5));
+        assert_eq!((eval.classes[2].recall, eval.classes[2].total), (None, 0));
+        assert_eq!((eval.confused(0, 1), eval.confused(1, 2), eval.confused(2, 2)), (1, 1, 0));
+        let json = serde_json::to_value(&eval).unwrap();
+        assert_eq!(json["classes"][2]["recall"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn parity_sees_the_largest_gap_and_the_flip() {
+        let parity = Parity::compare(&[1.0, -4.0, 0.0, 0.5], &[1.0, -4.5, 0.6, 0.5], 2);
+        assert!((parity.max_abs_logit_difference - 0.6).abs() < 1e-6);
+        assert_eq!((parity.max_abs_logit, parity.argmax_agreement, parity.images), (4.0, 0.5, 2));
+        assert!(Parity::compare(&[1.0], &[f32::NAN], 1).max_abs_logit_difference.is_nan());
+    }
+
+    #[test]
+    fn stages_keep_their_order_in_json() {
+        let mut stages = Stages::default();
+        for (name, seconds) in [("read", 1.0), ("prune", 2.5), ("adapt", 3.0), ("prune", 0.5)] {
+            stages.add(name, seconds);
+        }
+        let json = serde_json::to_string(&stages).unwrap();
+        assert_eq!(json, r#"{"read":1.0,"prune":3.0,"adapt":3.0}"#);
+        assert_eq!(serde_json::from_str::<Stages>(&json).unwrap(), stages);
+        assert!((stages.total() - 7.0).abs() < 1e-12);
+    }
+}

@@ -1,1 +1,186 @@
 //! Architectures as graph builders, one file and one table line each.
+//!
+//! An [`Architecture`] recognises its checkpoints by names and shapes alone and builds the [`Graph`]
+//! they were trained as, under canonical (timm) names. A [`NameMap`] leads back to the checkpoint's own.
+
+mod names;
+mod resnet;
+
+use std::collections::BTreeMap;
+
+use margay_core::{Graph, GraphError, nearest_name};
+
+pub use names::NameMap;
+
+/// Shape of every tensor of a checkpoint by its own key, wrapping prefixes removed.
+pub type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Every family of architectures.
+pub static ARCHITECTURES: &[&dyn Architecture] = &[&resnet::ResNet];
+
+/// A family of architectures.
+pub trait Architecture: Sync {
+    /// Name of the family, as `margay list` prints it.
+    fn name(&self) -> &'static str;
+
+    /// Names that [`Architecture::build`] knows.
+    fn variants(&self) -> &'static [&'static str];
+
+    /// Keys that checkpoints of the family have: what a stranger is compared with.
+    fn marks(&self) -> &'static [&'static str];
+
+    /// Whether a checkpoint with these tensors belongs to the family, sound or not.
+    fn recognises(&self, shapes: &Shapes) -> bool;
+
+    /// The graph of a recognised checkpoint, for images of this height and width.
+    fn detect(&self, shapes: &Shapes, image: [usize; 2]) -> Result<Detected, ModelError>;
+
+    /// The graph of a variant, to be trained from scratch.
+    fn build(&self, design: &Design) -> Result<Graph, ModelError>;
+}
+
+/// What was found in a checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detected {
+    /// What it computes, with canonical names.
+    pub graph: Graph,
+    /// Its own keys.
+    pub names: NameMap,
+}
+
+/// What a model to be trained from scratch shall look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Design {
+    /// Name of the variant (`resnet18`).
+    pub variant: String,
+    /// Channels after the stem; absent: the variant's usual width.
+    pub width: Option<usize>,
+    /// Number of classes.
+    pub classes: usize,
+    /// Height and width of the image.
+    pub image: [usize; 2],
+}
+
+/// Why a checkpoint or a design is no model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// No family recognises the checkpoint.
+    #[error(
+        "no known architecture has these keys; the nearest is `{nearest}`, which has no {}",
+        unmatched.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+    )]
+    Unrecognised {
+        /// The family whose keys look most alike.
+        nearest: &'static str,
+        /// The first keys that it does not have.
+        unmatched: Vec<String>,
+    },
+    /// No family has a variant of this name.
+    #[error("no architecture is named `{name}`{}", nearest.as_deref().map_or_else(String::new, |n| format!(" (nearest: `{n}`)")))]
+    UnknownVariant {
+        /// The name asked for.
+        name: String,
+        /// The variant that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A recognised checkpoint lacks a key that decides the geometry.
+    #[error("key `{key}` is missing{}", nearest.as_deref().map_or_else(String::new, |n| format!(" (nearest: `{n}`)")))]
+    MissingKey {
+        /// The key.
+        key: String,
+        /// The key that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A tensor that decides the geometry has the wrong number of axes or an empty one.
+    #[error("`{key}` has shape {got:?}, expected {expected} axes, none empty")]
+    Axes {
+        /// Key of the tensor.
+        key: String,
+        /// Axes expected.
+        expected: usize,
+        /// Shape found.
+        got: Vec<usize>,
+    },
+    /// The checkpoint is a relative that the family cannot build.
+    #[error("{variant} with {what} is not supported")]
+    Unsupported {
+        /// Name of the variant.
+        variant: String,
+        /// What is different.
+        what: String,
+    },
+    /// The layers do not fit together or do not fit the image.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// Recognises a checkpoint by the names and shapes of its tensors.
+pub fn detect(shapes: &Shapes, image: [usize; 2]) -> Result<Detected, ModelError> {
+    match ARCHITECTURES.iter().find(|family| family.recognises(shapes)) {
+        Some(family) => family.detect(shapes, image),
+        None => Err(unrecognised(shapes)),
+    }
+}
+
+/// Builds a variant by name.
+pub fn build(design: &Design) -> Result<Graph, ModelError> {
+    let knows = |family: &&&dyn Architecture| family.variants().contains(&design.variant.as_str());
+    match ARCHITECTURES.iter().find(knows) {
+        Some(family) => family.build(design),
+        None => Err(ModelError::UnknownVariant {
+            name: design.variant.clone(),
+            nearest: nearest_name(&design.variant, ARCHITECTURES.iter().flat_map(|f| f.variants()).copied()),
+        }),
+    }
+}
+
+fn unrecognised(shapes: &Shapes) -> ModelError {
+    let likeness = |family: &&&dyn Architecture| {
+        family.marks().iter().filter(|mark| shapes.contains_key(**mark)).count()
+    };
+    let nearest = ARCHITECTURES.iter().rev().max_by_key(likeness);
+    let marks = nearest.map_or(&[] as &[_], |family| family.marks());
+    let unmatched = shapes.keys().filter(|key| !marks.contains(&key.as_str())).take(3).cloned().collect();
+    ModelError::Unrecognised { nearest: nearest.map_or("none", |family| family.name()), unmatched }
+}
+
+/// Extents of a tensor that must have `N` axes.
+fn extents<const N: usize>(shapes: &Shapes, key: &str) -> Result<[usize; N], ModelError> {
+    let Some(shape) = shapes.get(key) else {
+        let nearest = nearest_name(key, shapes.keys().map(String::as_str));
+        return Err(ModelError::MissingKey { key: key.to_owned(), nearest });
+    };
+    let fitting = <[usize; N]>::try_from(shape.as_slice()).ok().filter(|axes| !axes.contains(&0));
+    fitting.ok_or_else(|| ModelError::Axes { key: key.to_owned(), expected: N, got: shape.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_builds_and_is_detected_again() {
+        for family in ARCHITECTURES {
+            for variant in family.variants() {
+                let design =
+                    Design { variant: (*variant).to_owned(), width: None, classes: 12, image: [64, 64] };
+                let graph = build(&design).unwrap();
+                assert_eq!(graph.architecture, *variant);
+                assert_eq!(graph.classes(), 12);
+                let shapes: Shapes = graph.params().map(|spec| (spec.name, spec.shape)).collect();
+                assert_eq!(detect(&shapes, [64, 64]).unwrap().graph, graph);
+            }
+        }
+    }
+
+    #[test]
+    fn strangers_are_named() {
+        let design = Design { variant: "resnet81".to_owned(), width: None, classes: 2, image: [32, 32] };
+        let error = build(&design).unwrap_err().to_string();
+        assert!(error.contains("`resnet81`") && error.contains("`resnet1"), "{error}");
+        let shapes = Shapes::from([("stem.0.weight".to_owned(), vec![40, 3, 4, 4])]);
+        let error = detect(&shapes, [64, 64]).unwrap_err().to_string();
+        assert!(error.contains("`resnet`") && error.contains("`stem.0.weight`"), "{error}");
+    }
+}

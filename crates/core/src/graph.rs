@@ -306,6 +306,15 @@ impl Graph {
         self.shapes().ok().and_then(|shapes| shapes.last().copied()).map_or(0, Shape::len)
     }
 
+    /// Gives the classifier layer another number of classes.
+    pub fn set_classes(&mut self, classes: usize) {
+        for node in self.nodes.iter_mut().filter(|node| node.role == Role::Head) {
+            if let Op::Linear(linear) = &mut node.op {
+                linear.out_features = classes;
+            }
+        }
+    }
+
     /// How many nodes read each node.
     pub fn readers(&self) -> Vec<usize> {
         let mut readers = vec![0; self.nodes.len()];

@@ -1,0 +1,133 @@
+//! Heads for the user's classes: rows of the pretrained classifier, or a ridge probe.
+
+use margay_core::{Graph, NodeId, Op, Params};
+use ndarray::Axis;
+use tch::{Device, Kind, Tensor};
+
+use crate::distill::Examples;
+use crate::torch::{Norms, TorchError, TorchModel, forward};
+
+/// Why a head cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeadError {
+    /// The graph has no classifier layer.
+    #[error("the network has no linear classifier to replace")]
+    NoHead,
+    /// The executor failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+impl From<tch::TchError> for HeadError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error.into())
+    }
+}
+
+/// Keeps the given rows of the classifier, in the given order.
+pub fn slice(graph: &mut Graph, params: &mut Params, rows: &[usize]) -> Result<(), HeadError> {
+    let head = graph.head().ok_or(HeadError::NoHead)?;
+    let node = graph.node(head).clone();
+    for spec in node.params() {
+        let value = params.get(&spec.name).map_err(TorchError::from)?.select(Axis(0), rows);
+        params.insert(spec.name, value);
+    }
+    graph.set_classes(rows.len());
+    Ok(())
+}
+
+/// Candidate ridges, relative to the mean eigenvalue of the features' Gram matrix.
+const RIDGES: [f64; 13] = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
+
+/// Fits a new classifier for `classes` classes on pooled features, in closed form.
+///
+/// Ridge regression on one-hot targets; the ridge is the one with the least leave-one-out error, and the
+/// scores are scaled so that their softmax has the least leave-one-out cross-entropy.
+pub fn probe(
+    graph: &mut Graph,
+    params: &mut Params,
+    examples: &Examples,
+    classes: usize,
+) -> Result<(), HeadError> {
+    let _no_grad = tch::no_grad_guard();
+    let head = graph.head().ok_or(HeadError::NoHead)?;
+    let node = graph.node(head).clone();
+    let Op::Linear(_) = node.op else { return Err(HeadError::NoHead) };
+    let features = features(graph, params, examples, node.inputs[0])?.f_to_kind(Kind::Double)?;
+    let mean = features.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
+    let centred = features.f_sub(&mean)?;
+    let truth = examples.classes.f_to_device(Device::Cpu)?;
+    let one_hot = truth.f_one_hot(classes as i64)?.f_to_kind(Kind::Double)?;
+    let share = one_hot.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
+    let fit = best_ridge(&centred, &one_hot.f_sub(&share)?, &share, &truth)?;
+    let weight =
+        centred.f_transpose(0, 1)?.f_matmul(&fit.dual)?.f_transpose(0, 1)?.f_mul_scalar(fit.scale)?;
+    let bias = share.f_mul_scalar(fit.scale)?.f_sub(&mean.f_matmul(&weight.f_transpose(0, 1)?)?)?;
+    graph.set_classes(classes);
+    params.insert(node.weight(), crate::torch::to_array(&weight)?);
+    params.insert(node.bias(), crate::torch::to_array(&bias.f_flatten(0, -1)?)?);
+    Ok(())
+}
+
+fn features(
+    graph: &Graph,
+    params: &Params,
+    examples: &Examples,
+    pooled: NodeId,
+) -> Result<Tensor, HeadError> {
+    let model = TorchModel::new(graph.clone(), params, examples.images.device())?;
+    let run = |batch: Tensor| -> Result<Tensor, HeadError> {
+        let out = forward(&model.graph, &model, Norms::Stored, &batch, &[pooled])?;
+        Ok(out.kept[0].f_to_device(Device::Cpu)?)
+    };
+    let parts: Vec<Tensor> = examples.batches(64)?.into_iter().map(run).collect::<Result<_, HeadError>>()?;
+    Ok(Tensor::f_cat(&parts, 0)?)
+}
+
+struct Ridge {
+    /// Dual coefficients `[n, classes]`.
+    dual: Tensor,
+    /// Factor from scores to logits.
+    scale: f64,
+}
+
+/// Kernel ridge with `K = F Fᵀ`: leave-one-out residuals are `dual / diag((K + λ I)⁻¹)`.
+fn best_ridge(
+    features: &Tensor,
+    targets: &Tensor,
+    share: &Tensor,
+    truth: &Tensor,
+) -> Result<Ridge, HeadError> {
+    let kernel = features.f_matmul(&features.f_transpose(0, 1)?)?;
+    let mean = kernel.f_diagonal(0, 0, 1)?.f_mean(Kind::Double)?.double_value(&[]).max(1e-12);
+    let eye = Tensor::f_eye(kernel.size()[0], (Kind::Double, Device::Cpu))?;
+    let mut best: Option<(f64, Ridge)> = None;
+    for ridge in RIDGES {
+        let inverse = kernel.f_add(&eye.f_mul_scalar(ridge * mean)?)?.f_linalg_inv()?;
+        let dual = inverse.f_matmul(targets)?;
+        let residual = dual.f_div(&inverse.f_diagonal(0, 0, 1)?.f_unsqueeze(1)?)?;
+        let scores = targets.f_sub(&residual)?.f_add(share)?;
+        let (error, scale) = best_scale(&scores, truth)?;
+        if best.as_ref().is_none_or(|(least, _)| error < *least) {
+            best = Some((error, Ridge { dual, scale }));
+        }
+    }
+    best.map(|(_, ridge)| ridge).ok_or(HeadError::NoHead)
+}
+
+/// Least cross-entropy of `softmax(scale · scores)` over a grid of scales, and its scale.
+fn best_scale(scores: &Tensor, truth: &Tensor) -> Result<(f64, f64), HeadError> {
+    let mut best = (f64::INFINITY, 1.0);
+    for step in 0..=24 {
+        let scale = 2_f64.powf(f64::from(step) / 3.0);
+        let logits = scores.f_mul_scalar(scale)?;
+        let none = None::<Tensor>;
+        let error = logits.f_cross_entropy_loss(truth, none, tch::Reduction::Mean, -100, 0.0)?;
+        let error = error.double_value(&[]);
+        if error < best.0 {
+            best = (error, scale);
+        }
+    }
+    Ok(best)
+}

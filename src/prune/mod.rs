@@ -1,0 +1,105 @@
+//! Layer-wise pruning: each solver sees one weight matrix and the Hessian of its inputs.
+//!
+//! Given `W[r, d]`, `H[d, d]` and a number of weights to keep, a solver returns a mask and new values
+//! that keep `tr((W − W') H (W − W')ᵀ)` small. [`sequential`] walks a network, so that each layer sees
+//! the inputs that its pruned predecessors produce.
+
+mod alps;
+mod magnitude;
+mod refit;
+mod sequential;
+mod sparsegpt;
+mod wanda;
+
+use tch::Tensor;
+
+pub use alps::Alps;
+pub use magnitude::Magnitude;
+pub use refit::{refit, refit_exact};
+pub use sequential::{LayerOutcome, Pruned, sequential};
+pub use sparsegpt::SparseGpt;
+pub use wanda::Wanda;
+
+use crate::calibrate::Hessian;
+use crate::torch::TorchError;
+
+/// Every solver; a new one is a file and a line here.
+pub static SOLVERS: &[&dyn Solver] = &[&Alps, &SparseGpt, &Wanda, &Magnitude];
+
+/// One layer to prune.
+#[derive(Debug)]
+pub struct LayerProblem<'a> {
+    /// Weight `[r, d]`.
+    pub weight: &'a Tensor,
+    /// Second moments of the layer's inputs.
+    pub hessian: &'a Hessian,
+    /// Number of weights that stay.
+    pub keep: usize,
+    /// Added to the diagonal of `H`, relative to it.
+    pub damping: f64,
+}
+
+/// One layer pruned.
+#[derive(Debug)]
+pub struct LayerSolution {
+    /// New weight `[r, d]`, zero off the mask.
+    pub weight: Tensor,
+    /// Kept weights, boolean `[r, d]`; exactly as many as asked for.
+    pub mask: Tensor,
+}
+
+/// Why a layer could not be pruned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SolveError {
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+    /// The damped Hessian is not positive definite.
+    #[error("the Hessian is not positive definite; raise the damping above {damping}")]
+    NotPositiveDefinite {
+        /// Damping in force.
+        damping: f64,
+    },
+}
+
+impl From<tch::TchError> for SolveError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Torch(error.into())
+    }
+}
+
+/// Prunes one layer; reads no files and knows no network.
+pub trait Solver: Sync {
+    /// Name on the command line and in recipes.
+    fn name(&self) -> &'static str;
+    /// One line for `margay list`.
+    fn about(&self) -> &'static str;
+    /// Chooses the mask and the values on it.
+    fn solve(&self, problem: &LayerProblem) -> Result<LayerSolution, SolveError>;
+}
+
+/// The solver of this name.
+pub fn find(name: &str) -> Option<&'static dyn Solver> {
+    SOLVERS.iter().copied().find(|s| s.name() == name)
+}
+
+/// `tr((W − W') H (W − W')ᵀ) / tr(W H Wᵀ)`: the share of the layer's output energy that is lost.
+pub fn relative_error(before: &Tensor, after: &Tensor, hessian: &Hessian) -> Result<f64, TorchError> {
+    let h = hessian.matrix()?;
+    let energy = |w: &Tensor| -> Result<f64, TorchError> {
+        Ok(w.f_matmul(&h)?.f_mul(w)?.f_sum(tch::Kind::Double)?.double_value(&[]))
+    };
+    let total = energy(before)?;
+    Ok(if total > 0.0 { energy(&before.f_sub(after)?)?.max(0.0) / total } else { 0.0 })
+}
+
+/// `sqrt(diag H)`, with 1 for columns that no image ever used.
+pub(crate) fn column_scale(hessian: &Hessian) -> Result<Tensor, TorchError> {
+    let diagonal = hessian.diagonal()?;
+    let dead = diagonal.f_le(0.0)?;
+    Ok(diagonal.f_masked_fill(&dead, 1.0)?.f_sqrt()?)
+}
+
+#[cfg(test)]
+mod tests;
