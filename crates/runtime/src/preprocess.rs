@@ -1,0 +1,162 @@
+use std::borrow::Cow;
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use margay_core::{Interpolation, Preprocess, Resize};
+
+use crate::Photo;
+
+/// Turns photos into the input of a model: resize, cut out the centre, normalise.
+///
+/// Training, calibration and field use all pass through here. Resizing works on 8-bit RGB with
+/// antialiasing as Pillow's and torchvision's do; a photo that already has the wanted size is not resampled.
+#[derive(Clone, Debug)]
+pub struct Preprocessor {
+    spec: Preprocess,
+    /// Normalised value of every byte, per channel.
+    table: [[f32; 256]; 3],
+}
+
+/// Photos longer than this many times their short side are cut to it before a short-side resize, which
+/// would otherwise blow a line of pixels up to any size. What is cut lies far outside the centre.
+const MAX_ASPECT: usize = 64;
+
+/// One axis of a centred cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Axis {
+    /// First pixel that is kept.
+    start: usize,
+    /// Number of pixels that are kept.
+    kept: usize,
+    /// Where the first kept pixel goes in the output.
+    target: usize,
+    /// Pixels of the output.
+    size: usize,
+}
+
+impl Preprocessor {
+    /// Prepares for `spec`.
+    pub fn new(spec: &Preprocess) -> Self {
+        let normalization = spec.normalization;
+        let table = std::array::from_fn(|channel| {
+            let (mean, std) = (normalization.mean[channel], normalization.std[channel]);
+            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std)
+        });
+        Self { spec: spec.clone(), table }
+    }
+
+    /// The spec this was made for.
+    pub fn spec(&self) -> &Preprocess {
+        &self.spec
+    }
+
+    /// Number of values of one input, `3 · height · width`.
+    pub fn image_len(&self) -> usize {
+        3 * self.spec.size[0] * self.spec.size[1]
+    }
+
+    /// Writes the input `[3, height, width]` that `photo` becomes to `out`.
+    ///
+    /// # Panics
+    /// If `out` is not [`Self::image_len`] long.
+    pub fn run(&self, photo: &Photo, out: &mut [f32]) {
+        self.normalize(self.resize(photo).pixels(), out);
+    }
+
+    /// Normalises pixels `[height, width, 3]` of the input size to `out`, `[3, height, width]`.
+    ///
+    /// # Panics
+    /// If `pixels` or `out` are not [`Self::image_len`] long.
+    pub fn normalize(&self, pixels: &[u8], out: &mut [f32]) {
+        assert_eq!([pixels.len(), out.len()], [self.image_len(); 2], "one input of {:?}", self.spec.size);
+        let plane = pixels.len() / 3;
+        for (channel, table) in self.table.iter().enumerate() {
+            let values = pixels.iter().skip(channel).step_by(3).map(|byte| table[usize::from(*byte)]);
+            out[channel * plane..][..plane].iter_mut().zip(values).for_each(|(slot, value)| *slot = value);
+        }
+    }
+
+    /// The photo at the input size, before normalisation; what lies beyond its edges is black.
+    pub fn resize<'a>(&self, photo: &'a Photo) -> Cow<'a, Photo> {
+        let photo = if self.spec.resize == Resize::Squash { Cow::Borrowed(photo) } else { shorten(photo) };
+        let [height, width] = self.scaled(&photo);
+        let scaled = if [height, width] == [photo.height(), photo.width()] {
+            photo
+        } else {
+            Cow::Owned(resample(&photo, height, width, self.filter()))
+        };
+        if [height, width] == self.spec.size {
+            return scaled;
+        }
+        let [rows, columns] = self.spec.size;
+        Cow::Owned(cut(&scaled, Axis::new(height, rows), Axis::new(width, columns)))
+    }
+
+    /// Height and width of the whole photo after the resize.
+    fn scaled(&self, photo: &Photo) -> [usize; 2] {
+        let sides = [photo.height(), photo.width()];
+        match self.spec.resize {
+            Resize::Squash => self.spec.size,
+            Resize::ShortSide(short) => {
+                let shortest = sides[0].min(sides[1]);
+                sides.map(|side| (short.saturating_mul(side) / shortest).max(1))
+            }
+        }
+    }
+
+    fn filter(&self) -> FilterType {
+        match self.spec.interpolation {
+            Interpolation::Bilinear => FilterType::Bilinear,
+            Interpolation::Bicubic => FilterType::CatmullRom,
+        }
+    }
+}
+
+impl Axis {
+    /// Keeps the `size` pixels in the middle of `source`, as torchvision's `center_crop`: an odd rest is
+    /// rounded to the even offset, and what is too short is padded.
+    fn new(source: usize, size: usize) -> Self {
+        if source < size {
+            return Self { start: 0, kept: source, target: (size - source) / 2, size };
+        }
+        let rest = source - size;
+        Self { start: rest / 2 + usize::from(rest % 4 == 3), kept: size, target: 0, size }
+    }
+}
+
+/// Resizes the whole photo. Without a crop box, as here, every source pixel has weight in some output
+/// pixel: the resizer computes wrong bounds for crop boxes whose first output pixel has zero weights.
+fn resample(photo: &Photo, height: usize, width: usize, filter: FilterType) -> Photo {
+    let (kind, [columns, rows]) = (PixelType::U8x3, [photo.width() as u32, photo.height() as u32]);
+    let source = ImageRef::new(columns, rows, photo.pixels(), kind).expect("a photo has all its pixels");
+    let mut target = Image::new(width as u32, height as u32, kind);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+    Resizer::new().resize(&source, &mut target, &options).expect("both images have the same pixel type");
+    Photo::from_parts(width, height, target.into_vec())
+}
+
+/// Cuts the middle out of a photo that is more than [`MAX_ASPECT`] times as long as short.
+fn shorten(photo: &Photo) -> Cow<'_, Photo> {
+    let [height, width] = [photo.height(), photo.width()];
+    let longest = MAX_ASPECT * height.min(width);
+    if height.max(width) <= longest {
+        return Cow::Borrowed(photo);
+    }
+    let size = [height.min(longest), width.min(longest)];
+    Cow::Owned(cut(photo, Axis::new(height, size[0]), Axis::new(width, size[1])))
+}
+
+/// The part of `photo` that `rows` and `columns` keep, in black.
+fn cut(photo: &Photo, rows: Axis, columns: Axis) -> Photo {
+    let (height, width) = (rows.size, columns.size);
+    let mut canvas = vec![0; 3 * height * width];
+    for row in 0..rows.kept {
+        let from = 3 * ((rows.start + row) * photo.width() + columns.start);
+        let to = 3 * ((rows.target + row) * width + columns.target);
+        canvas[to..to + 3 * columns.kept].copy_from_slice(&photo.pixels()[from..from + 3 * columns.kept]);
+    }
+    Photo::from_parts(width, height, canvas)
+}
+
+#[cfg(test)]
+mod tests;
