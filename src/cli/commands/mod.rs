@@ -1,0 +1,17 @@
+//! One file per command.
+
+pub mod bench;
+pub mod completions;
+pub mod compress;
+pub mod demo;
+pub mod eval;
+pub mod inspect;
+pub mod list;
+pub mod predict;
+pub mod report;
+pub mod train;
+
+mod engine;
+mod plan;
+#[cfg(not(feature = "torch"))]
+mod without_torch;
