@@ -1,0 +1,85 @@
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+use margay_core::{Graph, Params};
+use ndarray::ArrayD;
+use safetensors::tensor::{Dtype, SafeTensorError, View};
+
+use super::CheckpointError;
+use crate::models::NameMap;
+
+/// Writes every parameter of `graph` densely as f32 under the checkpoint's own keys.
+///
+/// Zeros are written like any number. The class names go into the metadata as a JSON list under
+/// `labels`. Strict loading into torchvision and timm works: they fill `num_batches_tracked`, which
+/// files without version metadata lack. The file appears at `path` complete or not at all.
+pub fn write_safetensors(
+    path: impl AsRef<Path>,
+    graph: &Graph,
+    params: &Params,
+    names: &NameMap,
+    labels: &[String],
+) -> Result<(), CheckpointError> {
+    let path = path.as_ref();
+    let fail = |source| CheckpointError::Params { path: path.to_owned(), source };
+    params.check(graph).map_err(fail)?;
+    let tensors = params.iter().map(|(name, value)| (names.key(name), Tensor(value)));
+    // One entry only: the library writes metadata in hash order.
+    let facts = HashMap::from([("labels".to_owned(), serde_json::Value::from(labels).to_string())]);
+    let facts = (!labels.is_empty()).then_some(facts);
+    let bytes = safetensors::serialize(tensors, facts).map_err(|e| unwritten(path, e))?;
+    Ok(write_atomically(path, &bytes)?)
+}
+
+fn unwritten(path: &Path, error: SafeTensorError) -> CheckpointError {
+    match error {
+        SafeTensorError::IoError(e) => e.into(),
+        other => CheckpointError::Format { path: path.to_owned(), reason: other.to_string() },
+    }
+}
+
+/// Writes a temporary sibling, then renames it.
+fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".margay-").tempfile_in(folder).map_err(named)?;
+    file.write_all(bytes).map_err(named)?;
+    file.as_file().sync_all().map_err(named)?;
+    readable(file.as_file()).map_err(named)?;
+    file.persist(path).map_err(|e| named(e.error))?;
+    Ok(())
+}
+
+/// Temporary files are private; results are not.
+#[cfg(unix)]
+fn readable(file: &std::fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable(_file: &std::fs::File) -> std::io::Result<()> {
+    Ok(())
+}
+
+struct Tensor<'a>(&'a ArrayD<f32>);
+
+impl View for Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.0.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.0.len() * size_of::<f32>()
+    }
+}
