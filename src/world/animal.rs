@@ -233,7 +233,7 @@ impl<'a> Pose<'a> {
             let (x, y) = (0.34 - 0.9 * t, leg + trunk[1] * draw.range(0.3, 1.0));
             let long = draw.range(0.16, 0.34) * (0.6 + 0.7 * t);
             let tip = (x - long * (0.65 + 0.35 * t), y + long * (0.9 - 0.7 * t));
-            let middle = ((x + tip.0) / 2.0, (y + tip.1) / 2.0);
+            let middle = (f32::midpoint(x, tip.0), f32::midpoint(y, tip.1));
             canvas.blade((x, y), 0.035, tip, [0.86, 0.83, 0.75]);
             canvas.limb((x, y), 0.03, middle, 0.02, DARK);
         }

@@ -65,7 +65,7 @@ impl Canvas {
         let n = points.len();
         let middle = |i: usize| {
             let (a, b) = (points[i % n], points[(i + 1) % n]);
-            ((a.0 + b.0) / 2.0, (a.1 + b.1) / 2.0)
+            (f32::midpoint(a.0, b.0), f32::midpoint(a.1, b.1))
         };
         let mut path = PathBuilder::new();
         path.move_to(middle(n - 1).0, middle(n - 1).1);

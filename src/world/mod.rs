@@ -114,7 +114,7 @@ impl World {
         Ok(total)
     }
 
-    fn write_camera(&self, root: &Path, survey: &Survey, number: u32) -> Result<usize, WorldError> {
+    fn write_camera(self, root: &Path, survey: &Survey, number: u32) -> Result<usize, WorldError> {
         let turn = (number - survey.cameras.start) as usize;
         let count = (survey.per_species + survey.cameras.len() - 1 - turn) / survey.cameras.len();
         let shots: Vec<(&Species, u32)> =
@@ -128,11 +128,11 @@ impl World {
         Ok(shots.len())
     }
 
-    fn camera(&self, number: u32) -> Camera {
+    fn camera(self, number: u32) -> Camera {
         Camera { number, scene: Scene::new(self.seed, number), lens: Lens::new(self.seed, number) }
     }
 
-    fn shoot(&self, camera: &Camera, species: &Species, index: u32) -> RgbImage {
+    fn shoot(self, camera: &Camera, species: &Species, index: u32) -> RgbImage {
         let name = species.name.bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(257) ^ u64::from(byte));
         let mut draw = Draw::new(&[self.seed, 3, u64::from(camera.number), name, u64::from(index)]);
         photo::take(&camera.scene, &camera.lens, species, &mut draw)

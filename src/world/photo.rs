@@ -62,9 +62,9 @@ pub(super) fn take(scene: &Scene, lens: &Lens, species: &Species, draw: &mut Dra
     clutter(&mut place, scene, &spot, species, draw);
     let mut light = read(&place);
     if night {
-        flash(&mut light, &layer, lens, scene, &eyes, draw)
+        flash(&mut light, &layer, lens, scene, &eyes, draw);
     } else {
-        daylight(&mut light, scene, draw)
+        daylight(&mut light, scene, draw);
     }
     develop(&mut light, lens, night, draw);
     let mut photo = quantise(&light);
@@ -183,7 +183,7 @@ fn clutter(place: &mut Canvas, scene: &Scene, spot: &Spot, species: &Species, dr
         let root = (draw.pick(&[-3.0, w + 3.0]), draw.range(0.0, 0.8) * h);
         for _ in 0..4 {
             let tip = (root.0 + (w / 2.0 - root.0) * draw.range(0.15, 0.5), root.1 + draw.range(-18.0, 26.0));
-            let side = (tip.0 * 0.5 + root.0 * 0.5, (tip.1 + root.1) / 2.0 - draw.range(4.0, 9.0));
+            let side = (f32::midpoint(tip.0, root.0), f32::midpoint(tip.1, root.1) - draw.range(4.0, 9.0));
             let under = (side.0, side.1 + draw.range(9.0, 16.0));
             place.smooth(&[root, side, tip, under], shade(scene.grass, draw.range(0.5, 0.9)), 0.95);
         }
