@@ -1,0 +1,184 @@
+use std::io::Write as _;
+
+use image::{ExtendedColorType, ImageEncoder as _};
+use proptest::prelude::*;
+
+use super::*;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn png(width: u32, height: u32, color: ExtendedColorType, pixels: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+    encoder.write_image(pixels, width, height, color).unwrap();
+    bytes
+}
+
+fn decode_memory(bytes: &[u8]) -> Result<Photo, PhotoError> {
+    decode_bytes(bytes, Path::new("memory"))
+}
+
+#[test]
+fn decodes_as_pillow() {
+    let cases = [
+        ("photo.jpg", 1.0),
+        ("progressive.jpg", 1.0),
+        ("grey.jpg", 1.0),
+        ("cmyk.jpg", 1.0),
+        ("ycck.jpg", 1.0),
+        ("palette.png", 0.0),
+        ("alpha.png", 0.0),
+        ("alpha.webp", 0.0),
+    ];
+    for (name, limit) in cases {
+        let photo = decode(&golden(name)).unwrap();
+        let expected = decode(&golden(&format!("decoded-{}.png", name.replace('.', "-")))).unwrap();
+        assert_eq!((photo.width(), photo.height()), (expected.width(), expected.height()), "{name}");
+        let total: f64 =
+            photo.pixels().iter().zip(expected.pixels()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
+        let mean = total / photo.pixels().len() as f64;
+        println!("{name}: {mean:.3}");
+        assert!(mean <= limit, "{name}: {mean} steps of 1/255");
+    }
+}
+
+#[test]
+fn sixteen_bits_keep_their_upper_half() {
+    let grey = png(3, 1, ExtendedColorType::L16, bytemuck_u16(&[0x0102, 0x7FFF, 0xFFFF]).as_slice());
+    assert_eq!(decode_memory(&grey).unwrap().pixels(), [1, 1, 1, 127, 127, 127, 255, 255, 255]);
+    let colour = png(1, 1, ExtendedColorType::Rgba16, bytemuck_u16(&[0x1234, 0x80FF, 0x0001, 5]).as_slice());
+    assert_eq!(decode_memory(&colour).unwrap().pixels(), [0x12, 0x80, 0]);
+}
+
+fn bytemuck_u16(values: &[u16]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_ne_bytes()).collect()
+}
+
+/// A JPEG `24 x 16` with a red, a green and a blue column, and this EXIF orientation.
+fn oriented_jpeg(orientation: u8) -> Vec<u8> {
+    let colours = [[255, 0, 0], [0, 255, 0], [0, 0, 255]];
+    let pixels: Vec<u8> =
+        (0..16 * 24).flat_map(|i| if i / 24 < 8 { colours[i % 24 / 8] } else { [255, 255, 255] }).collect();
+    let mut jpeg = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 100);
+    encoder.write_image(&pixels, 24, 16, ExtendedColorType::Rgb8).unwrap();
+    let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+    exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    let mut bytes = vec![0xFF, 0xD8, 0xFF, 0xE1];
+    bytes.extend((exif.len() as u16 + 2).to_be_bytes());
+    bytes.extend(exif);
+    bytes.extend(&jpeg[2..]);
+    bytes
+}
+
+/// Name of the colour in the middle of the 8 x 8 block at `(row, column)`.
+fn colour(photo: &Photo, row: usize, column: usize) -> char {
+    let at = 3 * ((8 * row + 4) * photo.width() + 8 * column + 4);
+    match photo.pixels()[at..at + 3] {
+        [r, g, b] if r > 200 && g > 200 && b > 200 => 'w',
+        [r, g, b] if r > 150 && g < 90 && b < 90 => 'r',
+        [r, g, b] if r < 90 && g > 150 && b < 90 => 'g',
+        [r, g, b] if r < 90 && g < 90 && b > 150 => 'b',
+        _ => '?',
+    }
+}
+
+#[test]
+fn every_exif_orientation_is_turned_upright() {
+    let expected = [
+        (1, "rgb/www"),
+        (2, "bgr/www"),
+        (3, "www/bgr"),
+        (4, "www/rgb"),
+        (5, "rw/gw/bw"),
+        (6, "wr/wg/wb"),
+        (7, "wb/wg/wr"),
+        (8, "bw/gw/rw"),
+        (0, "rgb/www"),
+        (9, "rgb/www"),
+    ];
+    for (orientation, layout) in expected {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("turned.JPG");
+        fs_err::write(&path, oriented_jpeg(orientation)).unwrap();
+        let photo = decode(&path).unwrap();
+        let rows: Vec<String> = (0..photo.height() / 8)
+            .map(|row| (0..photo.width() / 8).map(|column| colour(&photo, row, column)).collect())
+            .collect();
+        assert_eq!(rows.join("/"), layout, "orientation {orientation}");
+        assert_eq!(dimensions(&path).unwrap(), [photo.width(), photo.height()]);
+    }
+}
+
+#[test]
+fn every_defect_has_its_error() {
+    let jpeg = oriented_jpeg(1);
+    let whole = png(4, 4, ExtendedColorType::Rgb8, &[9; 48]);
+    assert!(matches!(decode_memory(&[]), Err(PhotoError::Empty { .. })));
+    assert!(matches!(decode_memory(b"GIF is not what this is"), Err(PhotoError::UnknownFormat { .. })));
+    assert!(matches!(decode_memory(b"just text"), Err(PhotoError::UnknownFormat { .. })));
+    for cut in [1, 2, 10, jpeg.len() / 2, jpeg.len() - 4] {
+        let result = decode_memory(&jpeg[..jpeg.len() - cut]);
+        assert!(matches!(result, Err(PhotoError::Truncated { .. })), "cut {cut}: {result:?}");
+    }
+    for cut in [20, 30] {
+        let result = decode_memory(&whole[..whole.len() - cut]);
+        assert!(matches!(result, Err(PhotoError::Truncated { .. })), "png cut {cut}: {result:?}");
+    }
+    let mut crc = whole.clone();
+    crc[20] ^= 1;
+    assert!(matches!(decode_memory(&crc), Err(PhotoError::Damaged { .. })), "{:?}", decode_memory(&crc));
+    let missing = decode(Path::new("no/such/photo.jpg")).unwrap_err();
+    assert!(matches!(missing, PhotoError::Read { .. }));
+    assert!(missing.to_string().contains("no/such/photo.jpg"), "{missing}");
+}
+
+#[test]
+fn huge_dimensions_are_refused_from_the_header() {
+    let mut jpeg = oriented_jpeg(1);
+    let frame = jpeg.windows(4).position(|w| w[..2] == [0xFF, 0xC0]).unwrap();
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0xFF; 4]);
+    let result = decode_memory(&jpeg);
+    assert!(matches!(result, Err(PhotoError::Dimensions { width: 65535, height: 65535, .. })), "{result:?}");
+    let mut bmp = b"BM".to_vec();
+    bmp.extend([0; 12]);
+    bmp.extend(40_u32.to_le_bytes());
+    bmp.extend(40_000_u32.to_le_bytes());
+    bmp.extend(40_000_u32.to_le_bytes());
+    bmp.extend([1, 0, 24, 0]);
+    bmp.extend([0; 24]);
+    assert!(matches!(decode_memory(&bmp), Err(PhotoError::Dimensions { .. })), "{:?}", decode_memory(&bmp));
+}
+
+#[test]
+fn trailing_bytes_and_names_beyond_ascii_do_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("Großer Bär – 熊 (1).JPEG");
+    let mut file = fs_err::File::create(&path).unwrap();
+    file.write_all(&oriented_jpeg(1)).unwrap();
+    file.write_all(b"maker notes after the end").unwrap();
+    assert_eq!(decode(&path).unwrap().width(), 24);
+}
+
+#[test]
+fn a_photo_has_as_many_pixels_as_its_sides_say() {
+    assert!(Photo::from_rgb(2, 2, vec![0; 12]).is_some());
+    assert!(Photo::from_rgb(2, 2, vec![0; 11]).is_none());
+    assert!(Photo::from_rgb(0, 2, Vec::new()).is_none());
+    assert!(Photo::from_rgb(usize::MAX, 2, Vec::new()).is_none());
+}
+
+proptest! {
+    #[test]
+    fn damaged_files_never_panic(which in 0..6_usize, at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
+        let name = ["cmyk.jpg", "progressive.jpg", "ycck.jpg", "palette.png", "alpha.webp", "grey.jpg"][which];
+        let mut bytes = fs_err::read(golden(name)).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        let keep = cut.index(2 * bytes.len());
+        bytes.truncate(keep.max(1));
+        let _ = decode_memory(&bytes);
+    }
+}
