@@ -1,0 +1,48 @@
+# make demo and make test need only Rust, python3 with venv, a C++ compiler and make.
+# Set LIBTORCH to use a libtorch 2.11.0 of your own; otherwise it is fetched into .libtorch once.
+
+CARGO ?= cargo
+PYTHON ?= python3
+DEMO_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help libtorch build demo test check fmt lint doc torch-free deny
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+libtorch: ## Fetch libtorch into .libtorch (nothing to do where LIBTORCH is set)
+	@$(PYTHON) scripts/libtorch.py
+
+build: libtorch ## Build target/release/margay
+	$(CARGO) build --release --locked
+
+demo: build ## Compress the built-in generalist for a few species of a drawn camera-trap world
+	target/release/margay demo $(DEMO_ARGS)
+
+# The release profile is used on purpose: it shares one build of every dependency (torch-sys above all)
+# with `make build`, and the numeric tests are many times faster than unoptimised ones.
+test: build ## Run every test of the workspace
+	$(CARGO) test --release --locked --workspace
+
+# .ci/run has tested already when it comes here.
+MARGAY_TESTED ?=
+check: fmt lint $(if $(MARGAY_TESTED),,test) doc torch-free deny ## Everything that CI runs
+
+fmt: ## Check the formatting
+	$(CARGO) fmt --all -- --check
+
+lint: libtorch ## Clippy on all targets, warnings are errors
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+doc: libtorch ## Build the API docs, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps --workspace
+
+torch-free: ## Build and test the command without libtorch (target/torch-free/release/margay)
+	$(CARGO) build --release --locked --no-default-features --target-dir target/torch-free
+	@if ldd target/torch-free/release/margay | grep -E 'torch|c10'; then \
+		echo "error: the torch-free build links libtorch" >&2; exit 1; fi
+
+deny: ## Check licences and advisories, where cargo-deny is installed
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
+		else echo "cargo-deny is not installed: skipped"; fi
