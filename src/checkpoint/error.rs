@@ -29,8 +29,8 @@ pub enum CheckpointError {
     },
     /// Loading the file the usual way would run code that it names.
     #[error(
-        "{}: holds `{class}`, which only running code could load; re-save its weights in a place where \
-         you trust it:\n{}",
+        "{}: holds `{class}`, which only running code could load; if you trust where the file comes from, \
+         re-save its weights:\n{}",
         path.display(),
         resave(path)
     )]
@@ -67,7 +67,7 @@ pub enum CheckpointError {
         dtype: String,
     },
     /// The tensors are no model that can be built.
-    #[error("{}", path.display())]
+    #[error("{}: not a supported model", path.display())]
     Model {
         /// The file.
         path: PathBuf,
@@ -75,7 +75,7 @@ pub enum CheckpointError {
         source: ModelError,
     },
     /// A tensor is missing, extra, misshapen or not finite.
-    #[error("{}", path.display())]
+    #[error("{}: the tensors do not make up the model", path.display())]
     Params {
         /// The file.
         path: PathBuf,

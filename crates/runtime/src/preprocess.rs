@@ -17,16 +17,16 @@ pub struct Preprocessor {
     table: [[f32; 256]; 3],
 }
 
-/// One axis of a resize followed by a cut.
+/// Photos longer than this many times their short side are cut to it before a short-side resize, which
+/// would otherwise blow a line of pixels up to any size. What is cut lies far outside the centre.
+const MAX_ASPECT: usize = 64;
+
+/// One axis of a centred cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Axis {
-    /// Pixels of the photo.
-    source: usize,
-    /// Pixels of the whole photo after the resize.
-    scaled: usize,
-    /// First scaled pixel that is kept.
+    /// First pixel that is kept.
     start: usize,
-    /// Number of scaled pixels that are kept.
+    /// Number of pixels that are kept.
     kept: usize,
     /// Where the first kept pixel goes in the output.
     target: usize,
@@ -78,28 +78,30 @@ impl Preprocessor {
 
     /// The photo at the input size, before normalisation; what lies beyond its edges is black.
     pub fn resize<'a>(&self, photo: &'a Photo) -> Cow<'a, Photo> {
-        let [height, width] = self.spec.size;
-        let [rows, columns] = self.axes(photo);
-        if [rows, columns].iter().all(|axis| axis.source == axis.scaled && axis.scaled == axis.size) {
-            return Cow::Borrowed(photo);
+        let photo = if self.spec.resize == Resize::Squash { Cow::Borrowed(photo) } else { shorten(photo) };
+        let [height, width] = self.scaled(&photo);
+        let scaled = if [height, width] == [photo.height(), photo.width()] {
+            photo
+        } else {
+            Cow::Owned(resample(&photo, height, width, self.filter()))
+        };
+        if [height, width] == self.spec.size {
+            return scaled;
         }
-        let mut pixels = resample(photo, rows, columns, self.filter());
-        if [rows.kept, columns.kept] != self.spec.size {
-            pixels = paste(&pixels, rows, columns, self.spec.size);
-        }
-        Cow::Owned(Photo::from_parts(width, height, pixels))
+        let [rows, columns] = self.spec.size;
+        Cow::Owned(cut(&scaled, Axis::new(height, rows), Axis::new(width, columns)))
     }
 
-    fn axes(&self, photo: &Photo) -> [Axis; 2] {
+    /// Height and width of the whole photo after the resize.
+    fn scaled(&self, photo: &Photo) -> [usize; 2] {
         let sides = [photo.height(), photo.width()];
-        let scaled = match self.spec.resize {
+        match self.spec.resize {
             Resize::Squash => self.spec.size,
             Resize::ShortSide(short) => {
                 let shortest = sides[0].min(sides[1]);
                 sides.map(|side| (short.saturating_mul(side) / shortest).max(1))
             }
-        };
-        [0, 1].map(|i| Axis::new(sides[i], scaled[i], self.spec.size[i]))
+        }
     }
 
     fn filter(&self) -> FilterType {
@@ -111,44 +113,49 @@ impl Preprocessor {
 }
 
 impl Axis {
-    /// Scales `source` pixels to `scaled` and keeps the `size` in the middle, as torchvision's
-    /// `center_crop`: an odd rest is rounded to the even offset, and what is too short is padded.
-    fn new(source: usize, scaled: usize, size: usize) -> Self {
-        if scaled < size {
-            return Self { source, scaled, start: 0, kept: scaled, target: (size - scaled) / 2, size };
+    /// Keeps the `size` pixels in the middle of `source`, as torchvision's `center_crop`: an odd rest is
+    /// rounded to the even offset, and what is too short is padded.
+    fn new(source: usize, size: usize) -> Self {
+        if source < size {
+            return Self { start: 0, kept: source, target: (size - source) / 2, size };
         }
-        let rest = scaled - size;
-        let start = rest / 2 + usize::from(rest % 4 == 3);
-        Self { source, scaled, start, kept: size, target: 0, size }
-    }
-
-    /// Start and length of the kept part in pixels of the photo.
-    fn window(self) -> (f64, f64) {
-        let at = |pixel: usize| pixel as f64 * self.source as f64 / self.scaled as f64;
-        let start = at(self.start);
-        (start, at(self.kept).min(self.source as f64 - start))
+        let rest = source - size;
+        Self { start: rest / 2 + usize::from(rest % 4 == 3), kept: size, target: 0, size }
     }
 }
 
-/// Only the kept part is computed, so that a very long photo cannot take the memory of its scaled form.
-fn resample(photo: &Photo, rows: Axis, columns: Axis, filter: FilterType) -> Vec<u8> {
-    let (pixels, [width, height]) = (PixelType::U8x3, [photo.width() as u32, photo.height() as u32]);
-    let source = ImageRef::new(width, height, photo.pixels(), pixels).expect("a photo has all its pixels");
-    let mut target = Image::new(columns.kept as u32, rows.kept as u32, pixels);
-    let ((top, height), (left, width)) = (rows.window(), columns.window());
-    let options =
-        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(left, top, width, height);
-    Resizer::new().resize(&source, &mut target, &options).expect("the window lies inside the photo");
-    target.into_vec()
+/// Resizes the whole photo. Without a crop box, as here, every source pixel has weight in some output
+/// pixel: the resizer computes wrong bounds for crop boxes whose first output pixel has zero weights.
+fn resample(photo: &Photo, height: usize, width: usize, filter: FilterType) -> Photo {
+    let (kind, [columns, rows]) = (PixelType::U8x3, [photo.width() as u32, photo.height() as u32]);
+    let source = ImageRef::new(columns, rows, photo.pixels(), kind).expect("a photo has all its pixels");
+    let mut target = Image::new(width as u32, height as u32, kind);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+    Resizer::new().resize(&source, &mut target, &options).expect("both images have the same pixel type");
+    Photo::from_parts(width, height, target.into_vec())
 }
 
-fn paste(pixels: &[u8], rows: Axis, columns: Axis, [height, width]: [usize; 2]) -> Vec<u8> {
+/// Cuts the middle out of a photo that is more than [`MAX_ASPECT`] times as long as short.
+fn shorten(photo: &Photo) -> Cow<'_, Photo> {
+    let [height, width] = [photo.height(), photo.width()];
+    let longest = MAX_ASPECT * height.min(width);
+    if height.max(width) <= longest {
+        return Cow::Borrowed(photo);
+    }
+    let size = [height.min(longest), width.min(longest)];
+    Cow::Owned(cut(photo, Axis::new(height, size[0]), Axis::new(width, size[1])))
+}
+
+/// The part of `photo` that `rows` and `columns` keep, in black.
+fn cut(photo: &Photo, rows: Axis, columns: Axis) -> Photo {
+    let (height, width) = (rows.size, columns.size);
     let mut canvas = vec![0; 3 * height * width];
-    for (row, line) in pixels.chunks_exact((3 * columns.kept).max(1)).enumerate() {
-        let target = 3 * ((rows.target + row) * width + columns.target);
-        canvas[target..target + line.len()].copy_from_slice(line);
+    for row in 0..rows.kept {
+        let from = 3 * ((rows.start + row) * photo.width() + columns.start);
+        let to = 3 * ((rows.target + row) * width + columns.target);
+        canvas[to..to + 3 * columns.kept].copy_from_slice(&photo.pixels()[from..from + 3 * columns.kept]);
     }
-    canvas
+    Photo::from_parts(width, height, canvas)
 }
 
 #[cfg(test)]

@@ -23,11 +23,11 @@ fn decode_memory(bytes: &[u8]) -> Result<Photo, PhotoError> {
 #[test]
 fn decodes_as_pillow() {
     let cases = [
-        ("photo.jpg", 1.0),
-        ("progressive.jpg", 1.0),
-        ("grey.jpg", 1.0),
-        ("cmyk.jpg", 1.0),
-        ("ycck.jpg", 1.0),
+        ("photo.jpg", 0.8),
+        ("progressive.jpg", 0.8),
+        ("grey.jpg", 0.8),
+        ("cmyk.jpg", 0.8),
+        ("ycck.jpg", 0.8),
         ("palette.png", 0.0),
         ("alpha.png", 0.0),
         ("alpha.webp", 0.0),
@@ -39,20 +39,19 @@ fn decodes_as_pillow() {
         let total: f64 =
             photo.pixels().iter().zip(expected.pixels()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
         let mean = total / photo.pixels().len() as f64;
-        println!("{name}: {mean:.3}");
         assert!(mean <= limit, "{name}: {mean} steps of 1/255");
     }
 }
 
 #[test]
 fn sixteen_bits_keep_their_upper_half() {
-    let grey = png(3, 1, ExtendedColorType::L16, bytemuck_u16(&[0x0102, 0x7FFF, 0xFFFF]).as_slice());
+    let grey = png(3, 1, ExtendedColorType::L16, native_bytes(&[0x0102, 0x7FFF, 0xFFFF]).as_slice());
     assert_eq!(decode_memory(&grey).unwrap().pixels(), [1, 1, 1, 127, 127, 127, 255, 255, 255]);
-    let colour = png(1, 1, ExtendedColorType::Rgba16, bytemuck_u16(&[0x1234, 0x80FF, 0x0001, 5]).as_slice());
+    let colour = png(1, 1, ExtendedColorType::Rgba16, native_bytes(&[0x1234, 0x80FF, 0x0001, 5]).as_slice());
     assert_eq!(decode_memory(&colour).unwrap().pixels(), [0x12, 0x80, 0]);
 }
 
-fn bytemuck_u16(values: &[u16]) -> Vec<u8> {
+fn native_bytes(values: &[u16]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_ne_bytes()).collect()
 }
 

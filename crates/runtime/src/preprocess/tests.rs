@@ -42,9 +42,8 @@ fn resizes_as_pillow_and_torchvision() {
     for line in cases.lines() {
         let (photo, spec, expected) = parse(line);
         let (mean, max) = difference(&Preprocessor::new(&spec).resize(&photo), &expected);
-        println!("{line}: mean {mean:.4}, max {max}");
-        // A lossy input adds the difference of the JPEG decoders.
-        let limit = if line.starts_with("photo.jpg") { (1.0, 8) } else { (0.1, 1) };
+        // Pillow rounds between its passes in another order; a lossy input adds the JPEG decoders' difference.
+        let limit = if line.starts_with("photo.jpg") { (0.6, 3) } else { (0.3, 2) };
         if mean > limit.0 || max > limit.1 {
             failures.push(format!("{line}: mean {mean:.4}, max {max}"));
         }
@@ -83,9 +82,9 @@ fn normalises_to_planes_of_red_green_and_blue() {
 
 #[test]
 fn centre_offsets_round_to_even_as_python_does() {
-    let start = |rest: usize| Axis::new(9, 10 + rest, 10).start;
+    let start = |rest: usize| Axis::new(10 + rest, 10).start;
     assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(start), [0, 0, 1, 2, 2, 2, 3, 4]);
-    let padded = Axis::new(9, 7, 10);
+    let padded = Axis::new(7, 10);
     assert_eq!((padded.kept, padded.target), (7, 1));
 }
 
