@@ -104,7 +104,7 @@ fn best_ridge(
     let eye = Tensor::f_eye(kernel.size()[0], (Kind::Double, Device::Cpu))?;
     let mut best: Option<(f64, Ridge)> = None;
     for ridge in RIDGES {
-        let inverse = kernel.f_add(&eye.f_mul_scalar(ridge * mean)?)?.f_linalg_inv()?;
+        let inverse = Tensor::f_linalg_inv(&kernel.f_add(&eye.f_mul_scalar(ridge * mean)?)?)?;
         let dual = inverse.f_matmul(targets)?;
         let residual = dual.f_div(&inverse.f_diagonal(0, 0, 1)?.f_unsqueeze(1)?)?;
         let scores = targets.f_sub(&residual)?.f_add(share)?;

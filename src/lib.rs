@@ -26,3 +26,5 @@ pub mod head;
 pub mod prune;
 #[cfg(feature = "torch")]
 pub mod torch;
+#[cfg(feature = "torch")]
+pub mod pipeline;

@@ -292,7 +292,9 @@ impl Evaluation {
             *cells.entry((truth, predicted)).or_insert(0) += 1;
         }
         let mut totals = vec![0; labels.len()];
-        truth.iter().for_each(|&t| totals[t] += 1);
+        for &t in truth {
+            totals[t] += 1;
+        }
         let hits = |class| cells.get(&(class, class)).copied().unwrap_or(0);
         let classes: Vec<ClassRecall> = labels
             .iter()
@@ -348,7 +350,7 @@ impl Parity {
     /// If the lists differ in length or are not a whole number of images.
     pub fn compare(torch: &[f32], runtime: &[f32], classes: usize) -> Self {
         assert_eq!(torch.len(), runtime.len());
-        assert!(classes > 0 && torch.len() % classes == 0);
+        assert!(classes > 0 && torch.len().is_multiple_of(classes));
         let images = torch.len() / classes;
         let pairs = || torch.iter().zip(runtime).map(|(a, b)| (f64::from(*a), f64::from(*b)));
         let rows = torch.chunks_exact(classes).zip(runtime.chunks_exact(classes));

@@ -1,1 +1,168 @@
 //! Folder datasets: few-shot draws, held-out folds, photos decoded in parallel.
+//!
+//! ```text
+//! DATA/<class>/…/photo.jpg            classes only: a third of each class becomes the evaluation split
+//! DATA/{train,val}/<class>/…/photo.jpg    the split is given
+//! ```
+//!
+//! [`Dataset::scan`] lists the photos, [`FewShot::draw`] picks the shots, [`load`] decodes them with the
+//! runtime's own preprocessing. The evaluation split is never touched before the evaluation.
+
+use std::io;
+use std::path::PathBuf;
+
+pub mod labels;
+mod load;
+mod scan;
+mod shots;
+
+pub use labels::{HeadPlan, LabelError, Unmatched, match_classes, read_labels};
+pub use load::{Loaded, image_size_hint, load};
+pub use scan::{Dataset, SplitOrigin};
+pub use shots::FewShot;
+
+#[cfg(test)]
+mod testing;
+
+/// One photo and its class.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sample {
+    /// The photo's file.
+    pub path: PathBuf,
+    /// Position of its class in [`Dataset::classes`].
+    pub class: usize,
+}
+
+/// Why a folder is no usable dataset.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A folder or file cannot be read; the message names it.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The dataset's folder is missing or a file.
+    #[error("`{}` is not a folder; expected one folder per class in it", root.display())]
+    NotAFolder {
+        /// What was given.
+        root: PathBuf,
+    },
+    /// There is no class folder.
+    #[error("`{}` holds no class folders; expected <class>/<photo> or train/<class>/<photo>", root.display())]
+    NoClasses {
+        /// Where they were looked for.
+        root: PathBuf,
+    },
+    /// A class folder's name cannot be a class name.
+    #[error("the name of the folder `{}` is not valid Unicode and cannot name a class", path.display())]
+    ClassName {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A class folder holds no photo.
+    #[error("class `{class}` has no photos: `{}` holds no JPEG, PNG, WebP, BMP, GIF or TIFF file", path.display())]
+    EmptyClass {
+        /// Name of the class.
+        class: String,
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Photos were asked for, and the dataset has none to train on.
+    #[error("`{}` holds no training photos, only a val/ split", root.display())]
+    NoTrain {
+        /// The dataset.
+        root: PathBuf,
+    },
+    /// A fraction is outside its range.
+    #[error("held-out fraction {fraction} is not in 0 <= f < 1")]
+    HoldoutFraction {
+        /// What was given.
+        fraction: f64,
+    },
+    /// None of a class's photos can be decoded.
+    #[error("none of the {count} photos of class `{class}` can be read; first: {first}")]
+    UnreadableClass {
+        /// Name of the class.
+        class: String,
+        /// How many photos were tried.
+        count: usize,
+        /// What is wrong with the first.
+        first: String,
+    },
+    /// None of the photos can be decoded.
+    #[error("none of the {count} photos can be read; first: {first}")]
+    NothingReadable {
+        /// How many photos were tried.
+        count: usize,
+        /// What is wrong with the first.
+        first: String,
+    },
+}
+
+/// Something about a dataset that its owner should know; a run goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataWarning {
+    /// There is nothing to tell apart.
+    #[error("there is only one class, `{class}`: every prediction will be right")]
+    OneClass {
+        /// Name of the class.
+        class: String,
+    },
+    /// A class has one photo only, which is used to train.
+    #[error("class `{class}` has a single photo: nothing of it can be held out")]
+    OneImage {
+        /// Name of the class.
+        class: String,
+    },
+    /// A class cannot be evaluated.
+    #[error("class `{class}` has no photos in val: its recall is reported as unknown")]
+    MissingInVal {
+        /// Name of the class.
+        class: String,
+    },
+    /// A class exists in val only.
+    #[error("class `{class}` is in val but not in train: its {images} photos are ignored")]
+    OnlyInVal {
+        /// Name of the class.
+        class: String,
+        /// How many photos are left out.
+        images: usize,
+    },
+    /// A class has fewer photos than shots were asked for.
+    #[error("class `{class}` has {available} readable photos, fewer than the {wanted} shots asked for")]
+    FewImages {
+        /// Name of the class.
+        class: String,
+        /// Photos there are.
+        available: usize,
+        /// Shots asked for.
+        wanted: usize,
+    },
+    /// A drawn photo cannot be decoded; another takes its place where there is one.
+    #[error("skipped a photo: {reason}")]
+    BadPhoto {
+        /// What is wrong, with its path.
+        reason: String,
+    },
+}
+
+/// A random generator for one purpose: it depends on `seed`, `purpose` and `class` and on nothing else.
+fn generator(seed: u64, purpose: &str, class: &str) -> rand_chacha::ChaCha8Rng {
+    use rand_chacha::rand_core::SeedableRng;
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    hash.update(seed.to_le_bytes());
+    hash.update((purpose.len() as u64).to_le_bytes());
+    hash.update(purpose);
+    hash.update(class);
+    rand_chacha::ChaCha8Rng::from_seed(hash.finalize().into())
+}
+
+/// Shuffles in place (Fisher–Yates); written out so that a draw never changes with a library's version.
+fn shuffle<T>(items: &mut [T], generator: &mut rand_chacha::ChaCha8Rng) {
+    use rand_chacha::rand_core::Rng;
+    for last in (1..items.len()).rev() {
+        let chosen = (u128::from(generator.next_u64()) * (last as u128 + 1)) >> 64;
+        items.swap(last, chosen as usize);
+    }
+}

@@ -1,1 +1,130 @@
+//! The laws that every solver must obey.
+
+use tch::{Device, Kind, Tensor};
+
 use super::*;
+use crate::torch::tensor_to_mask;
+
+/// Correlated inputs, as real layers have: `X = Z M` with a decaying spectrum.
+fn hessian(samples: i64, columns: i64, seed: i64) -> Hessian {
+    tch::manual_seed(seed);
+    let options = (Kind::Float, Device::Cpu);
+    let decay = Tensor::arange(columns, options).f_mul_scalar(-3.0 / columns as f64).unwrap().exp();
+    let mix = Tensor::randn([columns, columns], options) * decay.unsqueeze(1);
+    let x = Tensor::randn([samples, columns], options).matmul(&mix);
+    let mut hessian = Hessian::new(columns as usize, Device::Cpu).unwrap();
+    for chunk in x.split(7, 0) {
+        hessian.update(&chunk).unwrap();
+    }
+    hessian
+}
+
+fn weight(rows: i64, columns: i64) -> Tensor {
+    tch::manual_seed(11);
+    Tensor::randn([rows, columns], (Kind::Float, Device::Cpu))
+}
+
+fn solve(solver: &dyn Solver, w: &Tensor, h: &Hessian, keep: usize) -> (LayerSolution, f64) {
+    let problem = LayerProblem { weight: w, hessian: h, keep, damping: 0.01 };
+    let solution = solver.solve(&problem).unwrap();
+    let error = relative_error(w, &solution.weight, h).unwrap();
+    (solution, error)
+}
+
+#[test]
+fn every_solver_keeps_exactly_what_was_asked_and_nothing_else() {
+    let h = hessian(200, 45, 1);
+    let w = weight(13, 45);
+    for solver in SOLVERS {
+        for keep in [1, 29, 200, 584, 585] {
+            let (solution, _) = solve(*solver, &w, &h, keep);
+            let mask = tensor_to_mask(&solution.mask).unwrap();
+            assert_eq!(mask.count(), keep, "{}", solver.name());
+            let off = solution.weight.masked_select(&solution.mask.logical_not());
+            assert_eq!(off.abs().sum(Kind::Float).double_value(&[]), 0.0, "{}", solver.name());
+        }
+    }
+}
+
+#[test]
+fn better_solvers_lose_less() {
+    for (samples, seed) in [(30, 2), (400, 3)] {
+        let h = hessian(samples, 96, seed);
+        let w = weight(40, 96);
+        for share in [0.5, 0.2, 0.1, 0.05] {
+            let keep = (w.numel() as f64 * share) as usize;
+            let error = |solver: &dyn Solver| solve(solver, &w, &h, keep).1;
+            let (alps, gpt, magnitude) = (error(&Alps), error(&SparseGpt), error(&Magnitude));
+            assert!(alps <= gpt && gpt <= magnitude, "{share}: {alps} {gpt} {magnitude}");
+        }
+    }
+}
+
+#[test]
+fn errors_fall_as_more_is_kept() {
+    let h = hessian(150, 64, 4);
+    let w = weight(24, 64);
+    for solver in SOLVERS {
+        let errors: Vec<f64> =
+            [0.05, 0.1, 0.25, 0.5, 0.75].iter().map(|s| solve(*solver, &w, &h, (1536.0 * s) as usize).1).collect();
+        assert!(errors.windows(2).all(|e| e[1] < e[0]), "{}: {errors:?}", solver.name());
+    }
+}
+
+#[test]
+fn the_refit_leaves_no_gradient_on_the_support() {
+    let h = hessian(300, 50, 5).matrix().unwrap() + Tensor::eye(50, (Kind::Float, Device::Cpu)) * 0.05;
+    let w = weight(17, 50);
+    let mask = w.abs().gt(0.9);
+    let refitted = refit_exact(&w, &h, &mask).unwrap();
+    let gradient = (&refitted - &w).matmul(&h) * &mask;
+    let scale = w.matmul(&h).abs().max().double_value(&[]);
+    assert!(gradient.abs().max().double_value(&[]) / scale < 1e-5);
+}
+
+#[test]
+fn iterative_and_exact_refits_agree() {
+    let h = hessian(900, 800, 6).matrix().unwrap();
+    let h = &h / h.diagonal(0, 0, 1).mean(Kind::Float) + Tensor::eye(800, (Kind::Float, Device::Cpu)) * 0.5;
+    let w = weight(3, 800);
+    let mask = w.abs().gt(0.01);
+    let error = |x: &Tensor| ((x - &w).matmul(&h) * (x - &w)).sum(Kind::Double).double_value(&[]);
+    let exact = error(&refit_exact(&w, &h, &mask).unwrap());
+    let iterative = error(&refit(&w, &h, &mask).unwrap());
+    assert!(iterative <= exact * 1.01, "{iterative} against {exact}");
+}
+
+#[test]
+fn few_samples_give_the_same_spectrum_both_ways() {
+    let h = hessian(20, 33, 7);
+    let scale = column_scale(&h).unwrap();
+    let b = weight(5, 33);
+    let thin = h.scaled_spectrum(&scale).unwrap();
+    assert!(thin.values.numel() <= 20);
+    let full = crate::torch::Spectrum::of_symmetric(&h.scaled(&scale).unwrap()).unwrap();
+    let gap = (thin.solve(&b, 0.3).unwrap() - full.solve(&b, 0.3).unwrap()).abs().max();
+    assert!(gap.double_value(&[]) < 1e-4);
+}
+
+#[test]
+fn columns_that_no_image_uses_are_pruned_first_and_harm_nobody() {
+    let mut h = Hessian::new(6, Device::Cpu).unwrap();
+    let x = Tensor::randn([50, 6], (Kind::Float, Device::Cpu));
+    h.update(&(x * Tensor::from_slice(&[1.0_f32, 1.0, 0.0, 1.0, 0.0, 1.0]))).unwrap();
+    let w = weight(4, 6);
+    for solver in [&Alps as &dyn Solver, &SparseGpt, &Wanda] {
+        let (solution, error) = solve(solver, &w, &h, 12);
+        assert!(solution.weight.isfinite().all().int64_value(&[]) == 1, "{}", solver.name());
+        assert!(error < 1.0, "{}", solver.name());
+    }
+}
+
+#[test]
+fn the_same_problem_has_the_same_solution() {
+    let h = hessian(100, 40, 8);
+    let w = weight(12, 40);
+    for solver in SOLVERS {
+        let (a, b) = (solve(*solver, &w, &h, 90).0, solve(*solver, &w, &h, 90).0);
+        assert!(a.weight.equal(&b.weight) && a.mask.equal(&b.mask), "{}", solver.name());
+    }
+}

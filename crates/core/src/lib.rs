@@ -24,7 +24,7 @@ pub use graph::{
     ParamSpec, Role,
 };
 pub use mask::Mask;
-pub use model::{Provenance, SparseModel, Weight};
+pub use model::{FormatError, Provenance, SparseModel, Weight};
 pub use params::{Params, ParamsError, nearest_name};
 pub use preprocess::{Interpolation, Normalization, Preprocess, Resize};
 pub use shape::Shape;

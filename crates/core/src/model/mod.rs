@@ -1,9 +1,21 @@
 //! The sparse model and its file.
 
+mod check;
+mod error;
+mod file;
+mod header;
+mod index;
+mod rice;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
+
+pub use error::FormatError;
+pub use file::{MAGIC, VERSION};
 
 use crate::{Csr, Graph, Mask, Params, ParamsError, Preprocess};
 

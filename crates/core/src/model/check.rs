@@ -1,0 +1,147 @@
+//! What must hold for every model, whether it is written or read.
+
+use std::collections::BTreeMap;
+
+use super::{FormatError, SparseModel, Weight};
+use crate::{Graph, Node, Op, Preprocess, Shape};
+
+const MAX_NODES: usize = 1 << 16;
+/// Channels, features, and sides of images.
+const MAX_EXTENT: usize = 1 << 20;
+/// Sides, steps and margins of windows.
+const MAX_WINDOW: usize = 1 << 10;
+/// Values of one weight or activation: 8 GiB.
+const MAX_VALUES: usize = 1 << 31;
+
+/// Refuses graphs whose numbers could overflow or exhaust memory, then checks the rest.
+pub(super) fn graph(graph: &Graph) -> Result<(), FormatError> {
+    if graph.nodes().len() > MAX_NODES {
+        return Err(FormatError::TooManyNodes { limit: MAX_NODES, got: graph.nodes().len() });
+    }
+    let too_large = |node: &Node| FormatError::NodeTooLarge { node: node.name.clone() };
+    if let Some(node) = graph.nodes().iter().find(|node| !is_bounded(node)) {
+        return Err(too_large(node));
+    }
+    if let Some(node) = graph.nodes().first().filter(|_| graph.input.dims().iter().any(|n| *n > MAX_EXTENT)) {
+        return Err(too_large(node));
+    }
+    for (node, shape) in graph.nodes().iter().zip(graph.shapes()?) {
+        let weights = node.params().iter().all(|spec| values(&spec.shape).is_some());
+        match values(&shape.dims()) {
+            Some(0) => return Err(FormatError::NodeEmpty { node: node.name.clone() }),
+            Some(_) if weights => {}
+            _ => return Err(too_large(node)),
+        }
+    }
+    let stray = graph.blocks().iter().map(|id| id.index()).find(|index| *index >= graph.nodes().len());
+    stray.map_or(Ok(()), |index| Err(FormatError::Block { index }))
+}
+
+/// Number of values of a shape, if it is within bounds.
+pub(super) fn values(shape: &[usize]) -> Option<usize> {
+    let count = shape.iter().try_fold(1_usize, |n, extent| n.checked_mul(*extent));
+    count.filter(|n| *n <= MAX_VALUES)
+}
+
+fn is_bounded(node: &Node) -> bool {
+    let within = |limit: usize, numbers: &[usize]| numbers.iter().all(|n| *n <= limit);
+    match &node.op {
+        Op::Conv2d(c) => {
+            within(MAX_EXTENT, &[c.in_channels, c.out_channels, c.groups])
+                && within(MAX_WINDOW, &[c.kernel, c.stride, c.padding].concat())
+        }
+        Op::MaxPool2d(p) => within(MAX_WINDOW, &[p.kernel, p.stride, p.padding].concat()),
+        Op::BatchNorm(norm) => within(MAX_EXTENT, &[norm.channels]) && norm.eps.is_finite(),
+        Op::Linear(linear) => within(MAX_EXTENT, &[linear.in_features, linear.out_features]),
+        Op::Input | Op::Relu | Op::Add | Op::GlobalAvgPool => true,
+    }
+}
+
+/// Labels and preprocessing fit the graph.
+pub(super) fn surroundings(
+    graph: &Graph,
+    labels: &[String],
+    preprocess: &Preprocess,
+) -> Result<(), FormatError> {
+    if labels.len() != graph.classes() {
+        return Err(FormatError::LabelCount { classes: graph.classes(), labels: labels.len() });
+    }
+    let [h, w] = preprocess.size;
+    if !matches!(graph.input, Shape::Map { height, width, .. } if [height, width] == [h, w]) {
+        return Err(FormatError::ImageSize { expected: graph.input, got: preprocess.size });
+    }
+    let constants = &preprocess.normalization;
+    let usable = constants.mean.iter().all(|m| m.is_finite())
+        && constants.std.iter().all(|s| s.is_finite() && *s != 0.0);
+    if usable { Ok(()) } else { Err(FormatError::Normalization) }
+}
+
+/// Shape of every parameter, and the matrix it may be stored as.
+pub(super) type Wanted = BTreeMap<String, (Vec<usize>, Option<[usize; 2]>)>;
+
+/// What the graph asks for.
+pub(super) fn wanted(graph: &Graph) -> Wanted {
+    let specs = graph.nodes().iter().flat_map(|node| {
+        let matrix = |name: &str| node.matrix().filter(|_| name == node.weight());
+        node.params().into_iter().map(move |spec| {
+            let matrix = matrix(&spec.name);
+            (spec.name, (spec.shape, matrix))
+        })
+    });
+    specs.collect()
+}
+
+/// The table of tensors is complete and holds nothing else.
+pub(super) fn names<'a>(
+    wanted: &Wanted,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), FormatError> {
+    let mut before: Option<&str> = None;
+    for name in names.clone() {
+        if before.is_some_and(|before| before >= name) {
+            return Err(FormatError::TensorOrder { name: name.to_owned() });
+        }
+        if !wanted.contains_key(name) {
+            return Err(FormatError::TensorExtra { name: name.to_owned() });
+        }
+        before = Some(name);
+    }
+    let mut names = names;
+    let missing = wanted.keys().find(|name| names.next() != Some(name.as_str()));
+    missing.map_or(Ok(()), |name| Err(FormatError::TensorMissing { name: name.clone() }))
+}
+
+/// A tensor has the shape that the graph asks for; a sparse one, that of its matrix.
+pub(super) fn shape(wanted: &Wanted, name: &str, sparse: bool, got: &[usize]) -> Result<(), FormatError> {
+    let (dense, matrix) = &wanted[name];
+    let expected = if sparse { matrix.map_or_else(Vec::new, Vec::from) } else { dense.clone() };
+    if expected == got {
+        return Ok(());
+    }
+    Err(FormatError::TensorShape { name: name.to_owned(), expected, got: got.to_vec() })
+}
+
+/// A tensor holds numbers only.
+pub(super) fn finite(name: &str, weight: &Weight) -> Result<(), FormatError> {
+    let count = match weight {
+        Weight::Dense(array) => array.iter().filter(|v| !v.is_finite()).count(),
+        Weight::Csr(csr) => csr.values().iter().filter(|v| !v.is_finite()).count(),
+    };
+    if count == 0 { Ok(()) } else { Err(FormatError::NotFinite { name: name.to_owned(), count }) }
+}
+
+/// Everything that can be wrong with a model in memory.
+pub(super) fn model(model: &SparseModel) -> Result<(), FormatError> {
+    graph(&model.graph)?;
+    surroundings(&model.graph, &model.labels, &model.preprocess)?;
+    let wanted = wanted(&model.graph);
+    names(&wanted, model.weights.keys().map(String::as_str))?;
+    for (name, weight) in &model.weights {
+        match weight {
+            Weight::Dense(array) => shape(&wanted, name, false, array.shape())?,
+            Weight::Csr(csr) => shape(&wanted, name, true, &[csr.rows(), csr.cols()])?,
+        }
+        finite(name, weight)?;
+    }
+    Ok(())
+}

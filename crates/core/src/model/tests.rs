@@ -1,0 +1,291 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::index::{self, Claim};
+use super::*;
+use crate::{Conv2d, GraphBuilder, Linear, Op, Role, Shape};
+
+/// A convolution with bias whose weight is sparse, a mean, and a dense head of two classes.
+fn small(channels: usize, kept: impl Fn(usize) -> bool) -> SparseModel {
+    let (mut builder, image) = GraphBuilder::new("small", Shape::map(3, 4, 5));
+    let geometry = Conv2d {
+        in_channels: 3,
+        out_channels: channels,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1, 1],
+        groups: 1,
+        bias: true,
+    };
+    builder.role(Role::Body);
+    let conv = builder.push("conv", Op::Conv2d(geometry), &[image]);
+    builder.block(conv);
+    let pool = builder.push("pool", Op::GlobalAvgPool, &[conv]);
+    builder.push("fc", Op::Linear(Linear { in_features: channels, out_features: 2, bias: false }), &[pool]);
+    let graph = builder.finish().unwrap();
+    let ramp = |shape: Vec<usize>| {
+        let n: usize = shape.iter().product();
+        ArrayD::from_shape_vec(shape, (0..n).map(|i| i as f32 - 3.5).collect()).unwrap()
+    };
+    let params: Params = graph.params().map(|spec| (spec.name, ramp(spec.shape))).collect();
+    let mask = Mask::from_fn(channels * 27, kept);
+    let masks = BTreeMap::from([("conv.weight".to_owned(), mask)]);
+    let preprocess = Preprocess { size: [4, 5], ..Preprocess::squash(4) };
+    let labels = vec!["ant".to_owned(), "bee".to_owned()];
+    SparseModel::pack(graph, &params, &masks, labels, preprocess, Provenance::default()).unwrap()
+}
+
+fn model() -> SparseModel {
+    small(4, |i| i % 5 == 0)
+}
+
+/// Rewrites the header of a sound file, everything else made to fit it again.
+fn with_header(bytes: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let length = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&bytes[64..64 + length]).unwrap();
+    change(&mut header);
+    // Padding with blanks keeps the offsets of the sections.
+    let mut json = serde_json::to_vec(&header).unwrap();
+    let start = header["tensors"][0]["values"][0].as_u64().map_or(0, |n| n as usize);
+    let start = start.clamp(64, 1 << 16).max((64 + length).next_multiple_of(64));
+    json.resize(json.len().max(start - 64), b' ');
+    let mut changed = bytes[..64].to_vec();
+    changed[16..24].copy_from_slice(&(json.len() as u64).to_le_bytes());
+    changed.extend_from_slice(&json);
+    changed.extend_from_slice(&bytes[(64 + length).next_multiple_of(64)..]);
+    sealed(changed)
+}
+
+/// Sets length and checksum.
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let total = bytes.len() as u64;
+    bytes[24..32].copy_from_slice(&total.to_le_bytes());
+    let digest = Sha256::digest(&bytes[64..]);
+    bytes[32..64].copy_from_slice(&digest);
+    bytes
+}
+
+/// A sound file whose header has room to grow.
+fn roomy() -> Vec<u8> {
+    let mut model = model();
+    model.provenance.recipe = " ".repeat(500);
+    model.to_bytes().unwrap()
+}
+
+fn error_of(bytes: &[u8]) -> FormatError {
+    SparseModel::from_bytes(bytes).unwrap_err()
+}
+
+macro_rules! refuses {
+    ($bytes:expr, $pattern:pat) => {{
+        let error = error_of($bytes);
+        assert!(matches!(error, $pattern), "{error:?}");
+    }};
+}
+
+proptest! {
+    #[test]
+    fn round_trip(channels in 1_usize..6, seed: u64, dense: bool) {
+        let mut model = small(channels, |i| (seed.rotate_left((i % 64) as u32) ^ i as u64) % 4 == 0);
+        if dense {
+            let twin = model.to_params();
+            model.weights = twin.into_iter().map(|(name, value)| (name, Weight::Dense(value))).collect();
+        }
+        let bytes = model.to_bytes().unwrap();
+        prop_assert_eq!(SparseModel::from_bytes(&bytes).unwrap(), model);
+        for section in sections(&bytes) {
+            prop_assert_eq!(section % 64, 0);
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(changes in prop::collection::vec((0_usize..3000, any::<u8>()), 1..6), seal: bool) {
+        let mut bytes = model().to_bytes().unwrap();
+        for (at, value) in changes {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        let bytes = if seal { sealed(bytes) } else { bytes };
+        let _ = SparseModel::from_bytes(&bytes);
+    }
+}
+
+fn sections(bytes: &[u8]) -> Vec<u64> {
+    let length = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[64..64 + length]).unwrap();
+    let tensors = header["tensors"].as_array().unwrap().iter();
+    tensors.map(|tensor| tensor["values"][0].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn every_prefix_is_refused() {
+    let bytes = model().to_bytes().unwrap();
+    refuses!(&[], FormatError::Magic);
+    for end in 1..bytes.len() {
+        refuses!(&bytes[..end], FormatError::Truncated { .. });
+    }
+}
+
+#[test]
+fn defects_of_the_preamble() {
+    let sound = model().to_bytes().unwrap();
+    let with = |at: usize, value: u8| {
+        let mut bytes = sound.clone();
+        bytes[at] = value;
+        bytes
+    };
+    refuses!(&with(0, b'M'), FormatError::Magic);
+    refuses!(&with(8, 9), FormatError::Version { expected: 1, got: 9 });
+    refuses!(&with(12, 1), FormatError::Reserved);
+    refuses!(&with(23, 1), FormatError::HeaderTooLarge { .. });
+    refuses!(&with(18, 1), FormatError::Truncated { .. });
+    refuses!(&with(40, sound[40] ^ 1), FormatError::Checksum);
+    refuses!(&with(sound.len() - 1, sound[sound.len() - 1] ^ 1), FormatError::Checksum);
+    let mut longer = sound.clone();
+    longer.push(0);
+    refuses!(&longer, FormatError::TrailingBytes { count: 1 });
+    refuses!(&sealed(longer), FormatError::TrailingBytes { count: 1 });
+    refuses!(&sealed(with(64, b'[')), FormatError::Header(_));
+}
+
+#[test]
+fn defects_of_the_header() {
+    let sound = roomy();
+    assert_eq!(with_header(&sound, |_| ()).len(), sound.len());
+    SparseModel::from_bytes(&with_header(&sound, |_| ())).unwrap();
+    let set = |pointer: &str, value: Value| {
+        with_header(&sound, |header| {
+            header["provenance"]["recipe"] = json!("");
+            *header.pointer_mut(pointer).unwrap() = value;
+        })
+    };
+    refuses!(&set("/provenance", json!(null)), FormatError::Header(_));
+    refuses!(&set("/labels", json!(["ant"])), FormatError::LabelCount { classes: 2, labels: 1 });
+    refuses!(&set("/preprocess/size", json!([5, 4])), FormatError::ImageSize { .. });
+    refuses!(&set("/preprocess/normalization/std", json!([1.0, 0.0, 1.0])), FormatError::Normalization);
+    refuses!(&set("/graph/blocks", json!([9])), FormatError::Block { index: 9 });
+    refuses!(&set("/graph/nodes", json!([])), FormatError::Graph(_));
+    refuses!(&set("/graph/nodes/2/inputs", json!([2])), FormatError::Graph(_));
+    refuses!(&set("/graph/nodes/1/op/groups", json!(0)), FormatError::Graph(_));
+    let huge = json!([u64::MAX, 0]);
+    refuses!(&set("/graph/nodes/1/op/padding", huge), FormatError::NodeTooLarge { .. });
+    let empty = with_header(&sound, |header| {
+        header["graph"]["nodes"][1]["op"]["out_channels"] = json!(0);
+        header["graph"]["nodes"][3]["op"]["in_features"] = json!(0);
+    });
+    refuses!(&empty, FormatError::NodeEmpty { .. });
+    let image = json!({"map": {"channels": 3, "height": 1 << 21, "width": 5}});
+    refuses!(&set("/graph/input", image), FormatError::NodeTooLarge { .. });
+    let many = json!(vec![json!({"name": "x", "op": {"kind": "input"}, "inputs": []}); (1 << 16) + 1]);
+    refuses!(&set("/graph/nodes", many), FormatError::TooManyNodes { .. });
+}
+
+#[test]
+fn defects_of_the_table() {
+    // Tensors in order: conv.bias, conv.weight (sparse), fc.weight.
+    let sound = roomy();
+    let change = |change: &dyn Fn(&mut Vec<Value>)| {
+        with_header(&sound, |header| {
+            header["provenance"]["recipe"] = json!("");
+            change(header["tensors"].as_array_mut().unwrap());
+        })
+    };
+    let set = |index: usize, pointer: &str, value: Value| {
+        change(&|tensors| *tensors[index].pointer_mut(pointer).unwrap() = value.clone())
+    };
+    refuses!(&change(&|t| t.swap(1, 2)), FormatError::TensorOrder { .. });
+    refuses!(&change(&|t| t.insert(1, t[0].clone())), FormatError::TensorOrder { .. });
+    refuses!(&change(&|t| drop(t.pop())), FormatError::TensorMissing { .. });
+    refuses!(&set(0, "/name", json!("conv.bia")), FormatError::TensorExtra { .. });
+    refuses!(&set(0, "/dtype", json!("f64")), FormatError::Header(_));
+    refuses!(&set(0, "/form/dense/shape", json!([2, 2])), FormatError::TensorShape { .. });
+    refuses!(&set(1, "/form/csr/cols", json!(28)), FormatError::TensorShape { .. });
+    refuses!(&set(1, "/form/csr/rows", json!(u64::MAX)), FormatError::TensorShape { .. });
+    let sparse = json!({"csr": {"rows": 4, "cols": 1, "index": [0, 0], "count": 0, "gap": 0}});
+    refuses!(&set(0, "/form", sparse), FormatError::TensorShape { .. });
+    let start = sections(&sound)[0];
+    refuses!(&set(0, "/values/0", json!(start + 4)), FormatError::Misaligned { .. });
+    refuses!(&set(0, "/values/0", json!(0)), FormatError::Overlap { .. });
+    refuses!(&set(1, "/values/0", json!(start)), FormatError::Overlap { .. });
+    refuses!(&set(2, "/values/1", json!(1_u64 << 40)), FormatError::OutOfFile { .. });
+    refuses!(&set(2, "/values/1", json!(u64::MAX)), FormatError::OutOfFile { .. });
+    refuses!(&set(0, "/values/1", json!(12)), FormatError::ValueBytes { expected: 16, got: 12, .. });
+    refuses!(&set(1, "/values/1", json!(5)), FormatError::ValueBytes { expected: 8, got: 5, .. });
+    refuses!(&set(1, "/form/csr/gap", json!(32)), FormatError::Parameter { parameter: 32, .. });
+    refuses!(&set(1, "/form/csr/index/1", json!(0)), FormatError::IndexLength { .. });
+    refuses!(&set(1, "/form/csr/index/1", json!(9)), FormatError::IndexLength { .. });
+    refuses!(&set(1, "/values/1", json!(4)), FormatError::RowCount { row: 0, .. });
+}
+
+#[test]
+fn defects_of_the_sections() {
+    let model = model();
+    let Weight::Csr(csr) = &model.weights["conv.weight"] else { panic!("the weight is sparse") };
+    let coded = index::encode(csr);
+    let claim = |cols: usize, nnz: usize| Claim {
+        name: "w",
+        rows: csr.rows(),
+        cols,
+        nnz,
+        count_parameter: coded.count_parameter,
+        gap_parameter: coded.gap_parameter,
+    };
+    assert_eq!(claim(27, csr.nnz()).decode(&coded.bytes).unwrap().1, csr.col_idx());
+    let refused = |cols: usize, nnz: usize, bytes: &[u8]| claim(cols, nnz).decode(bytes).unwrap_err();
+    let last = coded.bytes.len() - 1;
+    assert!(matches!(refused(20, csr.nnz(), &coded.bytes), FormatError::Gap { columns: 20, .. }));
+    assert!(matches!(refused(27, csr.nnz() + 1, &coded.bytes), FormatError::EntryCount { .. }));
+    assert!(matches!(refused(27, csr.nnz() - 1, &coded.bytes), FormatError::RowCount { row: 3, .. }));
+    assert!(matches!(refused(27, csr.nnz(), &coded.bytes[..last]), FormatError::IndexLength { .. }));
+    assert!(matches!(refused(27, usize::MAX, &coded.bytes), FormatError::IndexLength { row: 0, .. }));
+    let longer = [coded.bytes.as_slice(), &[0]].concat();
+    assert!(matches!(refused(27, csr.nnz(), &longer), FormatError::IndexLength { row: 4, .. }));
+
+    let mut bytes = model.to_bytes().unwrap();
+    let start = sections(&bytes)[0] as usize;
+    bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    refuses!(&sealed(bytes), FormatError::NotFinite { count: 1, .. });
+}
+
+#[test]
+fn an_unsound_model_is_not_written() {
+    let mut model = model();
+    model.labels.pop();
+    assert!(matches!(model.to_bytes(), Err(FormatError::LabelCount { .. })));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.margay");
+    assert!(model.write(&path).is_err());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn files_name_their_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ünï.margay");
+    let size = model().write(&path).unwrap();
+    assert_eq!(size, std::fs::metadata(&path).unwrap().len());
+    assert_eq!(SparseModel::read(&path).unwrap(), model());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    std::fs::write(&path, b"GIF89a").unwrap();
+    let error = SparseModel::read(&path).unwrap_err().to_string();
+    assert!(error.contains("ünï.margay") && error.contains("does not start"), "{error}");
+    let error = SparseModel::read(folder.path().join("none")).unwrap_err().to_string();
+    assert!(error.contains("none"), "{error}");
+}
+
+#[test]
+fn a_twentieth_of_the_weights_takes_less_than_six_percent_of_the_bytes() {
+    let (rows, cols) = (256, 2304);
+    let mut state = 1_u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    let scores: Vec<f32> = (0..rows * cols).map(|_| random() as f32).collect();
+    let mask = Mask::top_k(&scores, rows * cols / 20);
+    let csr = Csr::from_dense(rows, cols, &scores, &mask);
+    let bytes = index::encode(&csr).bytes.len() + 4 * csr.nnz();
+    let share = bytes as f64 / (4 * rows * cols) as f64;
+    assert!(share < 0.0595, "{share}");
+}

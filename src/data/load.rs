@@ -1,0 +1,121 @@
+use std::path::PathBuf;
+
+use margay_runtime::{PhotoError, Preprocessor, decode, dimensions};
+use ndarray::{Array4, Axis};
+use rayon::prelude::*;
+
+use crate::progress::Progress;
+
+use super::{DataError, Sample};
+
+/// Photos are decoded in groups of this many, so that progress can be told in between.
+const GROUP: usize = 32;
+
+/// The sizes of at most this many photos are looked at for a hint.
+const HINT_PHOTOS: usize = 64;
+
+/// Images of at most this side are taken as they are.
+const HINT_SIDE: usize = 224;
+
+/// Decoded and prepared photos in the order of their samples, without those that cannot be decoded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Inputs of a model, `[n, 3, height, width]`, contiguous and normalised.
+    pub images: Array4<f32>,
+    /// Class of each image, `[n]`.
+    pub classes: Vec<usize>,
+    /// File of each image, `[n]`.
+    pub paths: Vec<PathBuf>,
+    /// Files that were skipped, and why.
+    pub bad: Vec<(PathBuf, PhotoError)>,
+}
+
+/// Decodes and prepares photos in parallel, in order; bad ones are skipped, listed and warned about.
+///
+/// It takes 12 bytes per pixel of the model's input for each photo: pass large sets in pieces.
+pub fn load(
+    samples: &[Sample],
+    preprocessor: &Preprocessor,
+    progress: &mut dyn Progress,
+) -> Result<Loaded, DataError> {
+    let [height, width] = preprocessor.spec().size;
+    let mut images = Array4::zeros((samples.len(), 3, height, width));
+    let (mut kept, mut bad) = (Vec::with_capacity(samples.len()), Vec::new());
+    progress.start("decode photos", samples.len() as u64);
+    for (group, mut slots) in samples.chunks(GROUP).zip(images.axis_chunks_iter_mut(Axis(0), GROUP)) {
+        let slots: Vec<&mut [f32]> =
+            slots.axis_iter_mut(Axis(0)).filter_map(ndarray::ArrayViewMut3::into_slice).collect();
+        let decoded: Vec<Result<(), PhotoError>> = group
+            .par_iter()
+            .zip(slots)
+            .map(|(sample, slot)| decode(&sample.path).map(|photo| preprocessor.run(&photo, slot)))
+            .collect();
+        for (sample, result) in group.iter().zip(decoded) {
+            match result {
+                Ok(()) => kept.push(sample),
+                Err(error) => {
+                    progress.warn(&format!("skipped a photo: {error}"));
+                    bad.push((sample.path.clone(), error));
+                }
+            }
+        }
+        progress.advance(group.len() as u64);
+    }
+    progress.finish();
+    if let (true, Some((_, first))) = (kept.is_empty(), bad.first()) {
+        return Err(DataError::NothingReadable { count: bad.len(), first: first.to_string() });
+    }
+    let images = without_bad(images, samples, &bad);
+    let (classes, paths) = kept.into_iter().map(|sample| (sample.class, sample.path.clone())).unzip();
+    Ok(Loaded { images, classes, paths, bad })
+}
+
+fn without_bad(images: Array4<f32>, samples: &[Sample], bad: &[(PathBuf, PhotoError)]) -> Array4<f32> {
+    if bad.is_empty() {
+        return images;
+    }
+    let mut bad = bad.iter().map(|(path, _)| path).peekable();
+    let good: Vec<usize> =
+        (0..samples.len()).filter(|i| bad.next_if(|path| **path == samples[*i].path).is_none()).collect();
+    images.select(Axis(0), &good)
+}
+
+impl Loaded {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.classes.is_empty()
+    }
+
+    /// Checks that every one of `samples`' classes has an image left; `names` are the classes' names.
+    pub fn check_classes(&self, samples: &[Sample], names: &[String]) -> Result<(), DataError> {
+        for (class, name) in names.iter().enumerate() {
+            let count = samples.iter().filter(|sample| sample.class == class).count();
+            if count > 0 && !self.classes.contains(&class) {
+                let mine = |path: &PathBuf| samples.iter().any(|s| s.class == class && s.path == *path);
+                let first = self.bad.iter().find(|(path, _)| mine(path)).map(|(_, e)| e.to_string());
+                let first = first.unwrap_or_default();
+                return Err(DataError::UnreadableClass { class: name.clone(), count, first });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The side that all photos share if they are square and at most 224 pixels wide, from their headers.
+///
+/// Of many photos 64 are looked at, evenly spread; those that cannot be read do not count.
+pub fn image_size_hint(samples: &[Sample]) -> Option<usize> {
+    let step = samples.len().div_ceil(HINT_PHOTOS).max(1);
+    let sizes: Vec<[usize; 2]> =
+        samples.par_iter().step_by(step).filter_map(|sample| dimensions(&sample.path).ok()).collect();
+    let &[side, width] = sizes.first()?;
+    (side == width && side <= HINT_SIDE && sizes.iter().all(|size| *size == [side, side])).then_some(side)
+}
+
+#[cfg(test)]
+mod tests;

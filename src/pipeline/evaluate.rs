@@ -1,0 +1,86 @@
+use margay_core::SparseModel;
+use margay_runtime::{Session, SessionOptions};
+use tch::{Kind, Tensor};
+
+use super::PipelineError;
+use super::sparsify::logits;
+use crate::data::Loaded;
+use crate::distill::Examples;
+use crate::record::Evaluation;
+use crate::torch::{TorchError, TorchModel};
+
+/// Images per batch of an evaluation.
+const BATCH: usize = 64;
+
+/// How a model does on labelled images.
+pub struct Score {
+    /// Fraction of right answers.
+    pub top1: f64,
+    /// Mean cross-entropy.
+    pub loss: f64,
+}
+
+/// Logits `[n, classes]` of some images with their true classes.
+pub struct Answers {
+    /// Row-major logits.
+    pub logits: Vec<f32>,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+impl Answers {
+    /// Class of the largest logit of each image; ties go to the first.
+    pub fn predicted(&self) -> Vec<usize> {
+        let best = |row: &[f32]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+        self.logits.chunks_exact(self.classes).map(best).collect()
+    }
+
+    /// Softmax probability of class `class` for image `image`.
+    pub fn probability(&self, image: usize, class: usize) -> f64 {
+        let row = &self.logits[image * self.classes..][..self.classes];
+        let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |logit: f32| f64::from(logit - top).exp();
+        weight(row[class]) / row.iter().copied().map(weight).sum::<f64>()
+    }
+
+    /// Counts of right answers per class.
+    pub fn evaluate(&self, labels: &[String], truth: &[usize]) -> Evaluation {
+        Evaluation::from_predictions(labels, truth, &self.predicted())
+    }
+}
+
+/// Accuracy and loss of a torch model.
+pub fn score(model: &TorchModel, examples: &Examples) -> Result<Score, PipelineError> {
+    let logits = logits(model, &examples.batches(BATCH)?)?;
+    let score = || -> Result<Score, tch::TchError> {
+        let hits = logits.f_argmax(1, false)?.f_eq_tensor(&examples.classes)?;
+        let none = None::<Tensor>;
+        let loss = logits.f_cross_entropy_loss(&examples.classes, none, tch::Reduction::Mean, -100, 0.0)?;
+        let top1 = hits.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?.double_value(&[]);
+        Ok(Score { top1, loss: loss.double_value(&[]) })
+    };
+    Ok(score().map_err(TorchError::from)?)
+}
+
+/// Answers of a torch model.
+pub fn on_torch(model: &TorchModel, examples: &Examples) -> Result<Answers, PipelineError> {
+    let logits = crate::torch::to_array(&logits(model, &examples.batches(BATCH)?)?)?;
+    Ok(Answers { classes: model.graph.classes(), logits: logits.iter().copied().collect() })
+}
+
+/// Answers of an exported model on the runtime.
+pub fn on_runtime(
+    model: &SparseModel,
+    loaded: &Loaded,
+    options: &SessionOptions,
+) -> Result<Answers, PipelineError> {
+    let mut session = Session::new(model, options)?;
+    let (image, classes) = (session.image_len(), session.classes());
+    let images = loaded.images.as_slice().unwrap_or_default();
+    let mut logits = vec![0.0; loaded.len() * classes];
+    let batches = images.chunks(BATCH * image).zip(logits.chunks_mut(BATCH * classes));
+    for (images, logits) in batches {
+        session.run(images, logits)?;
+    }
+    Ok(Answers { logits, classes })
+}

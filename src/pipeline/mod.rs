@@ -1,0 +1,102 @@
+//! The main job: from a recipe to a specialist, its record and its report.
+//!
+//! Val images are read only after every choice is made and the model is final.
+
+mod batch_norm;
+mod compress;
+mod demo;
+mod evaluate;
+mod export;
+mod plan;
+mod sparsify;
+mod task;
+mod train;
+
+use std::path::PathBuf;
+
+pub use compress::{CompressOptions, compress};
+pub use demo::{DemoOptions, demo};
+pub use plan::{Plan, PlannedLayer, plan};
+pub use train::{TrainOutcome, TrainSpec, train};
+
+use crate::checkpoint::CheckpointError;
+use crate::data::{DataError, LabelError};
+use crate::head::HeadError;
+use crate::models::ModelError;
+use crate::prune::SolveError;
+use crate::torch::{DeviceError, TorchError};
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// The recipe names something that does not exist.
+    #[error("no {kind} is named `{name}`{}", nearest.as_deref().map_or_else(String::new, |n| format!("; did you mean `{n}`?")))]
+    Unknown {
+        /// Solver or allocator.
+        kind: &'static str,
+        /// The name in the recipe.
+        name: String,
+        /// The name that looks most like it.
+        nearest: Option<String>,
+    },
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The list of class names cannot be used.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
+    /// The graph cannot be built.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A layer cannot be pruned.
+    #[error("cannot prune")]
+    Solve(#[from] SolveError),
+    /// The head cannot be made.
+    #[error("cannot make the head")]
+    Head(#[from] HeadError),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+    /// The runtime cannot run the exported model.
+    #[error("the exported model cannot be run")]
+    Runtime(#[from] margay_runtime::RuntimeError),
+    /// The exported file cannot be written or read back.
+    #[error(transparent)]
+    Format(#[from] margay_core::model::FormatError),
+    /// The runtime's logits differ from torch's by more than rounding explains.
+    #[error("the runtime's logits differ from torch's by {difference:e} at a largest logit of {scale:e}")]
+    Parity {
+        /// Largest difference.
+        difference: f64,
+        /// Largest logit.
+        scale: f64,
+    },
+    /// A finetuned weight left its mask.
+    #[error("weight `{0}` is not zero off its mask")]
+    Support(String),
+    /// The output folder is there already.
+    #[error("`{}` exists and is not empty", .0.display())]
+    OutputExists(PathBuf),
+    /// A photo is needed, but none can be read.
+    #[error("no photo of {0} can be read")]
+    NoImages(&'static str),
+    /// The demo's world cannot be drawn.
+    #[error("cannot draw the demo's photos")]
+    World(#[from] crate::world::WorldError),
+    /// A record or recipe cannot be written as text.
+    #[error("cannot write {0}")]
+    Text(&'static str),
+    /// The user stopped the run.
+    #[error("interrupted")]
+    Interrupted,
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}

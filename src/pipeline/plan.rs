@@ -1,0 +1,114 @@
+use margay_core::{NodeId, nearest_name};
+use serde::Serialize;
+
+use super::PipelineError;
+use super::sparsify::Method;
+use super::task::preprocess;
+use crate::allocate::{self, ALLOCATORS, LayerProfile, allocate, profiles};
+use crate::checkpoint::load_model;
+use crate::data::{Dataset, FewShot};
+use crate::progress::Progress;
+use crate::prune::{self, SOLVERS};
+use crate::recipe::Recipe;
+
+/// What a run would do, without doing it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// Architecture and variant found in the checkpoint.
+    pub architecture: String,
+    /// Height and width of the input.
+    pub image: [usize; 2],
+    /// Name and shots of each class: for calibration, held out.
+    pub classes: Vec<(String, usize, usize)>,
+    /// Images of the final evaluation.
+    pub val: usize,
+    /// Every prunable layer.
+    pub layers: Vec<PlannedLayer>,
+    /// Weights before and after, over the prunable ones.
+    pub prunable: [usize; 2],
+    /// Weights before and after, over all.
+    pub all: [usize; 2],
+    /// Multiply-adds per image before and after.
+    pub macs: [u64; 2],
+    /// Estimate of the bytes that pruning holds at its peak.
+    pub bytes: u64,
+}
+
+/// What a run would do to a layer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedLayer {
+    /// Node name.
+    pub name: String,
+    /// Weights.
+    pub weights: usize,
+    /// Weights that stay.
+    pub kept: usize,
+}
+
+/// Resolves names and counts, reads the checkpoint and the folder listing, computes nothing else.
+pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, PipelineError> {
+    let method = method(recipe)?;
+    let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
+    dataset.tell(progress);
+    let preprocess = preprocess(&recipe.input, &dataset.train, progress);
+    let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
+    shots.tell(progress);
+    let mut graph = load_model(&recipe.model, preprocess.size)?.graph;
+    graph.set_classes(dataset.classes.len());
+    let profiles = profiles(&graph);
+    let kept = allocate(method.allocator, &profiles, recipe.prune.sparsity);
+    let macs = graph.macs().map_err(crate::models::ModelError::from)?;
+    let total: usize = graph.params().map(|spec| spec.shape.iter().product::<usize>()).sum();
+    let dense: usize = profiles.iter().map(LayerProfile::weights).sum();
+    let sparse: usize = kept.iter().sum();
+    let saved = |(id, (profile, kept)): (NodeId, (&LayerProfile, &usize))| {
+        macs[id.index()] - macs[id.index()] * *kept as u64 / profile.weights().max(1) as u64
+    };
+    let fewer: u64 = graph.prunable().zip(profiles.iter().zip(&kept)).map(saved).sum();
+    let count = |samples: &[crate::data::Sample], class| samples.iter().filter(|s| s.class == class).count();
+    let per_class = dataset.classes.iter().enumerate().map(|(class, name)| {
+        (name.clone(), count(&shots.calibration, class), count(&shots.heldout, class))
+    });
+    let images = shots.calibration.len() + shots.heldout.len();
+    Ok(Plan {
+        architecture: graph.architecture.clone(),
+        image: preprocess.size,
+        classes: per_class.collect(),
+        val: dataset.val.len(),
+        prunable: [dense, sparse],
+        all: [total, total - dense + sparse],
+        macs: [macs.iter().sum(), macs.iter().sum::<u64>() - fewer],
+        bytes: memory(&graph, images, &profiles),
+        layers: profiles
+            .iter()
+            .zip(&kept)
+            .map(|(p, kept)| PlannedLayer { name: p.name.clone(), weights: p.weights(), kept: *kept })
+            .collect(),
+    })
+}
+
+/// Weights three times over, the four largest live activations of every image, and for the widest
+/// layer its Hessian in f64 and f32 with eigenvectors and work space.
+fn memory(graph: &margay_core::Graph, images: usize, profiles: &[LayerProfile]) -> u64 {
+    let weights: usize = profiles.iter().map(LayerProfile::weights).sum();
+    let shapes = graph.shapes().unwrap_or_default();
+    let largest = shapes.iter().map(|s| s.len()).max().unwrap_or(0);
+    let columns = profiles.iter().map(|p| p.weights() / p.out.max(1)).max().unwrap_or(0);
+    (12 * weights + 16 * largest * images + 32 * columns * columns) as u64
+}
+
+/// Looks up solver and allocator.
+pub fn method(recipe: &Recipe) -> Result<Method, PipelineError> {
+    let unknown = |kind, name: &str, names: &[&str]| PipelineError::Unknown {
+        kind,
+        name: name.to_owned(),
+        nearest: nearest_name(name, names.iter().copied()),
+    };
+    let (solver, allocation) = (&recipe.prune.solver, &recipe.prune.allocation);
+    let solvers: Vec<&str> = SOLVERS.iter().map(|s| s.name()).collect();
+    let allocators: Vec<&str> = ALLOCATORS.iter().map(|a| a.name()).collect();
+    Ok(Method {
+        solver: prune::find(solver).ok_or_else(|| unknown("solver", solver, &solvers))?,
+        allocator: allocate::find(allocation).ok_or_else(|| unknown("allocator", allocation, &allocators))?,
+    })
+}

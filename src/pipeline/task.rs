@@ -1,0 +1,177 @@
+use std::path::PathBuf;
+
+use margay_core::{Graph, Params, Preprocess};
+use margay_runtime::Preprocessor;
+use tch::{Device, Tensor};
+
+use super::PipelineError;
+use crate::checkpoint::{Pretrained, load_model};
+use crate::data::{Dataset, FewShot, HeadPlan, Loaded, Sample, check_count, image_size_hint, load};
+use crate::data::{match_classes, read_labels};
+use crate::distill::Examples;
+use crate::head;
+use crate::progress::Progress;
+use crate::recipe::{InputSpec, Recipe, ResizeChoice};
+use crate::record::BadPhoto;
+use crate::torch::{TorchModel, parse_device, seed_everything, set_threads};
+
+/// Everything a run starts from: the network, the task's images and how they are read.
+pub struct Task {
+    /// Where torch computes.
+    pub device: Device,
+    /// CPU threads.
+    pub threads: usize,
+    /// The user's photos.
+    pub dataset: Dataset,
+    /// The pretrained network with its own head.
+    pub pretrained: Pretrained,
+    /// Where the task's head comes from.
+    pub head: HeadPlan,
+    /// How photos become inputs.
+    pub preprocess: Preprocess,
+    /// Shots without the held-out fold.
+    pub calibration: Examples,
+    /// Shots held out for choices; may be empty.
+    pub heldout: Examples,
+    /// Photos that could not be read so far.
+    pub bad: Vec<BadPhoto>,
+}
+
+impl Task {
+    /// Reads checkpoint, labels and shots.
+    pub fn prepare(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Self, PipelineError> {
+        let device = parse_device(&recipe.device)?;
+        let threads = set_threads(recipe.threads);
+        seed_everything(recipe.seed);
+        let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
+        dataset.tell(progress);
+        let preprocess = preprocess(&recipe.input, &dataset.train, progress);
+        let pretrained = load_model(&recipe.model, preprocess.size)?;
+        let head = head_plan(recipe, &pretrained, &dataset, progress)?;
+        let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
+        shots.tell(progress);
+        let preprocessor = Preprocessor::new(&preprocess);
+        let calibration = load(&shots.calibration, &preprocessor, progress)?;
+        let heldout = load(&shots.heldout, &preprocessor, progress)?;
+        calibration.check_classes(&shots.calibration, &dataset.classes)?;
+        let unreadable = shots.bad.iter().chain(&calibration.bad).chain(&heldout.bad);
+        let bad = unreadable.map(|(path, error)| bad_photo(&dataset, path, error)).collect();
+        Ok(Self {
+            device,
+            threads,
+            pretrained,
+            head,
+            preprocess,
+            calibration: examples(&calibration, device)?,
+            heldout: examples(&heldout, device)?,
+            bad,
+            dataset,
+        })
+    }
+
+    /// Every shot, in the order calibration, held out.
+    pub fn all_shots(&self) -> Result<Examples, PipelineError> {
+        let join = |a: &Tensor, b: &Tensor| Tensor::f_cat(&[a, b], 0).map_err(crate::torch::TorchError::from);
+        Ok(Examples {
+            images: join(&self.calibration.images, &self.heldout.images)?,
+            classes: join(&self.calibration.classes, &self.heldout.classes)?,
+        })
+    }
+
+    /// The dense network with the task's head; a probe is fitted on `examples`.
+    pub fn dense(&self, examples: &Examples) -> Result<TorchModel, PipelineError> {
+        let (mut graph, mut params): (Graph, Params) =
+            (self.pretrained.graph.clone(), self.pretrained.params.clone());
+        match &self.head {
+            HeadPlan::Slice(rows) => head::slice(&mut graph, &mut params, rows)?,
+            HeadPlan::Probe(_) => head::probe(&mut graph, &mut params, examples, self.dataset.classes.len())?,
+        }
+        Ok(TorchModel::new(graph, &params, self.device)?)
+    }
+
+    /// How the head came about, for the record.
+    pub fn head_kind(&self) -> &'static str {
+        match &self.head {
+            HeadPlan::Slice(_) => "sliced",
+            HeadPlan::Probe(_) => "probe",
+        }
+    }
+
+    /// Reads val images: called once, after every choice.
+    pub fn load_val(&mut self, progress: &mut dyn Progress) -> Result<Loaded, PipelineError> {
+        let loaded = load(&self.dataset.val, &Preprocessor::new(&self.preprocess), progress)?;
+        for (path, error) in &loaded.bad {
+            progress.warn(&format!("skipped {error}"));
+            self.bad.push(bad_photo(&self.dataset, path, error));
+        }
+        if loaded.is_empty() {
+            return Err(PipelineError::NoImages("val"));
+        }
+        Ok(loaded)
+    }
+}
+
+/// Input spec of a recipe; silent fields follow the images.
+pub fn preprocess(spec: &InputSpec, samples: &[Sample], progress: &mut dyn Progress) -> Preprocess {
+    let size = spec.image_size.unwrap_or_else(|| {
+        let hint = image_size_hint(samples);
+        if let Some(side) = hint.filter(|side| *side != 224) {
+            progress.note(&format!("all images are {side}x{side}: used as they are (--image-size changes it)"));
+        }
+        hint.unwrap_or(224)
+    });
+    let resize = if size == 224 { ResizeChoice::ShortSide } else { ResizeChoice::Squash };
+    match spec.resize.unwrap_or(resize) {
+        ResizeChoice::Squash => Preprocess::squash(size),
+        ResizeChoice::ShortSide => Preprocess::torchvision(size),
+    }
+}
+
+fn head_plan(
+    recipe: &Recipe,
+    pretrained: &Pretrained,
+    dataset: &Dataset,
+    progress: &mut dyn Progress,
+) -> Result<HeadPlan, PipelineError> {
+    let labels = match &recipe.labels {
+        Some(path) => {
+            let labels = read_labels(path)?;
+            check_count(&labels, pretrained.graph.classes())?;
+            Some(labels)
+        }
+        None => pretrained.labels.clone(),
+    };
+    let Some(labels) = labels else {
+        progress.note("the checkpoint has no class names (--labels gives them): a new head is fitted");
+        return Ok(HeadPlan::Probe(Vec::new()));
+    };
+    let plan = match_classes(&dataset.classes, &labels);
+    if let Some(why) = plan.explain(dataset.classes.len()) {
+        progress.warn(&why);
+    }
+    Ok(plan)
+}
+
+/// Decoded images on the training device.
+pub fn examples(loaded: &Loaded, device: Device) -> Result<Examples, PipelineError> {
+    let shape: Vec<i64> = loaded.images.shape().iter().map(|n| *n as i64).collect();
+    let flat = loaded.images.as_slice().unwrap_or_default();
+    let classes: Vec<i64> = loaded.classes.iter().map(|c| *c as i64).collect();
+    let tensors = || -> Result<Examples, tch::TchError> {
+        Ok(Examples {
+            images: Tensor::f_from_slice(flat)?.f_reshape(shape.as_slice())?.f_to_device(device)?,
+            classes: Tensor::f_from_slice(&classes)?.f_to_device(device)?,
+        })
+    };
+    Ok(tensors().map_err(crate::torch::TorchError::from)?)
+}
+
+fn bad_photo(dataset: &Dataset, path: &std::path::Path, error: &margay_runtime::PhotoError) -> BadPhoto {
+    BadPhoto { path: relative(dataset, path), reason: error.to_string() }
+}
+
+/// Path inside the dataset, with forward slashes.
+pub fn relative(dataset: &Dataset, path: &std::path::Path) -> String {
+    let inside: PathBuf = path.strip_prefix(&dataset.root).unwrap_or(path).to_owned();
+    inside.to_string_lossy().replace('\\', "/")
+}
