@@ -13,6 +13,7 @@ pub mod progress;
 pub mod recipe;
 pub mod record;
 pub mod report;
+pub mod thumbnails;
 pub mod world;
 
 pub mod allocate;

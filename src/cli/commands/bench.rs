@@ -165,7 +165,22 @@ fn table(measured: &Measured) -> String {
         let _ = writeln!(text, "\nsparse is {speedup:.2} times as fast as dense");
     }
     if let Some(profile) = &measured.profile {
-        let _ = writeln!(text, "\n{profile}");
+        text += &steps(profile);
+    }
+    text
+}
+
+/// One line per step of the plan, with its share of the time.
+fn steps(profile: &Profile) -> String {
+    let sum: f64 = profile.steps.iter().map(|step| step.median_ms).sum();
+    let names: Vec<String> = profile.steps.iter().map(|step| step.nodes.join("+")).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0).clamp(5, 40);
+    let mut text = format!("\n{:<width$}  {:<10} {:>8} {:>9}  share\n", "step", "kernel", "density", "ms");
+    for (step, name) in profile.steps.iter().zip(&names) {
+        let density = step.density.map_or_else(String::new, |d| format!("{:.1} %", 100.0 * d));
+        let share = 100.0 * step.median_ms / sum.max(f64::MIN_POSITIVE);
+        let (kernel, ms) = (&step.kernel, step.median_ms);
+        let _ = writeln!(text, "{name:<width$}  {kernel:<10} {density:>8} {ms:>9.3} {share:>5.1} %");
     }
     text
 }

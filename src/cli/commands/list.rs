@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use margay_runtime::Isa;
 use serde::Serialize;
 
 use crate::allocate::ALLOCATORS;
@@ -53,7 +54,7 @@ fn lists() -> Lists {
             .map(|allocator| Entry { name: allocator.name(), about: allocator.about().to_owned() })
             .collect(),
         devices: devices(),
-        instruction_sets: margay_runtime::Isa::available().iter().map(ToString::to_string).collect(),
+        instruction_sets: Isa::ALL.iter().filter(|isa| isa.is_available()).map(ToString::to_string).collect(),
     }
 }
 

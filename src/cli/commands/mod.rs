@@ -12,6 +12,9 @@ pub mod report;
 pub mod train;
 
 mod engine;
+#[cfg(feature = "torch")]
 mod plan;
+#[cfg(feature = "torch")]
+mod run;
 #[cfg(not(feature = "torch"))]
 mod without_torch;
