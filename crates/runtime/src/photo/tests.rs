@@ -131,6 +131,7 @@ fn every_defect_has_its_error() {
     assert!(matches!(decode_memory(&crc), Err(PhotoError::Damaged { .. })), "{:?}", decode_memory(&crc));
     let missing = decode(Path::new("no/such/photo.jpg")).unwrap_err();
     assert!(matches!(missing, PhotoError::Read { .. }));
+    assert!(matches!(decode(&golden("")), Err(PhotoError::Read { .. })));
     assert!(missing.to_string().contains("no/such/photo.jpg"), "{missing}");
 }
 
