@@ -1,6 +1,6 @@
 //! Every choice of a run from its three sources: flag, then recipe file, then default.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use margay_core::{Sparsity, nearest_name};
@@ -330,16 +330,6 @@ fn parse_compression(text: &str) -> Result<Sparsity, String> {
     let digits = text.strip_suffix(['x', 'X', '×']).unwrap_or(text);
     let factor: f64 = digits.parse().map_err(|_| "must be a factor such as 20x".to_owned())?;
     Sparsity::from_compression(factor).map_err(|_| format!("{text} is no factor of at least 1"))
-}
-
-/// Reads a path's recipe for messages; used where only its text matters.
-pub fn recipe_toml(recipe: &Recipe) -> Result<String, Failure> {
-    toml::to_string(recipe).or_usage("the recipe holds a path that is not UTF-8")
-}
-
-/// A path as the user should see it.
-pub fn shown(path: &Path) -> String {
-    path.display().to_string()
 }
 
 #[cfg(test)]

@@ -94,7 +94,11 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
         latency_ms,
         profile,
     };
-    if args.json { context.printer.json(&measured)? } else { context.printer.data(&table(&measured))? }
+    if args.json {
+        context.printer.json(&measured)?
+    } else {
+        context.printer.data(&table(&measured))?
+    }
     Ok(Exit::Success)
 }
 

@@ -56,7 +56,7 @@ mod torch {
     use super::{CompressArgs, Context, Exit, Failure};
     use crate::cli::commands::plan;
     use crate::cli::commands::run::{Bar, PipelineResult, finish};
-    use crate::cli::output::OutputDir;
+    use crate::cli::output_dir::OutputDir;
     use crate::pipeline::{self, CompressOptions};
     use crate::recipe::Recipe;
 

@@ -29,7 +29,7 @@ pub fn run(args: &DemoArgs, context: &Context) -> Result<Exit, Failure> {
 #[cfg(feature = "torch")]
 pub fn run(args: &DemoArgs, context: &Context) -> Result<Exit, Failure> {
     use super::run::{Bar, PipelineResult, finish};
-    use crate::cli::output::OutputDir;
+    use crate::cli::output_dir::OutputDir;
 
     // Only a folder that an earlier demo wrote is replaced without asking.
     let ours = args.out.join("run.json").exists();

@@ -160,7 +160,8 @@ fn table(measured: &Measured) -> String {
         let [low, high] = evaluation.top1_interval.map(percent);
         let (right, total) = (evaluation.correct, evaluation.total);
         let top1 = percent(top1);
-        let _ = writeln!(text, "top-1 {top1:.1} % (95 % interval {low:.1} to {high:.1}), {right} of {total}\n");
+        let _ =
+            writeln!(text, "top-1 {top1:.1} % (95 % interval {low:.1} to {high:.1}), {right} of {total}\n");
     }
     let width = evaluation.classes.iter().map(|c| c.label.chars().count()).max().unwrap_or(0).max(5);
     let _ = writeln!(text, "{:<width$}  recall    95 % interval   photos", "class");
@@ -186,9 +187,10 @@ fn confusions(evaluation: &Evaluation) -> String {
         return String::new();
     }
     let name = |class: usize| &evaluation.classes[class].label;
-    let lines = wrong.iter().take(CONFUSIONS).map(|cell| {
-        format!("{:>5} x {} taken for {}\n", cell.count, name(cell.truth), name(cell.predicted))
-    });
+    let lines = wrong
+        .iter()
+        .take(CONFUSIONS)
+        .map(|cell| format!("{:>5} x {} taken for {}\n", cell.count, name(cell.truth), name(cell.predicted)));
     "\nmost frequent confusions\n".to_owned() + &lines.collect::<String>()
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use margay_core::{Graph, Preprocess, Provenance, SparseModel, Weight};
+use margay_core::{Graph, Preprocess, Provenance, Shape, SparseModel, Weight};
 use serde::Serialize;
 
 use crate::checkpoint::load_model;
@@ -77,7 +77,11 @@ pub fn run(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
     } else {
         of_checkpoint(&args.file)?
     };
-    if args.json { context.printer.json(&facts)? } else { context.printer.data(&table(&facts, args.layers))? }
+    if args.json {
+        context.printer.json(&facts)?
+    } else {
+        context.printer.data(&table(&facts, args.layers))?
+    }
     Ok(Exit::Success)
 }
 
@@ -125,25 +129,48 @@ fn facts(
 ) -> Result<Facts, Failure> {
     let bytes = fs_err::metadata(path).or_bad_input("could not read the file")?.len();
     let specs: Vec<_> = graph.params().collect();
-    let layers: Vec<Layer> = graph.nodes().iter().filter(|n| n.matrix().is_some()).map(|node| {
-        let shape = specs.iter().find(|s| s.name == node.weight()).map_or_else(Vec::new, |s| s.shape.clone());
-        let (stored, nonzeros) = count(&node.weight());
-        let weights: usize = shape.iter().product();
-        let sparsity = sparsity(nonzeros, weights);
-        Layer { name: node.name.clone(), shape, stored, prunable: node.is_prunable(), weights, nonzeros, sparsity }
-    }).collect();
-    let prunable = layers.iter().filter(|l| l.prunable).fold((0, 0), |(w, n), l| (w + l.weights, n + l.nonzeros));
+    let layers: Vec<Layer> = graph
+        .nodes()
+        .iter()
+        .filter(|n| n.matrix().is_some())
+        .map(|node| {
+            let shape =
+                specs.iter().find(|s| s.name == node.weight()).map_or_else(Vec::new, |s| s.shape.clone());
+            let (stored, nonzeros) = count(&node.weight());
+            let weights: usize = shape.iter().product();
+            let sparsity = sparsity(nonzeros, weights);
+            Layer {
+                name: node.name.clone(),
+                shape,
+                stored,
+                prunable: node.is_prunable(),
+                weights,
+                nonzeros,
+                sparsity,
+            }
+        })
+        .collect();
+    let prunable =
+        layers.iter().filter(|l| l.prunable).fold((0, 0), |(w, n), l| (w + l.weights, n + l.nonzeros));
+    let input = match graph.input {
+        Shape::Map { height, width, .. } => [height, width],
+        Shape::Vector { features } => [1, features],
+    };
     Ok(Facts {
         file: path.to_string_lossy().into_owned(),
         format,
         bytes,
         architecture: graph.architecture.clone(),
-        input: graph.input_size(),
+        input,
         classes: graph.classes(),
         labels: None,
         parameters: specs.iter().map(|s| s.shape.iter().product::<usize>()).sum(),
         nonzeros: specs.iter().map(|s| count(&s.name).1).sum(),
-        prunable: Counted { weights: prunable.0, nonzeros: prunable.1, sparsity: sparsity(prunable.1, prunable.0) },
+        prunable: Counted {
+            weights: prunable.0,
+            nonzeros: prunable.1,
+            sparsity: sparsity(prunable.1, prunable.0),
+        },
         layers,
         preprocess: None,
         provenance: BTreeMap::new(),
@@ -162,10 +189,13 @@ fn table(facts: &Facts, layers: bool) -> String {
     line("file", format!("{} ({}, {} bytes)", facts.file, facts.format, facts.bytes));
     let [height, width] = facts.input;
     line("architecture", format!("{}, input {height} x {width}", facts.architecture));
-    line("classes", match &facts.labels {
-        Some(labels) => format!("{}: {}", facts.classes, labels.join(", ")),
-        None => format!("{}, without names", facts.classes),
-    });
+    line(
+        "classes",
+        match &facts.labels {
+            Some(labels) => format!("{}: {}", facts.classes, labels.join(", ")),
+            None => format!("{}, without names", facts.classes),
+        },
+    );
     line("parameters", format!("{}, {} of them not zero", facts.parameters, facts.nonzeros));
     let Counted { weights, nonzeros, sparsity } = &facts.prunable;
     line("prunable", format!("{nonzeros} of {weights} stay: {:.2} % zeros", 100.0 * sparsity));
@@ -181,10 +211,15 @@ fn table(facts: &Facts, layers: bool) -> String {
 
 fn layer_table(layers: &[Layer]) -> String {
     let width = layers.iter().map(|l| l.name.len()).max().unwrap_or(0).max(5);
-    let mut text = format!("{:<width$}  {:<18} {:>10} {:>9}  stored\n", "layer", "shape", "non-zero", "zeros");
+    let mut text =
+        format!("{:<width$}  {:<18} {:>10} {:>9}  stored\n", "layer", "shape", "non-zero", "zeros");
     for Layer { name, shape, stored, nonzeros, sparsity, .. } in layers {
         let shape = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
-        let _ = writeln!(text, "{name:<width$}  {shape:<18} {nonzeros:>10} {:>7.2} %  {stored}", 100.0 * sparsity);
+        let _ = writeln!(
+            text,
+            "{name:<width$}  {shape:<18} {nonzeros:>10} {:>7.2} %  {stored}",
+            100.0 * sparsity
+        );
     }
     text
 }

@@ -38,7 +38,11 @@ struct Entry {
 
 pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, Failure> {
     let lists = lists();
-    if args.json { context.printer.json(&lists)? } else { context.printer.data(&table(&lists))? }
+    if args.json {
+        context.printer.json(&lists)?
+    } else {
+        context.printer.data(&table(&lists))?
+    }
     Ok(Exit::Success)
 }
 
@@ -83,8 +87,11 @@ fn devices() -> Vec<String> {
 
 fn table(lists: &Lists) -> String {
     let mut text = String::new();
-    let sections =
-        [("architectures", &lists.architectures), ("solvers", &lists.solvers), ("allocators", &lists.allocators)];
+    let sections = [
+        ("architectures", &lists.architectures),
+        ("solvers", &lists.solvers),
+        ("allocators", &lists.allocators),
+    ];
     for (title, entries) in sections {
         let _ = writeln!(text, "{title}");
         if entries.is_empty() {
@@ -95,7 +102,8 @@ fn table(lists: &Lists) -> String {
         }
         text.push('\n');
     }
-    let devices = if lists.devices.is_empty() { "none: this build has no libtorch" } else { &lists.devices.join(", ") };
+    let devices =
+        if lists.devices.is_empty() { "none: this build has no libtorch" } else { &lists.devices.join(", ") };
     let _ = writeln!(text, "devices           {devices}");
     let _ = writeln!(text, "instruction sets  {}", lists.instruction_sets.join(", "));
     text

@@ -8,12 +8,17 @@ use crate::pipeline::Plan;
 
 /// Prints a plan.
 pub fn show(plan: &Plan, json: bool, context: &Context) -> Result<Exit, Failure> {
-    if json { context.printer.json(plan)? } else { context.printer.data(&table(plan))? }
+    if json {
+        context.printer.json(plan)?
+    } else {
+        context.printer.data(&table(plan))?
+    }
     Ok(Exit::Success)
 }
 
 fn table(plan: &Plan) -> String {
-    let Plan { architecture, image: [height, width], classes, val, layers, prunable, all, macs, bytes } = plan;
+    let Plan { architecture, image: [height, width], classes, val, layers, prunable, all, macs, bytes } =
+        plan;
     let mut text = format!("{architecture}, input {height} x {width}\n\n");
     let name = classes.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or(0).max(5);
     let _ = writeln!(text, "{:<name$}  shots  held out", "class");
@@ -25,16 +30,34 @@ fn table(plan: &Plan) -> String {
     let _ = writeln!(text, "{:<name$}  {:>10}  {:>10}  density", "layer", "weights", "kept");
     for layer in layers {
         let density = 100.0 * layer.kept as f64 / layer.weights.max(1) as f64;
-        let _ = writeln!(text, "{:<name$}  {:>10}  {:>10}  {density:>5.1} %", layer.name, layer.weights, layer.kept);
+        let _ = writeln!(
+            text,
+            "{:<name$}  {:>10}  {:>10}  {density:>5.1} %",
+            layer.name, layer.weights, layer.kept
+        );
     }
     let fold = |from: f64, to: f64| from / to.max(1.0);
     let _ = writeln!(
         text,
         "\nprunable weights  {} -> {} ({:.1}x)",
-        prunable[0], prunable[1], fold(prunable[0] as f64, prunable[1] as f64)
+        prunable[0],
+        prunable[1],
+        fold(prunable[0] as f64, prunable[1] as f64)
     );
-    let _ = writeln!(text, "all weights       {} -> {} ({:.1}x)", all[0], all[1], fold(all[0] as f64, all[1] as f64));
-    let _ = writeln!(text, "multiply-adds     {} -> {} ({:.1}x)", macs[0], macs[1], fold(macs[0] as f64, macs[1] as f64));
+    let _ = writeln!(
+        text,
+        "all weights       {} -> {} ({:.1}x)",
+        all[0],
+        all[1],
+        fold(all[0] as f64, all[1] as f64)
+    );
+    let _ = writeln!(
+        text,
+        "multiply-adds     {} -> {} ({:.1}x)",
+        macs[0],
+        macs[1],
+        fold(macs[0] as f64, macs[1] as f64)
+    );
     let _ = writeln!(text, "memory            about {:.1} GB", *bytes as f64 / 1e9);
     text
 }
@@ -58,7 +81,8 @@ mod tests {
             bytes: 2_000_000_000,
         };
         let text = table(&plan);
-        for part in ["fox       13         3", "5.0 %", "1000 -> 50 (20.0x)", "1200 -> 250 (4.8x)", "2.0 GB"] {
+        for part in ["fox       13         3", "5.0 %", "1000 -> 50 (20.0x)", "1200 -> 250 (4.8x)", "2.0 GB"]
+        {
             assert!(text.contains(part), "`{part}` is not in\n{text}");
         }
     }

@@ -48,7 +48,11 @@ pub fn finish(
     json: bool,
     context: &Context,
 ) -> Result<Exit, Failure> {
-    if json { context.printer.json(record)? } else { context.printer.data(&table(record))? }
+    if json {
+        context.printer.json(record)?
+    } else {
+        context.printer.data(&table(record))?
+    }
     context.printer.note(&format!("model   {}", folder.join("specialist.margay").display()));
     context.printer.note(&format!("report  {}", folder.join("report.html").display()));
     let bad = record.bad_photos.len();

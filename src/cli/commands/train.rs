@@ -12,7 +12,9 @@ use crate::recipe::{Start, TrainSpec};
 /// Give --arch to start from random weights or --model to go on from a checkpoint. Writes a
 /// .safetensors checkpoint that `margay compress` reads, with the class names in it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  margay train --arch resnet18 --width 16 --data photos/ --epochs 30 --out dense.safetensors")]
+#[command(
+    after_help = "Example:\n  margay train --arch resnet18 --width 16 --data photos/ --epochs 30 --out dense.safetensors"
+)]
 #[command(group = clap::ArgGroup::new("start").required(true).args(["arch", "model"]))]
 pub struct TrainArgs {
     /// Architecture to train from scratch, see `margay list`
@@ -40,7 +42,13 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// auto, cpu, cuda or cuda:n
-    #[arg(long, value_name = "DEVICE", env = "MARGAY_DEVICE", hide_env_values = true, default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        env = "MARGAY_DEVICE",
+        hide_env_values = true,
+        default_value = "auto"
+    )]
     device: String,
     /// Side of the square input in pixels [default: that of the images up to 224, else 224]
     #[arg(long, value_name = "PIXELS")]

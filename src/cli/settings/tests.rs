@@ -28,7 +28,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 #[test]
 fn a_saved_recipe_resolves_to_itself() {
     let recipe = Settings::resolve(with_files(), Some(3)).unwrap();
-    let (_dir, args) = recipe_file(&recipe_toml(&recipe).unwrap());
+    let (_dir, args) = recipe_file(&toml::to_string(&recipe).unwrap());
     assert_eq!(Settings::resolve(args, None).unwrap(), recipe);
 }
 
