@@ -113,7 +113,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
     // Fails only if the pool exists already, which it does not before the first command.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads()).build_global();
     match command {
-        Command::Compress(args) => compress::run(*args, context),
+        Command::Compress(args) => compress::run(&args, context),
         Command::Train(args) => train::run(*args, context),
         Command::Predict(args) => predict::run(&args, context),
         Command::Eval(args) => eval::run(&args, context),

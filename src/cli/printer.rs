@@ -32,9 +32,19 @@ impl Printer {
     }
 
     /// Writes a value to stdout as indented JSON.
-    pub fn json(&self, value: &impl serde::Serialize) -> Result<(), Failure> {
+    fn json(&self, value: &impl serde::Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).or_io("could not write JSON")?;
         self.data(&(text + "\n"))
+    }
+
+    /// Writes a value to stdout, as JSON or as the text that `table` makes of it.
+    pub fn show<T: serde::Serialize>(
+        &self,
+        json: bool,
+        value: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        if json { self.json(value) } else { self.data(&table(value)) }
     }
 
     /// Something worth knowing.

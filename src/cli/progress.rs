@@ -11,15 +11,15 @@ use crate::progress::Progress;
 #[derive(Debug)]
 pub struct Bars {
     printer: Printer,
-    bars: indicatif::MultiProgress,
+    screen: indicatif::MultiProgress,
     current: Option<ProgressBar>,
     warnings: Vec<String>,
 }
 
 impl Bars {
-    /// Bars drawn by `bars`, with notes and warnings above them through `printer`.
-    pub fn new(printer: Printer, bars: indicatif::MultiProgress) -> Self {
-        Self { printer, bars, current: None, warnings: Vec::new() }
+    /// Bars drawn on `screen`, with notes and warnings above them through `printer`.
+    pub fn new(printer: Printer, screen: indicatif::MultiProgress) -> Self {
+        Self { printer, screen, current: None, warnings: Vec::new() }
     }
 
     /// Every warning so far, in order.
@@ -41,7 +41,7 @@ impl Progress for Bars {
     fn start(&mut self, stage: &str, total: u64) {
         self.finish();
         let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
-        let bar = self.bars.add(bar.with_style(Self::style(total)).with_prefix(stage.to_owned()));
+        let bar = self.screen.add(bar.with_style(Self::style(total)).with_prefix(stage.to_owned()));
         bar.enable_steady_tick(Duration::from_millis(200));
         self.current = Some(bar);
     }
@@ -61,7 +61,7 @@ impl Progress for Bars {
     fn finish(&mut self) {
         if let Some(bar) = self.current.take() {
             bar.finish_and_clear();
-            self.bars.remove(&bar);
+            self.screen.remove(&bar);
         }
     }
 

@@ -72,17 +72,12 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_model(&args.model)?;
     let options = SessionOptions { threads: context.threads(), ..SessionOptions::default() };
     let mut sparse = Session::new(&model, &options).or_bad_input("could not prepare the model")?;
-    let mut dense = match args.no_dense {
-        true => None,
-        false => Some(dense_session(&model, options)?),
-    };
+    let mut dense = if args.no_dense { None } else { Some(dense_session(&model, &options)?) };
     let batch = usize::from(args.batch);
     let images = noise(batch * sparse.image_len());
     let latency_ms = time(args, &mut sparse, dense.as_mut(), &images)?;
-    let profile = match args.profile {
-        true => Some(sparse.profile(&images, args.runs as usize).or_bad_input("could not profile")?),
-        false => None,
-    };
+    let profile = args.profile.then(|| sparse.profile(&images, args.runs as usize));
+    let profile = profile.transpose().or_bad_input("could not profile")?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let measured = Measured {
         model: args.model.to_string_lossy().into_owned(),
@@ -94,20 +89,16 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
         latency_ms,
         profile,
     };
-    if args.json {
-        context.printer.json(&measured)?
-    } else {
-        context.printer.data(&table(&measured))?
-    }
+    context.printer.show(args.json, &measured, table)?;
     Ok(Exit::Success)
 }
 
 /// The same weights with every zero stored, on dense kernels.
-fn dense_session(model: &SparseModel, options: SessionOptions) -> Result<Session, Failure> {
+fn dense_session(model: &SparseModel, options: &SessionOptions) -> Result<Session, Failure> {
     let params = model.to_params();
     let weights = params.iter().map(|(name, value)| (name.to_owned(), Weight::Dense(value.clone())));
     let twin = SparseModel { weights: weights.collect(), ..model.clone() };
-    let options = SessionOptions { kernel: KernelChoice::Dense, ..options };
+    let options = SessionOptions { kernel: KernelChoice::Dense, ..options.clone() };
     Session::new(&twin, &options).or_bad_input("could not prepare the dense twin")
 }
 

@@ -11,6 +11,7 @@ use crate::cli::settings::{RecipeArgs, Settings, within};
 /// Writes OUT/specialist.margay, model.safetensors, recipe.toml, run.json and report.html. A run with
 /// the saved recipe gives the same model, bit for bit.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(after_help = "Example:
   margay compress --model resnet50.pth --labels imagenet.json --data photos/ --shots 16 \\
       --compression 20x --out fox-hare-lynx/")]
@@ -37,13 +38,13 @@ pub struct CompressArgs {
     json: bool,
 }
 
-pub fn run(args: CompressArgs, context: &Context) -> Result<Exit, Failure> {
+pub fn run(args: &CompressArgs, context: &Context) -> Result<Exit, Failure> {
     if let Some(least) = args.min_top1 {
         within("min-top1", least, 0.0..=1.0)?;
     }
     let recipe = Settings::resolve(args.recipe.clone(), context.threads)?;
     #[cfg(feature = "torch")]
-    return torch::run(&args, &recipe, context);
+    return torch::run(args, &recipe, context);
     #[cfg(not(feature = "torch"))]
     {
         drop(recipe);

@@ -72,11 +72,7 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
         bad_photos,
         warnings: progress.warnings().to_vec(),
     };
-    if args.json {
-        context.printer.json(&measured)?;
-    } else {
-        context.printer.data(&table(&measured))?;
-    }
+    context.printer.show(args.json, &measured, table)?;
     verdict(args, &measured, context)
 }
 

@@ -77,11 +77,7 @@ pub fn run(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
     } else {
         of_checkpoint(&args.file)?
     };
-    if args.json {
-        context.printer.json(&facts)?
-    } else {
-        context.printer.data(&table(&facts, args.layers))?
-    }
+    context.printer.show(args.json, &facts, |facts| table(facts, args.layers))?;
     Ok(Exit::Success)
 }
 

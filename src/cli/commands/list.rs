@@ -38,11 +38,7 @@ struct Entry {
 
 pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, Failure> {
     let lists = lists();
-    if args.json {
-        context.printer.json(&lists)?
-    } else {
-        context.printer.data(&table(&lists))?
-    }
+    context.printer.show(args.json, &lists, table)?;
     Ok(Exit::Success)
 }
 

@@ -8,11 +8,7 @@ use crate::pipeline::Plan;
 
 /// Prints a plan.
 pub fn show(plan: &Plan, json: bool, context: &Context) -> Result<Exit, Failure> {
-    if json {
-        context.printer.json(plan)?
-    } else {
-        context.printer.data(&table(plan))?
-    }
+    context.printer.show(json, plan, table)?;
     Ok(Exit::Success)
 }
 

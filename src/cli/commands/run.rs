@@ -48,11 +48,7 @@ pub fn finish(
     json: bool,
     context: &Context,
 ) -> Result<Exit, Failure> {
-    if json {
-        context.printer.json(record)?
-    } else {
-        context.printer.data(&table(record))?
-    }
+    context.printer.show(json, record, table)?;
     context.printer.note(&format!("model   {}", folder.join("specialist.margay").display()));
     context.printer.note(&format!("report  {}", folder.join("report.html").display()));
     let bad = record.bad_photos.len();

@@ -125,18 +125,18 @@ mod torch {
     use super::{Context, Exit, Failure, TrainSpec};
     use crate::cli::commands::run::PipelineResult;
     use crate::pipeline;
+    use crate::record::Evaluation;
 
     pub fn run(spec: &TrainSpec, out: &Path, json: bool, context: &Context) -> Result<Exit, Failure> {
         let evaluation = pipeline::train(spec, out, &mut context.progress()).or_failure()?;
-        if json {
-            context.printer.json(&evaluation)?;
-        } else if let Some(top1) = evaluation.top1 {
-            let [low, high] = evaluation.top1_interval.map(|x| 100.0 * x);
-            let top1 = 100.0 * top1;
-            let line = format!("top-1 on val {top1:.1} % (95 % interval {low:.1} to {high:.1})\n");
-            context.printer.data(&line)?;
-        }
+        context.printer.show(json, &evaluation, line)?;
         context.printer.note(&format!("model   {}", out.display()));
         Ok(Exit::Success)
+    }
+
+    fn line(evaluation: &Evaluation) -> String {
+        let Some(top1) = evaluation.top1 else { return "no photos in val to evaluate on\n".to_owned() };
+        let [low, high] = evaluation.top1_interval.map(|x| 100.0 * x);
+        format!("top-1 on val {:.1} % (95 % interval {low:.1} to {high:.1})\n", 100.0 * top1)
     }
 }

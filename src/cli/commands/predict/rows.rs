@@ -1,5 +1,7 @@
 //! Rows as text.
 
+use std::fmt::Write as _;
+
 use super::Row;
 
 /// `path,label,probability,label_2,probability_2,…,error`.
@@ -7,7 +9,7 @@ pub fn csv_header(top: usize) -> String {
     let mut header = "path".to_owned();
     for rank in 1..=top.max(1) {
         let suffix = if rank == 1 { String::new() } else { format!("_{rank}") };
-        header += &format!(",label{suffix},probability{suffix}");
+        let _ = write!(header, ",label{suffix},probability{suffix}");
     }
     header + ",error\n"
 }
@@ -16,10 +18,10 @@ pub fn csv_header(top: usize) -> String {
 pub fn csv(row: &Row, top: usize) -> String {
     let mut line = quoted(&row.path);
     for rank in 0..top.max(1) {
-        match row.top.get(rank) {
-            Some(ranked) => line += &format!(",{},{:.6}", quoted(&ranked.label), ranked.probability),
-            None => line += ",,",
-        }
+        let _ = match row.top.get(rank) {
+            Some(ranked) => write!(line, ",{},{:.6}", quoted(&ranked.label), ranked.probability),
+            None => write!(line, ",,"),
+        };
     }
     line + "," + &quoted(row.error.as_deref().unwrap_or_default()) + "\n"
 }
