@@ -74,9 +74,9 @@ fn describe(failure: &Failure) -> String {
     let mut lines = vec![format!("error: {}", failure.error)];
     let mut last = failure.error.to_string();
     for cause in failure.error.chain().skip(1) {
-        let text = cause.to_string();
-        // Transparent wrappers would say the same twice.
-        if text != last {
+        let text = cause.to_string().trim_end().to_owned();
+        // Wrappers that quote their source would say the same twice.
+        if !last.ends_with(&text) {
             lines.push(format!("  caused by: {text}"));
         }
         last = text;
