@@ -7,6 +7,8 @@ mod container;
 mod error;
 mod labels;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod unwrap;
 mod write;
 
