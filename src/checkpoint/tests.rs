@@ -7,7 +7,7 @@ use super::*;
 
 const IMAGE: [usize; 2] = [32, 32];
 
-/// A file that torch wrote; tests/golden/make_checkpoints.py says how.
+/// A file that torch wrote; `tests/golden/make_checkpoints.py` says how.
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }

@@ -99,8 +99,8 @@ mod tests {
 
     use super::*;
 
-    fn tensors(keys: &[&str]) -> BTreeMap<String, ()> {
-        keys.iter().map(|key| ((*key).to_owned(), ())).collect()
+    fn tensors(keys: &[&str]) -> BTreeMap<String, usize> {
+        keys.iter().map(|key| ((*key).to_owned(), key.len())).collect()
     }
 
     fn facts(value: &Value) -> BTreeMap<String, Value> {
