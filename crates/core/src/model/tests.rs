@@ -289,3 +289,38 @@ fn a_twentieth_of_the_weights_takes_less_than_six_percent_of_the_bytes() {
     let share = bytes as f64 / (4 * rows * cols) as f64;
     assert!(share < 0.0595, "{share}");
 }
+
+/// The model of the example in docs/format.md.
+fn example() -> SparseModel {
+    let (mut builder, image) = GraphBuilder::new("tiny", Shape::map(3, 1, 1));
+    let pool = builder.push("pool", Op::GlobalAvgPool, &[image]);
+    builder.push("fc", Op::Linear(Linear { in_features: 3, out_features: 2, bias: true }), &[pool]);
+    let graph = builder.finish().unwrap();
+    let weight = Csr::new(2, 3, vec![0, 2, 3], vec![0, 2, 1], vec![1.0, -1.0, 0.5]).unwrap();
+    let bias = ArrayD::from_shape_vec(vec![2], vec![0.25, -0.25]).unwrap();
+    let weights = BTreeMap::from([
+        ("fc.bias".to_owned(), Weight::Dense(bias)),
+        ("fc.weight".to_owned(), Weight::Csr(weight)),
+    ]);
+    let labels = vec!["ant".to_owned(), "bee".to_owned()];
+    let preprocess = Preprocess::squash(1);
+    SparseModel { graph, weights, labels, preprocess, provenance: Provenance::default() }
+}
+
+/// Sixteen bytes a line: offset, hexadecimal bytes, text.
+fn hexdump(bytes: &[u8]) -> String {
+    let lines = bytes.chunks(16).enumerate().map(|(i, line)| {
+        let hex: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = line.iter().map(|b| if (32..127).contains(b) { char::from(*b) } else { '.' });
+        format!("{:04x}  {:<47}  {}\n", 16 * i, hex.join(" "), text.collect::<String>())
+    });
+    lines.collect()
+}
+
+#[test]
+fn the_documented_example_is_the_truth() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let dump = hexdump(&example().to_bytes().unwrap());
+    assert!(text.contains(&dump), "docs/format.md lacks this dump:\n{dump}");
+}
