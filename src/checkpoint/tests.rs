@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use half::{bf16, f16};
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -192,4 +193,27 @@ fn written_weights_read_back_bit_for_bit() {
     let third = folder.path().join("c.safetensors");
     assert!(write_safetensors(&third, &graph, &incomplete, &names, &labels).is_err());
     assert!(!third.exists());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn damage_never_panics(file in 0_usize..4, changes in prop::collection::vec((any::<u32>(), any::<u8>()), 1..5)) {
+        let name = ["legacy.pth", "zip.pth", "whole_module.pth", "resnet.safetensors"][file];
+        let mut bytes = fs_err::read(golden(name)).unwrap();
+        for (at, value) in changes {
+            // Most of the structure is in the first and in the last kilobytes.
+            let length = bytes.len();
+            let window = length.min(6000);
+            let at = at as usize % (2 * window);
+            bytes[if at < window { at } else { length + at - 2 * window }] = value;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs_err::write(&path, bytes).unwrap();
+        if let Ok(read) = load_model(&path, IMAGE) {
+            prop_assert!(read.params.check(&read.graph).is_ok());
+        }
+    }
 }

@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::index::{self, Claim};
 use super::*;
@@ -59,10 +58,7 @@ fn with_header(bytes: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
 
 /// Sets length and checksum.
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
-    let total = bytes.len() as u64;
-    bytes[24..32].copy_from_slice(&total.to_le_bytes());
-    let digest = Sha256::digest(&bytes[64..]);
-    bytes[32..64].copy_from_slice(&digest);
+    seal(&mut bytes);
     bytes
 }
 
