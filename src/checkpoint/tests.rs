@@ -154,6 +154,8 @@ fn keys_that_do_not_fit_are_named() {
     assert!(error.contains("`fc.bias` has shape [3, 1], expected [3]"), "{error}");
     let error = refusal(&changed(folder.path(), |t| t.get_mut("fc.bias").unwrap().1[1] = f32::NAN));
     assert!(error.contains("`fc.bias` holds 1 values"), "{error}");
+    let error = refusal(&changed(folder.path(), |t| t.get_mut("bn1.running_var").unwrap().1[0] = -0.5));
+    assert!(error.contains("`bn1.running_var` holds a negative variance"), "{error}");
 }
 
 #[test]
