@@ -198,10 +198,13 @@ fn written_weights_read_back_bit_for_bit() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn damage_never_panics(file in 0_usize..4, changes in prop::collection::vec((any::<u32>(), any::<u8>()), 1..5)) {
+    fn damage_never_panics(
+        file in 0_usize..4,
+        changes in prop::collection::vec((any::<u32>(), any::<u8>()), 1..5),
+    ) {
         let name = ["legacy.pth", "zip.pth", "whole_module.pth", "resnet.safetensors"][file];
         let mut bytes = fs_err::read(golden(name)).unwrap();
         for (at, value) in changes {
