@@ -159,8 +159,7 @@ impl HeadPlan {
         } else {
             format!("{} of {classes} classes are not", unmatched.len())
         };
-        let verb = if unmatched.len() == 1 { "starting with" } else { "first" };
-        Some(format!("{how_many} among the labels, {verb} `{}`{hint}: fitting a new head", first.class))
+        Some(format!("{how_many} among the labels, such as `{}`{hint}: a new head is fitted", first.class))
     }
 }
 

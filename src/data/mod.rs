@@ -59,7 +59,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A class folder holds no photo.
-    #[error("class `{class}` has no photos: `{}` holds no JPEG, PNG, WebP, BMP, GIF or TIFF file", path.display())]
+    #[error("class `{class}` is empty: no JPEG, PNG, WebP, BMP, GIF or TIFF file in `{}`", path.display())]
     EmptyClass {
         /// Name of the class.
         class: String,

@@ -61,9 +61,9 @@ impl Dataset {
         let folders = visible_folders(root)?;
         let split = split_folders(&folders, &mut found.notes)?;
         let mut dataset = match split {
-            None => Self::drawn(root, found.classes(root, &folders)?, seed)?,
+            None => Self::drawn(root, found.classes(root, &folders)?, seed),
             Some([Some(train), None]) => {
-                Self::drawn(root, found.classes(&train, &visible_folders(&train)?)?, seed)?
+                Self::drawn(root, found.classes(&train, &visible_folders(&train)?)?, seed)
             }
             Some([train, val]) => {
                 let train = train.map(|path| found.classes(&path, &visible_folders(&path)?)).transpose()?;
@@ -92,7 +92,7 @@ impl Dataset {
         Self { root: root.to_owned(), classes, train, val, split, notes, warnings }
     }
 
-    fn drawn(root: &Path, listing: Listing, seed: u64) -> Result<Self, DataError> {
+    fn drawn(root: &Path, listing: Listing, seed: u64) -> Self {
         let mut dataset = Self::empty(root, listing.keys().cloned().collect(), SplitOrigin::Drawn);
         for (class, (name, paths)) in listing.into_iter().enumerate() {
             let mut order: Vec<usize> = (0..paths.len()).collect();
@@ -104,7 +104,7 @@ impl Dataset {
                 side.push(Sample { path, class });
             }
         }
-        Ok(dataset)
+        dataset
     }
 
     fn given(root: &Path, train: Option<Listing>, mut val: Listing) -> Result<Self, DataError> {

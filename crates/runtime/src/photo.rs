@@ -192,6 +192,10 @@ impl PhotoError {
 
 fn read_limited(path: &Path) -> Result<Vec<u8>, PhotoError> {
     let mut bytes = Vec::new();
+    // A pipe or a device would block.
+    if !std::fs::metadata(path).map_err(|e| PhotoError::read(e, path))?.is_file() {
+        return Err(PhotoError::read(io::Error::other("it is not a regular file"), path));
+    }
     let file = std::fs::File::open(path).map_err(|e| PhotoError::read(e, path))?;
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| PhotoError::read(e, path))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {

@@ -131,6 +131,7 @@ fn every_defect_has_its_error() {
     assert!(matches!(decode_memory(&crc), Err(PhotoError::Damaged { .. })), "{:?}", decode_memory(&crc));
     let missing = decode(Path::new("no/such/photo.jpg")).unwrap_err();
     assert!(matches!(missing, PhotoError::Read { .. }));
+    assert!(matches!(decode(&golden("")), Err(PhotoError::Read { .. })));
     assert!(missing.to_string().contains("no/such/photo.jpg"), "{missing}");
 }
 
@@ -171,9 +172,11 @@ fn a_photo_has_as_many_pixels_as_its_sides_say() {
 
 proptest! {
     #[test]
-    fn damaged_files_never_panic(which in 0..6_usize, at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
-        let name = ["cmyk.jpg", "progressive.jpg", "ycck.jpg", "palette.png", "alpha.webp", "grey.jpg"][which];
-        let mut bytes = fs_err::read(golden(name)).unwrap();
+    fn damaged_files_never_panic(
+        which in 0..6_usize, at: prop::sample::Index, byte: u8, cut: prop::sample::Index,
+    ) {
+        let files = ["cmyk.jpg", "progressive.jpg", "ycck.jpg", "palette.png", "alpha.webp", "grey.jpg"];
+        let mut bytes = fs_err::read(golden(files[which])).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = byte;
         let keep = cut.index(2 * bytes.len());

@@ -42,7 +42,7 @@ fn resizes_as_pillow_and_torchvision() {
     for line in cases.lines() {
         let (photo, spec, expected) = parse(line);
         let (mean, max) = difference(&Preprocessor::new(&spec).resize(&photo), &expected);
-        // Pillow rounds between its passes in another order; a lossy input adds the JPEG decoders' difference.
+        // Pillow rounds between its passes in another order; JPEG adds the decoders' difference.
         let limit = if line.starts_with("photo.jpg") { (0.6, 3) } else { (0.3, 2) };
         if mean > limit.0 || max > limit.1 {
             failures.push(format!("{line}: mean {mean:.4}, max {max}"));

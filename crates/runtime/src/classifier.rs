@@ -1,0 +1,154 @@
+use std::path::Path;
+
+use margay_core::model::FormatError;
+use margay_core::{Preprocess, Resize, SparseModel};
+
+use crate::{Photo, Preprocessor, RuntimeError, Session, SessionOptions};
+
+/// A short side may be this many times the input's longest side, so that no file can ask for any memory.
+const MAX_ENLARGEMENT: usize = 8;
+
+/// A model ready to name what is on a photo: preprocessing, network and labels in one.
+#[derive(Debug)]
+pub struct Classifier {
+    session: Session,
+    preprocessor: Preprocessor,
+    labels: Vec<String>,
+    /// One prepared input, kept between calls.
+    input: Vec<f32>,
+}
+
+/// What a model says about a photo.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prediction {
+    /// The most probable class.
+    pub label: String,
+    /// Its probability.
+    pub probability: f32,
+    /// Every class with its probability, most probable first; ties in the model's order.
+    pub top: Vec<(String, f32)>,
+}
+
+/// Why a model cannot classify.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClassifierError {
+    /// The model file is unsound.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The model cannot be planned.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// There is not one label per output.
+    #[error("{labels} labels for {outputs} outputs")]
+    LabelCount {
+        /// Labels of the model.
+        labels: usize,
+        /// Outputs of its graph.
+        outputs: usize,
+    },
+    /// Preprocessing makes another number of values than the graph reads.
+    #[error("preprocessing makes {made} values per photo, the graph reads {read}")]
+    InputLength {
+        /// Three times the pixels of the input.
+        made: usize,
+        /// Values the graph reads.
+        read: usize,
+    },
+    /// Preprocessing asks for an enlargement that makes no sense.
+    #[error("a short side of {short} pixels for an input of {size:?} pixels")]
+    ShortSide {
+        /// The short side asked for.
+        short: usize,
+        /// Height and width of the input.
+        size: [usize; 2],
+    },
+}
+
+impl Classifier {
+    /// Reads a model file and prepares to run it.
+    pub fn open(path: impl AsRef<Path>, options: &SessionOptions) -> Result<Self, ClassifierError> {
+        Self::from_model(SparseModel::read(path)?, options)
+    }
+
+    /// Prepares to run a model.
+    pub fn from_model(model: SparseModel, options: &SessionOptions) -> Result<Self, ClassifierError> {
+        let session = Session::new(&model, options)?;
+        check(&model, &session)?;
+        let preprocessor = Preprocessor::new(&model.preprocess);
+        let input = vec![0.0; preprocessor.image_len()];
+        Ok(Self { session, preprocessor, labels: model.labels, input })
+    }
+
+    /// Names what is on a photo.
+    pub fn classify(&mut self, photo: &Photo) -> Result<Prediction, RuntimeError> {
+        self.preprocessor.run(photo, &mut self.input);
+        let mut logits = vec![0.0; self.labels.len()];
+        self.session.run(&self.input, &mut logits)?;
+        Ok(Prediction::new(&logits, &self.labels))
+    }
+
+    /// Logits `[batch, classes]` of prepared inputs `[batch, 3, height, width]`.
+    pub fn logits(&mut self, images: &[f32]) -> Result<Vec<f32>, RuntimeError> {
+        let mut logits = vec![0.0; images.len() / self.input.len().max(1) * self.labels.len()];
+        self.session.run(images, &mut logits)?;
+        Ok(logits)
+    }
+
+    /// Class names in the order of the logits.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// What turns photos into inputs.
+    pub fn preprocessor(&self) -> &Preprocessor {
+        &self.preprocessor
+    }
+
+    /// What runs the network.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+}
+
+impl Prediction {
+    /// Ranks the classes of one photo's logits `[classes]`.
+    pub fn new(logits: &[f32], labels: &[String]) -> Self {
+        let mut order: Vec<usize> = (0..logits.len().min(labels.len())).collect();
+        order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+        let probabilities = softmax(logits);
+        let top: Vec<(String, f32)> =
+            order.into_iter().map(|class| (labels[class].clone(), probabilities[class])).collect();
+        let (label, probability) = top.first().cloned().unwrap_or_default();
+        Self { label, probability, top }
+    }
+}
+
+/// Probabilities `exp(z) / Σ exp(z)` of logits `[classes]`, summed in f64.
+pub fn softmax(logits: &[f32]) -> Vec<f32> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = logits.iter().map(|z| f64::from(z - highest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| (power / sum) as f32).collect()
+}
+
+fn check(model: &SparseModel, session: &Session) -> Result<(), ClassifierError> {
+    let (labels, outputs) = (model.labels.len(), session.classes());
+    if labels != outputs {
+        return Err(ClassifierError::LabelCount { labels, outputs });
+    }
+    let &Preprocess { size, resize, .. } = &model.preprocess;
+    let (made, read) = (size[0].saturating_mul(size[1]).saturating_mul(3), session.image_len());
+    if made != read {
+        return Err(ClassifierError::InputLength { made, read });
+    }
+    match resize {
+        Resize::ShortSide(short) if short == 0 || short / MAX_ENLARGEMENT > size[0].max(size[1]) => {
+            Err(ClassifierError::ShortSide { short, size })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
