@@ -10,6 +10,8 @@ use crate::record::{ClassRecall, LayerRecord, RunRecord};
 pub(super) const WIDTH: f64 = 960.0;
 /// Most classes in the plot; all of them are in the table below it.
 const MOST_CLASSES: usize = 40;
+/// Most characters of a name beside a plot.
+const NAME: usize = 25;
 
 /// A coordinate, written with one decimal so that the page does not depend on last bits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,7 +101,7 @@ impl ClassPlot {
             ),
         };
         ClassRow {
-            label: change.dense.label.clone(),
+            label: short(&change.dense.label),
             y: Px(y),
             text_y: Px(y + 17.5),
             dense: mark("dense", change.dense, y + 8.0),
@@ -165,7 +167,7 @@ impl LayerPlot {
             let height = Self::HEIGHT * value(layer) / top;
             let (middle, width) = (Self::LEFT + step * (i as f64 + 0.5), (0.76 * step).min(48.0));
             Column {
-                name: if named { layer.name.clone() } else { String::new() },
+                name: if named { short(&layer.name) } else { String::new() },
                 middle: Px(middle),
                 x: Px(middle - width / 2.0),
                 y: Px(Self::TOP + Self::HEIGHT - height),
@@ -246,6 +248,15 @@ pub(super) fn stage_bars(record: &RunRecord) -> Vec<Bar> {
     record.seconds.iter().map(bar).collect()
 }
 
+/// A name that fits beside a plot: its end is what tells taxonomic labels apart.
+fn short(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME {
+        return name.to_owned();
+    }
+    std::iter::once('…').chain(name.chars().skip(length + 1 - NAME)).collect()
+}
+
 fn share(value: f64, whole: f64) -> Px {
     Px(if whole > 0.0 { (100.0 * value / whole).clamp(0.0, 100.0) } else { 0.0 })
 }
@@ -259,6 +270,12 @@ mod tests {
         for (value, top) in [(0.0, 1e-12), (0.04, 0.05), (0.051, 0.1), (0.2, 0.2), (0.21, 0.25), (1.0, 1.0)] {
             assert!((ceiling(value) / top - 1.0).abs() < 1e-9, "{value}: {}", ceiling(value));
         }
+    }
+
+    #[test]
+    fn long_names_keep_their_end() {
+        assert_eq!(short("mammalia;carnivora;felidae;leopardus;wiedii;margay"), "…;leopardus;wiedii;margay");
+        assert_eq!(short("Öländischer Fuchs"), "Öländischer Fuchs");
     }
 
     #[test]
