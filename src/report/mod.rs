@@ -35,9 +35,6 @@ pub struct Thumbnail {
 /// One offline page with everything a run measured.
 ///
 /// Changed answers show their thumbnail where one is given; pictures without a changed answer are left out.
-///
-/// # Panics
-/// Never: writing to memory does not fail.
 pub fn render(record: &RunRecord, thumbnails: &[Thumbnail]) -> String {
     Page::new(record, thumbnails).render().expect("writing to memory does not fail")
 }
