@@ -1,1 +1,41 @@
 //! Sparse and dense CPU kernels of the margay runtime.
+//!
+//! Activations are `f32` feature maps in a padded planar [`Layout`]: every tap of a convolution is one
+//! flat offset into it, whatever its kernel, stride and padding ([`Taps`]). On it work
+//!
+//! | kernel | computes |
+//! |---|---|
+//! | [`SparseConv`] | `y = act(w ∗ x + b [+ r])`, one step per stored weight |
+//! | [`DenseConv`] | the same with every weight, in register tiles |
+//! | [`DenseLinear`], [`SparseLinear`] | `y = act(w · x + b)` |
+//! | [`split_phases`] | the phase planes that strided windows read |
+//! | [`max_pool`], [`global_mean`], [`combine`] | what their names say |
+//!
+//! A kernel is written once over a vector trait and compiled per instruction set; [`Isa`] says which are
+//! there. Whatever the number of threads, each output is summed in one fixed order, so results are equal
+//! bit for bit.
+//!
+//! All `unsafe` code of the project is in this crate. Its argument is the same everywhere: a convolution
+//! checks every offset against the layouts when it is planned, and a run asserts that its tensors have
+//! these layouts.
+
+#[macro_use]
+mod simd;
+mod conv;
+mod dense;
+mod isa;
+mod layout;
+mod linear;
+mod parallel;
+mod plane;
+mod sparse;
+mod taps;
+
+pub use conv::{ConvError, ConvSpec};
+pub use dense::DenseConv;
+pub use isa::{ISA_VARIABLE, Isa, IsaError};
+pub use layout::{ALIGN, Layout, MAX_LEN, Margin, Tensor};
+pub use linear::{DenseLinear, SparseLinear};
+pub use plane::{combine, global_mean, max_pool, split_phases};
+pub use sparse::{MAX_STRIP, SparseConv};
+pub use taps::Taps;

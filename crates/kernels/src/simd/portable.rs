@@ -1,0 +1,52 @@
+use super::Simd;
+
+/// Four lanes of plain Rust, which every target's compiler knows how to vectorise.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+#[inline(always)]
+fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
+    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+}
+
+impl Simd for Portable {
+    type V = [f32; 4];
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; 4]
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Self::V {
+        // SAFETY: the caller vouches for four reads; the read may be unaligned.
+        unsafe { from.cast::<[f32; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, value: Self::V) {
+        // SAFETY: the caller vouches for four writes; the write may be unaligned.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(value) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        zip(zip(a, b, |a, b| a * b), c, |ab, c| ab + c)
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn relu(self, a: Self::V) -> Self::V {
+        a.map(|x| if x < 0.0 { 0.0 } else { x })
+    }
+
+    #[inline(always)]
+    fn keep(self, a: Self::V, bits: u32) -> Self::V {
+        std::array::from_fn(|i| if bits >> i & 1 == 1 { a[i] } else { 0.0 })
+    }
+}

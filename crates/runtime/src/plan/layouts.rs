@@ -1,0 +1,155 @@
+use std::collections::BTreeMap;
+
+use margay_core::{BatchNorm, Conv2d, Graph, NodeId, Op, Shape};
+use margay_kernels::{Layout, Margin, Taps};
+
+use super::fuse::Group;
+use crate::RuntimeError;
+
+/// A value that gets a buffer: the output of a group, or the phase planes that it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Value {
+    Output(NodeId),
+    Phases(NodeId),
+}
+
+/// Where every value lies, and the windows of every convolution by its main node.
+pub(super) struct Layouts {
+    pub(super) of: BTreeMap<Value, Layout>,
+    pub(super) taps: BTreeMap<NodeId, Taps>,
+}
+
+/// A batch norm is a convolution of each plane with one weight.
+pub(super) fn depthwise(norm: &BatchNorm) -> Conv2d {
+    Conv2d {
+        in_channels: norm.channels,
+        out_channels: norm.channels,
+        kernel: [1, 1],
+        stride: [1, 1],
+        padding: [0, 0],
+        groups: norm.channels,
+        bias: true,
+    }
+}
+
+/// Finds the row pitch and margins of every value.
+///
+/// A convolution walks source and output with one flat index, so both have one pitch; so do the summands
+/// of a sum. Values joined this way form a class with the largest pitch and margins any member needs.
+pub(super) fn layouts(graph: &Graph, groups: &[Group]) -> Result<Layouts, RuntimeError> {
+    let shapes = graph.shapes()?;
+    let mut taps = BTreeMap::new();
+    let mut classes = Classes::default();
+    let image = graph.ids().next().into_iter().map(Value::Output);
+    image.chain(groups.iter().map(|g| Value::Output(g.output()))).for_each(|v| classes.add(v));
+    for group in groups {
+        let output = Value::Output(group.output());
+        for joined in joined_values(graph, group) {
+            classes.join(output, Value::Output(joined));
+        }
+        if let Some(windows) = windows(graph, group, &shapes)? {
+            let source = source(group, &windows);
+            classes.add(source);
+            classes.join(output, source);
+            taps.insert(group.main(), windows);
+        }
+    }
+    let dims = |value: Value| match value {
+        Value::Output(id) => shapes[id.index()],
+        Value::Phases(id) => taps.get(&id).map_or(Shape::vector(0), |t: &Taps| {
+            let [channels, height, width] = t.source();
+            Shape::map(channels, height, width)
+        }),
+    };
+    let margins = margins(groups, &taps, &mut classes, &dims);
+    let mut of = BTreeMap::new();
+    for value in classes.values() {
+        let margin = margins.get(&classes.root(value)).copied().unwrap_or_default();
+        let layout = Layout::of(dims(value), margin).ok_or_else(|| {
+            let (Value::Output(id) | Value::Phases(id)) = value;
+            RuntimeError::TooLarge { node: graph.node(id).name.clone(), shape: dims(value) }
+        })?;
+        of.insert(value, layout);
+    }
+    Ok(Layouts { of, taps })
+}
+
+/// What a convolution reads: its input, or the phase planes made of it.
+pub(super) fn source(group: &Group, taps: &Taps) -> Value {
+    if taps.is_strided() { Value::Phases(group.main()) } else { Value::Output(group.input) }
+}
+
+fn joined_values(graph: &Graph, group: &Group) -> Vec<NodeId> {
+    let elementwise = matches!(graph.node(group.main()).op, Op::Add | Op::Relu);
+    group.residual.into_iter().chain(elementwise.then_some(group.input)).collect()
+}
+
+fn windows(graph: &Graph, group: &Group, shapes: &[Shape]) -> Result<Option<Taps>, RuntimeError> {
+    let node = graph.node(group.main());
+    let conv = match &node.op {
+        Op::Conv2d(conv) => conv.clone(),
+        Op::BatchNorm(norm) => depthwise(norm),
+        _ => return Ok(None),
+    };
+    let Shape::Map { height, width, .. } = shapes[group.input.index()] else { return Ok(None) };
+    let taps = Taps::new(&conv, [height, width]).ok_or_else(|| RuntimeError::Unsupported {
+        node: node.name.clone(),
+        reason: "no window fits its input".to_owned(),
+    })?;
+    Ok(Some(taps))
+}
+
+fn margins(
+    groups: &[Group],
+    taps: &BTreeMap<NodeId, Taps>,
+    classes: &mut Classes,
+    dims: &dyn Fn(Value) -> Shape,
+) -> BTreeMap<Value, Margin> {
+    let mut margins: BTreeMap<Value, Margin> = BTreeMap::new();
+    let mut demand = |root: Value, margin: Margin| {
+        let entry = margins.entry(root).or_default();
+        *entry = entry.union(margin);
+        entry.pitch
+    };
+    for value in classes.values() {
+        if let Shape::Map { width, .. } = dims(value) {
+            demand(classes.root(value), Margin { pitch: width, ..Margin::default() });
+        }
+    }
+    let convs = || groups.iter().filter_map(|g| taps.get(&g.main()).map(|t| (Value::Output(g.output()), t)));
+    for (output, taps) in convs() {
+        demand(classes.root(output), Margin { pitch: taps.pitch(), ..Margin::default() });
+    }
+    for (output, taps) in convs() {
+        let root = classes.root(output);
+        let pitch = demand(root, Margin::default());
+        demand(root, taps.margin(pitch));
+    }
+    margins
+}
+
+/// Disjoint sets of values.
+#[derive(Default)]
+struct Classes(BTreeMap<Value, Value>);
+
+impl Classes {
+    fn add(&mut self, value: Value) {
+        self.0.entry(value).or_insert(value);
+    }
+
+    fn values(&self) -> Vec<Value> {
+        self.0.keys().copied().collect()
+    }
+
+    fn root(&self, mut value: Value) -> Value {
+        while let Some(&parent) = self.0.get(&value).filter(|parent| **parent != value) {
+            value = parent;
+        }
+        value
+    }
+
+    fn join(&mut self, a: Value, b: Value) {
+        let (a, b) = (self.root(a), self.root(b));
+        self.0.insert(b.max(a), a.min(b));
+    }
+}

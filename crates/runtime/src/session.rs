@@ -1,0 +1,176 @@
+use std::time::Instant;
+
+use margay_core::{NodeId, SparseModel};
+use margay_kernels::Isa;
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::RuntimeError;
+use crate::plan::{Arena, KernelChoice, Plan};
+use crate::profile::{Profile, StepProfile, summary};
+
+/// How a model is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads; 0 means one per core. Outputs do not depend on it.
+    pub threads: usize,
+    /// Instruction set; without one, `MARGAY_ISA` or else the best of the CPU.
+    pub isa: Option<Isa>,
+    /// Kernels for layers with stored zeros.
+    pub kernel: KernelChoice,
+}
+
+/// A model with its kernels, buffers and threads, ready to run.
+///
+/// With at least as many images as threads, each thread takes images of its own; with fewer, all threads
+/// share the work on each image. Every output is summed in one fixed order, so neither the number of
+/// threads nor the batch changes a bit of it. After the first run nothing is allocated.
+#[derive(Debug)]
+pub struct Session {
+    plan: Plan,
+    arenas: Vec<Arena>,
+    pool: Option<ThreadPool>,
+    threads: usize,
+}
+
+impl Session {
+    /// Plans `model`.
+    pub fn new(model: &SparseModel, options: &SessionOptions) -> Result<Self, RuntimeError> {
+        let isa = Isa::choose(options.isa)?;
+        let plan = Plan::new(model, isa, options.kernel)?;
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let start = || ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = (threads > 1).then(start).transpose();
+        let pool = pool.map_err(|source| RuntimeError::Threads { threads, source })?;
+        tracing::debug!(%isa, threads, steps = plan.steps.len(), "planned {}", model.graph.architecture);
+        let arenas = vec![Arena::new(&plan)];
+        Ok(Self { plan, arenas, pool, threads })
+    }
+
+    /// Values of one image: channels · height · width.
+    pub fn image_len(&self) -> usize {
+        self.plan.image
+    }
+
+    /// Number of logits per image.
+    pub fn classes(&self) -> usize {
+        self.plan.classes
+    }
+
+    /// Instruction set of the kernels.
+    pub fn isa(&self) -> Isa {
+        self.plan.isa
+    }
+
+    /// Classifies a batch.
+    ///
+    /// `images` is `[batch, channels, height, width]`, row-major and normalised; `logits` is
+    /// `[batch, classes]`.
+    pub fn run(&mut self, images: &[f32], logits: &mut [f32]) -> Result<(), RuntimeError> {
+        let batch = self.batch(images)?;
+        let expected = batch * self.plan.classes;
+        if logits.len() != expected {
+            return Err(RuntimeError::OutputLength { expected, got: logits.len() });
+        }
+        if batch == 0 {
+            return Ok(());
+        }
+        let (plan, threads) = (&self.plan, self.threads);
+        match &self.pool {
+            Some(pool) if batch >= threads => {
+                self.arenas.resize_with(self.arenas.len().max(threads), || Arena::new(plan));
+                let arenas = &mut self.arenas[..threads];
+                pool.install(|| share_images(plan, arenas, images, logits));
+            }
+            Some(pool) => {
+                let arena = &mut self.arenas[0];
+                pool.install(|| each_image(plan, arena, images, logits, threads));
+            }
+            None => each_image(plan, &mut self.arenas[0], images, logits, 1),
+        }
+        Ok(())
+    }
+
+    /// The value of every node that is materialised (the last of each fused step), row-major without
+    /// padding, `[batch, …]`.
+    pub fn trace(&mut self, images: &[f32]) -> Result<Vec<(NodeId, Vec<f32>)>, RuntimeError> {
+        self.batch(images)?;
+        let (plan, arena) = (&self.plan, &mut self.arenas[0]);
+        let outputs = || plan.steps.iter().filter_map(|s| s.nodes.last().map(|id| (*id, s)));
+        let mut values: Vec<(NodeId, Vec<f32>)> = outputs().map(|(id, _)| (id, Vec::new())).collect();
+        for image in images.chunks_exact(plan.image.max(1)) {
+            arena.load(plan, image);
+            let mut slots = values.iter_mut();
+            for step in &plan.steps {
+                arena.step(plan.isa, step, 1);
+                if !step.nodes.is_empty() {
+                    let value = arena.tensor(step.output).to_dense();
+                    slots.by_ref().take(1).for_each(|slot| slot.1.extend_from_slice(&value));
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// Times every step over `runs` runs, all threads sharing the work on each image.
+    pub fn profile(&mut self, images: &[f32], runs: usize) -> Result<Profile, RuntimeError> {
+        let batch = self.batch(images)?;
+        let (plan, arena, threads) = (&self.plan, &mut self.arenas[0], self.threads);
+        let mut times = vec![vec![0.0; runs]; plan.steps.len()];
+        let mut totals = vec![0.0; runs];
+        let mut measure = || {
+            for run in 0..runs {
+                let start = Instant::now();
+                for image in images.chunks_exact(plan.image.max(1)) {
+                    arena.load(plan, image);
+                    for (step, times) in plan.steps.iter().zip(&mut times) {
+                        let start = Instant::now();
+                        arena.step(plan.isa, step, threads);
+                        times[run] += 1e3 * start.elapsed().as_secs_f64();
+                    }
+                }
+                totals[run] = 1e3 * start.elapsed().as_secs_f64();
+            }
+        };
+        match &self.pool {
+            Some(pool) => pool.install(measure),
+            None => measure(),
+        }
+        let steps = plan.steps.iter().zip(&mut times).map(|(step, times)| {
+            let [median_ms, min_ms] = summary(times);
+            let (nodes, kernel) = (step.names.clone(), step.kernel.name().to_owned());
+            StepProfile { nodes, kernel, shape: step.dims.clone(), density: step.density, median_ms, min_ms }
+        });
+        let steps = steps.collect();
+        let [median_ms, min_ms] = summary(&mut totals);
+        Ok(Profile { isa: plan.isa.to_string(), threads, batch, runs, median_ms, min_ms, steps })
+    }
+
+    fn batch(&self, images: &[f32]) -> Result<usize, RuntimeError> {
+        let image = self.plan.image;
+        match images.len().checked_rem(image) {
+            Some(0) => Ok(images.len() / image),
+            _ => Err(RuntimeError::InputLength { image, got: images.len() }),
+        }
+    }
+}
+
+fn each_image(plan: &Plan, arena: &mut Arena, images: &[f32], logits: &mut [f32], parts: usize) {
+    let outputs = logits.chunks_exact_mut(plan.classes.max(1));
+    for (image, logits) in images.chunks_exact(plan.image.max(1)).zip(outputs) {
+        arena.infer(plan, image, logits, parts);
+    }
+}
+
+/// Splits the batch over the arenas, one thread each.
+fn share_images(plan: &Plan, arenas: &mut [Arena], images: &[f32], logits: &mut [f32]) {
+    let share = (images.len() / plan.image.max(1)).div_ceil(arenas.len());
+    let outputs = logits.par_chunks_mut((share * plan.classes).max(1));
+    let inputs = images.par_chunks((share * plan.image).max(1));
+    arenas.par_iter_mut().zip(inputs).zip(outputs).for_each(|((arena, images), logits)| {
+        each_image(plan, arena, images, logits, 1);
+    });
+}
