@@ -13,6 +13,7 @@ pub mod progress;
 pub mod recipe;
 pub mod record;
 pub mod report;
+pub mod thumbnails;
 pub mod world;
 
 pub mod allocate;
@@ -23,8 +24,8 @@ pub mod distill;
 #[cfg(feature = "torch")]
 pub mod head;
 #[cfg(feature = "torch")]
+pub mod pipeline;
+#[cfg(feature = "torch")]
 pub mod prune;
 #[cfg(feature = "torch")]
 pub mod torch;
-#[cfg(feature = "torch")]
-pub mod pipeline;

@@ -1,2 +1,7 @@
 //! The `margay` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    margay::cli::main()
+}

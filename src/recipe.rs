@@ -142,6 +142,77 @@ pub enum Schedule {
     Gradual,
 }
 
+/// Everything that determines a dense model trained by `margay train`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainSpec {
+    /// The weights to start from.
+    pub start: Start,
+    /// Folder with one folder per class, optionally under `train/` and `val/`.
+    pub data: PathBuf,
+    /// The one seed of the run.
+    pub seed: u64,
+    /// `auto`, `cpu`, `cuda` or `cuda:n`.
+    pub device: String,
+    /// CPU threads; 0 takes all cores.
+    pub threads: usize,
+    /// Side of the square input in pixels; absent: as in [`InputSpec`].
+    pub image_size: Option<usize>,
+    /// Images per class; 0 takes all.
+    pub shots: usize,
+    /// Passes over the photos.
+    pub epochs: usize,
+    /// Images per step.
+    pub batch: usize,
+    /// Peak learning rate of SGD with momentum 0.9.
+    pub learning_rate: f64,
+    /// L2 penalty on weights.
+    pub weight_decay: f64,
+    /// Label smoothing of the cross-entropy.
+    pub label_smoothing: f64,
+}
+
+/// The weights that training starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Random weights.
+    Scratch {
+        /// Name of the variant, such as `resnet18`.
+        arch: String,
+        /// Channels after the stem; absent: the variant's usual width.
+        width: Option<usize>,
+    },
+    /// A checkpoint.
+    Checkpoint {
+        /// Its file.
+        model: PathBuf,
+        /// Its class names.
+        labels: Option<PathBuf>,
+    },
+}
+
+impl Recipe {
+    /// The defaults for a checkpoint and a folder of photos.
+    pub fn new(model: PathBuf, data: PathBuf) -> Self {
+        Self {
+            model,
+            labels: None,
+            data,
+            seed: 0,
+            device: auto(),
+            threads: 0,
+            shots: Shots::default(),
+            input: InputSpec::default(),
+            prune: PruneSpec::default(),
+            recovery: RecoverySpec::default(),
+        }
+    }
+
+    /// The recipe as TOML, every value written out.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
 fn auto() -> String {
     "auto".to_owned()
 }

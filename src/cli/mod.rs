@@ -1,1 +1,154 @@
 //! The command line.
+//!
+//! One command is one function that returns an [`Exit`]. Data goes to stdout, talk to stderr, and
+//! [`printer::Printer`] is the only place that prints.
+
+mod commands;
+mod exit;
+mod interrupt;
+mod output;
+// Only the torch commands write folders.
+#[cfg(any(feature = "torch", test))]
+mod output_dir;
+mod printer;
+mod progress;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use indicatif::{MultiProgress, ProgressDrawTarget};
+
+use commands::{bench, completions, compress, demo, eval, inspect, list, predict, report, train};
+use exit::{Exit, Failure};
+use printer::Printer;
+use progress::Bars;
+
+/// Turns a pretrained vision classifier and a few photos into a small, fast, sparse specialist
+///
+/// Compress once (with libtorch), then run the specialist on any CPU (without).
+#[derive(Debug, Parser)]
+#[command(name = "margay", version, max_term_width = 100, after_help = exit::HELP)]
+#[command(disable_help_subcommand = true, propagate_version = true, subcommand_required = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct GlobalArgs {
+    /// CPU threads; 0 takes every core
+    #[arg(long, global = true, value_name = "N", env = "MARGAY_THREADS", hide_env_values = true)]
+    threads: Option<usize>,
+    /// Print nothing but data, warnings and errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Draw no progress bars
+    #[arg(long, global = true)]
+    no_progress: bool,
+    /// Tell more on stderr; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Compress(Box<compress::CompressArgs>),
+    Train(Box<train::TrainArgs>),
+    Predict(predict::PredictArgs),
+    Eval(eval::EvalArgs),
+    Bench(bench::BenchArgs),
+    Inspect(inspect::InspectArgs),
+    Report(report::ReportArgs),
+    List(list::ListArgs),
+    Demo(demo::DemoArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// What every command needs besides its own arguments.
+#[derive(Debug)]
+struct Context {
+    printer: Printer,
+    bars: MultiProgress,
+    threads: Option<usize>,
+}
+
+impl Context {
+    fn new(global: &GlobalArgs) -> Self {
+        let hidden = global.quiet || global.no_progress;
+        let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bars = MultiProgress::with_draw_target(target);
+        Self { printer: Printer::new(global.quiet, bars.clone()), bars, threads: global.threads }
+    }
+
+    /// Bars for the stages of a command.
+    fn progress(&self) -> Bars {
+        Bars::new(self.printer.clone(), self.bars.clone())
+    }
+
+    /// Threads of the torch-free stages; 0 takes every core.
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or(0)
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    interrupt::install();
+    log_to_stderr(cli.global.verbose);
+    let context = Context::new(&cli.global);
+    let exit = run(cli.command, &context).unwrap_or_else(|failure| {
+        context.printer.failure(&failure);
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
+    // Fails only if the pool exists already, which it does not before the first command.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads()).build_global();
+    match command {
+        Command::Compress(args) => compress::run(*args, context),
+        Command::Train(args) => train::run(*args, context),
+        Command::Predict(args) => predict::run(&args, context),
+        Command::Eval(args) => eval::run(&args, context),
+        Command::Bench(args) => bench::run(&args, context),
+        Command::Inspect(args) => inspect::run(&args, context),
+        Command::Report(args) => report::run(&args, context),
+        Command::List(args) => list::run(&args, context),
+        Command::Demo(args) => demo::run(&args, context),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command(), context),
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("margay "), "`{}` has no example", command.get_name());
+        }
+    }
+}

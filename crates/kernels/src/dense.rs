@@ -97,9 +97,11 @@ fn pack(isa: Isa, frame: &Frame, weight: &[f32], columns: usize) -> Vec<f32> {
     for group in (0..rows).step_by(frame.group_rows.max(1)) {
         for first in (group..group + frame.group_rows).step_by(block) {
             for k in 0..columns {
-                packed.extend((first..first + block).map(|row| {
-                    if row < group + frame.group_rows { weight[row * columns + k] } else { 0.0 }
-                }));
+                packed.extend(
+                    (first..first + block).map(|row| {
+                        if row < group + frame.group_rows { weight[row * columns + k] } else { 0.0 }
+                    }),
+                );
             }
         }
     }

@@ -110,9 +110,10 @@ impl Taps {
         }
         let [_, out_height, out_width] = self.output;
         let reach = |axis: usize, out: usize, far: isize| {
-            let stored = self.phases.iter().map(|p| {
-                self.input[axis + 1].saturating_sub(p[axis]).div_ceil(self.stride[axis])
-            });
+            let stored = self
+                .phases
+                .iter()
+                .map(|p| self.input[axis + 1].saturating_sub(p[axis]).div_ceil(self.stride[axis]));
             stored.max().unwrap_or(0).min((out as isize + far).max(0) as usize)
         };
         let height = reach(0, out_height, self.most(|t| t.dy));

@@ -10,7 +10,7 @@ fn stored<'m>(model: &'m SparseModel, name: &str, shape: &[usize]) -> Result<&'m
     let fits = match weight {
         Weight::Dense(values) => values.shape() == shape,
         Weight::Csr(csr) => {
-            !shape.is_empty() && csr.rows() == shape[0] && csr.cols() == shape[1..].iter().product()
+            !shape.is_empty() && csr.rows() == shape[0] && csr.cols() == shape[1..].iter().product::<usize>()
         }
     };
     if fits {

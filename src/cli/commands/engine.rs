@@ -1,0 +1,95 @@
+//! A model file ready to classify photos by the batch.
+
+use std::path::{Path, PathBuf};
+
+use margay_core::SparseModel;
+use margay_runtime::{PhotoError, Preprocessor, Session, SessionOptions, decode};
+use rayon::prelude::*;
+
+use crate::cli::exit::{Failure, OrFail};
+
+/// Session, preprocessing and labels of one model.
+pub struct Engine {
+    /// Class names in the order of the logits.
+    pub labels: Vec<String>,
+    session: Session,
+    preprocessor: Preprocessor,
+}
+
+/// The logits of one photo, or why there are none.
+pub type Logits = Result<Vec<f32>, PhotoError>;
+
+/// Reads a `.margay` file.
+pub fn read_model(path: &Path) -> Result<SparseModel, Failure> {
+    SparseModel::read(path).or_bad_input("could not read the model").map_err(|failure| {
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("pth" | "pt" | "bin" | "ckpt" | "safetensors") => {
+                failure.hint("this looks like a checkpoint: `margay compress` makes a .margay file of it")
+            }
+            _ => failure,
+        }
+    })
+}
+
+impl Engine {
+    /// Prepares to run `model`.
+    pub fn new(model: &SparseModel, options: &SessionOptions) -> Result<Self, Failure> {
+        let session = Session::new(model, options).or_bad_input("could not prepare the model")?;
+        let preprocessor = Preprocessor::new(&model.preprocess);
+        Ok(Self { labels: model.labels.clone(), session, preprocessor })
+    }
+
+    /// Logits of each photo, in order; photos are decoded in parallel.
+    pub fn logits(&mut self, paths: &[PathBuf]) -> Result<Vec<Logits>, Failure> {
+        let length = self.preprocessor.image_len();
+        let prepare = |path: &PathBuf| {
+            let photo = decode(path)?;
+            let mut input = vec![0.0; length];
+            self.preprocessor.run(&photo, &mut input);
+            Ok(input)
+        };
+        let inputs: Vec<Result<Vec<f32>, PhotoError>> = paths.par_iter().map(prepare).collect();
+        let batch: Vec<f32> = inputs.iter().flatten().flatten().copied().collect();
+        let classes = self.labels.len();
+        let mut logits = vec![0.0; batch.len() / length * classes];
+        if !batch.is_empty() {
+            self.session.run(&batch, &mut logits).or_bad_input("could not run the model")?;
+        }
+        let mut rows = logits.chunks_exact(classes);
+        Ok(inputs.into_iter().map(|input| input.map(|_| rows.next().unwrap_or(&[]).to_vec())).collect())
+    }
+}
+
+/// Probabilities of a row of logits.
+pub fn softmax(logits: &[f32]) -> Vec<f32> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f32> = logits.iter().map(|logit| (logit - highest).exp()).collect();
+    let sum: f32 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+/// Positions of the `count` highest values, highest first; the earlier of two equal ones first.
+pub fn highest(values: &[f32], count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
+    order.truncate(count);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_sum_to_one_even_for_large_logits() {
+        let p = softmax(&[1000.0, 1001.0, -1000.0]);
+        assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        assert!((p[1] / p[0] - std::f32::consts::E).abs() < 1e-4);
+    }
+
+    #[test]
+    fn ties_go_to_the_earlier_class() {
+        assert_eq!(highest(&[1.0, 3.0, 3.0, 2.0], 3), [1, 2, 3]);
+        assert_eq!(highest(&[1.0], 5), [0]);
+    }
+}

@@ -1,0 +1,225 @@
+//! `margay inspect`: what a model file or a checkpoint holds.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use margay_core::{Graph, Preprocess, Provenance, Shape, SparseModel, Weight};
+use serde::Serialize;
+
+use crate::checkpoint::load_model;
+use crate::cli::Context;
+use crate::cli::exit::{Exit, Failure, OrFail};
+
+use super::engine::read_model;
+
+/// Input for which a checkpoint's graph is built where nothing says otherwise, in pixels.
+const IMAGE: [usize; 2] = [224, 224];
+
+/// Shows what a model file or checkpoint holds
+///
+/// FILE is a .margay file or a checkpoint (.safetensors, .pth, .pt, .bin, .ckpt).
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  margay inspect out/specialist.margay --layers")]
+pub struct InspectArgs {
+    /// The file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// List every weight
+    #[arg(long)]
+    layers: bool,
+    /// Print everything as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is known of a file.
+#[derive(Debug, Serialize)]
+struct Facts {
+    file: String,
+    format: &'static str,
+    bytes: u64,
+    architecture: String,
+    input: [usize; 2],
+    classes: usize,
+    labels: Option<Vec<String>>,
+    parameters: usize,
+    nonzeros: usize,
+    prunable: Counted,
+    layers: Vec<Layer>,
+    preprocess: Option<Preprocess>,
+    provenance: BTreeMap<&'static str, String>,
+}
+
+/// Weights of all prunable layers.
+#[derive(Debug, Default, Serialize)]
+struct Counted {
+    weights: usize,
+    nonzeros: usize,
+    sparsity: f64,
+}
+
+/// One weight.
+#[derive(Debug, Serialize)]
+struct Layer {
+    name: String,
+    shape: Vec<usize>,
+    stored: &'static str,
+    prunable: bool,
+    weights: usize,
+    nonzeros: usize,
+    sparsity: f64,
+}
+
+pub fn run(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
+    let facts = if args.file.extension().is_some_and(|e| e == "margay") {
+        of_model(&args.file)?
+    } else {
+        of_checkpoint(&args.file)?
+    };
+    if args.json {
+        context.printer.json(&facts)?
+    } else {
+        context.printer.data(&table(&facts, args.layers))?
+    }
+    Ok(Exit::Success)
+}
+
+fn of_model(path: &Path) -> Result<Facts, Failure> {
+    let model = read_model(path)?;
+    let SparseModel { graph, weights, labels, preprocess, provenance } = model;
+    let count = |name: &str| match weights.get(name) {
+        Some(Weight::Dense(values)) => ("dense", values.iter().filter(|v| **v != 0.0).count()),
+        Some(Weight::Csr(csr)) => ("sparse", csr.nnz()),
+        None => ("missing", 0),
+    };
+    let Provenance { generator, source, source_sha256, recipe, licence } = provenance;
+    let origin = [
+        ("generator", Some(generator)),
+        ("source", Some(source)),
+        ("source_sha256", Some(source_sha256)),
+        ("licence", licence),
+        ("recipe", Some(recipe)),
+    ];
+    let facts = facts(path, "margay", &graph, count)?;
+    Ok(Facts {
+        labels: Some(labels),
+        preprocess: Some(preprocess),
+        provenance: origin.into_iter().filter_map(|(k, v)| Some((k, v.filter(|v| !v.is_empty())?))).collect(),
+        ..facts
+    })
+}
+
+fn of_checkpoint(path: &Path) -> Result<Facts, Failure> {
+    let model = load_model(path, IMAGE).or_bad_input("could not read the checkpoint")?;
+    let count = |name: &str| {
+        let value = model.params.get(name);
+        (model.dtype.name(), value.map_or(0, |values| values.iter().filter(|v| **v != 0.0).count()))
+    };
+    let facts = facts(path, "checkpoint", &model.graph, count)?;
+    Ok(Facts { labels: model.labels, provenance: BTreeMap::from([("sha256", model.sha256)]), ..facts })
+}
+
+/// Facts of a graph whose parameters `count` knows: how each is stored, and its non-zeros.
+fn facts(
+    path: &Path,
+    format: &'static str,
+    graph: &Graph,
+    count: impl Fn(&str) -> (&'static str, usize),
+) -> Result<Facts, Failure> {
+    let bytes = fs_err::metadata(path).or_bad_input("could not read the file")?.len();
+    let specs: Vec<_> = graph.params().collect();
+    let layers: Vec<Layer> = graph
+        .nodes()
+        .iter()
+        .filter(|n| n.matrix().is_some())
+        .map(|node| {
+            let shape =
+                specs.iter().find(|s| s.name == node.weight()).map_or_else(Vec::new, |s| s.shape.clone());
+            let (stored, nonzeros) = count(&node.weight());
+            let weights: usize = shape.iter().product();
+            let sparsity = sparsity(nonzeros, weights);
+            Layer {
+                name: node.name.clone(),
+                shape,
+                stored,
+                prunable: node.is_prunable(),
+                weights,
+                nonzeros,
+                sparsity,
+            }
+        })
+        .collect();
+    let prunable =
+        layers.iter().filter(|l| l.prunable).fold((0, 0), |(w, n), l| (w + l.weights, n + l.nonzeros));
+    let input = match graph.input {
+        Shape::Map { height, width, .. } => [height, width],
+        Shape::Vector { features } => [1, features],
+    };
+    Ok(Facts {
+        file: path.to_string_lossy().into_owned(),
+        format,
+        bytes,
+        architecture: graph.architecture.clone(),
+        input,
+        classes: graph.classes(),
+        labels: None,
+        parameters: specs.iter().map(|s| s.shape.iter().product::<usize>()).sum(),
+        nonzeros: specs.iter().map(|s| count(&s.name).1).sum(),
+        prunable: Counted {
+            weights: prunable.0,
+            nonzeros: prunable.1,
+            sparsity: sparsity(prunable.1, prunable.0),
+        },
+        layers,
+        preprocess: None,
+        provenance: BTreeMap::new(),
+    })
+}
+
+fn sparsity(nonzeros: usize, weights: usize) -> f64 {
+    if weights == 0 { 0.0 } else { 1.0 - nonzeros as f64 / weights as f64 }
+}
+
+fn table(facts: &Facts, layers: bool) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<14} {value}");
+    };
+    line("file", format!("{} ({}, {} bytes)", facts.file, facts.format, facts.bytes));
+    let [height, width] = facts.input;
+    line("architecture", format!("{}, input {height} x {width}", facts.architecture));
+    line(
+        "classes",
+        match &facts.labels {
+            Some(labels) => format!("{}: {}", facts.classes, labels.join(", ")),
+            None => format!("{}, without names", facts.classes),
+        },
+    );
+    line("parameters", format!("{}, {} of them not zero", facts.parameters, facts.nonzeros));
+    let Counted { weights, nonzeros, sparsity } = &facts.prunable;
+    line("prunable", format!("{nonzeros} of {weights} stay: {:.2} % zeros", 100.0 * sparsity));
+    for (name, value) in &facts.provenance {
+        if value.contains('\n') {
+            line(name, format!("\n{}", value.trim_end()));
+        } else {
+            line(name, value.clone());
+        }
+    }
+    if layers { text + "\n" + &layer_table(&facts.layers) } else { text }
+}
+
+fn layer_table(layers: &[Layer]) -> String {
+    let width = layers.iter().map(|l| l.name.len()).max().unwrap_or(0).max(5);
+    let mut text =
+        format!("{:<width$}  {:<18} {:>10} {:>9}  stored\n", "layer", "shape", "non-zero", "zeros");
+    for Layer { name, shape, stored, nonzeros, sparsity, .. } in layers {
+        let shape = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
+        let _ = writeln!(
+            text,
+            "{name:<width$}  {shape:<18} {nonzeros:>10} {:>7.2} %  {stored}",
+            100.0 * sparsity
+        );
+    }
+    text
+}

@@ -1,0 +1,110 @@
+//! `margay list`: what this build knows, from the tables.
+
+use std::fmt::Write as _;
+
+use margay_runtime::Isa;
+use serde::Serialize;
+
+use crate::allocate::ALLOCATORS;
+use crate::cli::Context;
+use crate::cli::exit::{Exit, Failure};
+use crate::models::ARCHITECTURES;
+
+/// Lists architectures, solvers, allocators, devices and kernels of this build
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  margay list --json")]
+pub struct ListArgs {
+    /// Print the lists as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything there is to choose from.
+#[derive(Debug, Serialize)]
+struct Lists {
+    architectures: Vec<Entry>,
+    solvers: Vec<Entry>,
+    allocators: Vec<Entry>,
+    devices: Vec<String>,
+    instruction_sets: Vec<String>,
+}
+
+/// A name and a line about it.
+#[derive(Debug, Serialize)]
+struct Entry {
+    name: &'static str,
+    about: String,
+}
+
+pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, Failure> {
+    let lists = lists();
+    if args.json {
+        context.printer.json(&lists)?
+    } else {
+        context.printer.data(&table(&lists))?
+    }
+    Ok(Exit::Success)
+}
+
+fn lists() -> Lists {
+    Lists {
+        architectures: ARCHITECTURES
+            .iter()
+            .map(|family| Entry { name: family.name(), about: family.variants().join(", ") })
+            .collect(),
+        solvers: solvers(),
+        allocators: ALLOCATORS
+            .iter()
+            .map(|allocator| Entry { name: allocator.name(), about: allocator.about().to_owned() })
+            .collect(),
+        devices: devices(),
+        instruction_sets: Isa::ALL.iter().filter(|isa| isa.is_available()).map(ToString::to_string).collect(),
+    }
+}
+
+#[cfg(feature = "torch")]
+fn solvers() -> Vec<Entry> {
+    let entry = |s: &&dyn crate::prune::Solver| Entry { name: s.name(), about: s.about().to_owned() };
+    crate::prune::SOLVERS.iter().map(entry).collect()
+}
+
+#[cfg(not(feature = "torch"))]
+fn solvers() -> Vec<Entry> {
+    Vec::new()
+}
+
+#[cfg(feature = "torch")]
+fn devices() -> Vec<String> {
+    crate::torch::cuda::load_cuda_part();
+    let gpus = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
+    std::iter::once("cpu".to_owned()).chain((0..gpus).map(|n| format!("cuda:{n}"))).collect()
+}
+
+#[cfg(not(feature = "torch"))]
+fn devices() -> Vec<String> {
+    Vec::new()
+}
+
+fn table(lists: &Lists) -> String {
+    let mut text = String::new();
+    let sections = [
+        ("architectures", &lists.architectures),
+        ("solvers", &lists.solvers),
+        ("allocators", &lists.allocators),
+    ];
+    for (title, entries) in sections {
+        let _ = writeln!(text, "{title}");
+        if entries.is_empty() {
+            text += "  none: this build has no libtorch\n";
+        }
+        for Entry { name, about } in entries {
+            let _ = writeln!(text, "  {name:<12} {about}");
+        }
+        text.push('\n');
+    }
+    let devices =
+        if lists.devices.is_empty() { "none: this build has no libtorch" } else { &lists.devices.join(", ") };
+    let _ = writeln!(text, "devices           {devices}");
+    let _ = writeln!(text, "instruction sets  {}", lists.instruction_sets.join(", "));
+    text
+}

@@ -1,0 +1,162 @@
+//! `margay predict`: labels for photos, as CSV or JSON, a bounded number at a time.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use margay_runtime::{PhotoError, SessionOptions};
+use serde::Serialize;
+
+use super::engine::{Engine, Logits, highest, read_model, softmax};
+use crate::cli::Context;
+use crate::cli::exit::{Exit, Failure, OrFail};
+use crate::cli::output::OutputFile;
+use crate::progress::Progress;
+
+mod rows;
+mod walk;
+
+/// Photos decoded and classified at a time: bounds the memory and keeps every core busy.
+const GROUP: usize = 64;
+
+/// Labels photos with a specialist
+///
+/// Writes one row per photo: path, best labels with probabilities, error. A photo that cannot be read
+/// keeps its row, with the reason in the column `error`, and the run goes on.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  margay predict out/specialist.margay photos/ -o labels.csv")]
+pub struct PredictArgs {
+    /// Model file written by `margay compress`
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Photos, or folders that are searched for photos
+    #[arg(value_name = "PHOTOS", required = true)]
+    photos: Vec<PathBuf>,
+    /// File to write instead of stdout; .json means --json
+    #[arg(short, long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write a JSON list instead of CSV
+    #[arg(long)]
+    json: bool,
+    /// Number of labels per photo
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    top: u16,
+    /// End with exit code 4 if a photo could not be read
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Csv,
+    Json,
+}
+
+/// What is known of one photo.
+#[derive(Debug, Serialize)]
+struct Row {
+    path: String,
+    label: Option<String>,
+    probability: Option<f32>,
+    top: Vec<Ranked>,
+    error: Option<String>,
+}
+
+/// A label and its probability.
+#[derive(Debug, Serialize)]
+struct Ranked {
+    label: String,
+    probability: f32,
+}
+
+pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
+    let model = read_model(&args.model)?;
+    let options = SessionOptions { threads: context.threads(), ..SessionOptions::default() };
+    let mut engine = Engine::new(&model, &options)?;
+    let photos = walk::photos(&args.photos)?;
+    let top = usize::from(args.top).min(engine.labels.len());
+    let mut sink = Sink::open(args, top, context)?;
+    let mut progress = context.progress();
+    let mut bad = 0;
+    progress.start("predict", photos.len() as u64);
+    for group in photos.chunks(GROUP) {
+        for (path, logits) in group.iter().zip(engine.logits(group)?) {
+            if let Err(error) = &logits {
+                bad += 1;
+                progress.warn(&error.to_string());
+            }
+            sink.write(&row(path, logits, &engine.labels, top))?;
+        }
+        progress.advance(group.len() as u64);
+    }
+    progress.finish();
+    sink.finish()?;
+    context.printer.note(&format!("{} photos, {bad} of them unreadable", photos.len()));
+    Ok(if bad > 0 && args.strict { Exit::BadPhotos } else { Exit::Success })
+}
+
+fn row(path: &Path, logits: Logits, labels: &[String], top: usize) -> Row {
+    let path = path.to_string_lossy().into_owned();
+    let ranked = |logits: Vec<f32>| -> Vec<Ranked> {
+        let p = softmax(&logits);
+        highest(&p, top).into_iter().map(|i| Ranked { label: labels[i].clone(), probability: p[i] }).collect()
+    };
+    let (top, error) = match logits {
+        Ok(logits) => (ranked(logits), None),
+        Err(error) => (Vec::new(), Some(reason(&error))),
+    };
+    let best = top.first();
+    Row { path, label: best.map(|b| b.label.clone()), probability: best.map(|b| b.probability), top, error }
+}
+
+fn reason(error: &PhotoError) -> String {
+    error.to_string()
+}
+
+/// Where rows go: a file that appears when it is complete, or stdout as they come.
+struct Sink<'a> {
+    file: Option<OutputFile>,
+    context: &'a Context,
+    format: Format,
+    top: usize,
+    written: usize,
+}
+
+impl<'a> Sink<'a> {
+    fn open(args: &PredictArgs, top: usize, context: &'a Context) -> Result<Self, Failure> {
+        let named_json = args.out.as_ref().is_some_and(|p| p.extension().is_some_and(|e| e == "json"));
+        let format = if args.json || named_json { Format::Json } else { Format::Csv };
+        let file = args.out.as_deref().map(OutputFile::create).transpose()?;
+        let mut sink = Self { file, context, format, top, written: 0 };
+        if format == Format::Csv {
+            sink.put(&rows::csv_header(top))?;
+        }
+        Ok(sink)
+    }
+
+    fn write(&mut self, row: &Row) -> Result<(), Failure> {
+        let text = match self.format {
+            Format::Csv => rows::csv(row, self.top),
+            Format::Json => rows::json(row, self.written == 0).or_io("could not write JSON")?,
+        };
+        self.written += 1;
+        self.put(&text)
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        match (self.format, self.written) {
+            (Format::Json, 0) => self.put("[]\n")?,
+            (Format::Json, _) => self.put("\n]\n")?,
+            (Format::Csv, _) => {}
+        }
+        self.file.map_or(Ok(()), OutputFile::commit)
+    }
+
+    fn put(&mut self, text: &str) -> Result<(), Failure> {
+        match &mut self.file {
+            Some(file) => file.write_all(text.as_bytes()).or_io("could not write the predictions"),
+            None => self.context.printer.data(text),
+        }
+    }
+}

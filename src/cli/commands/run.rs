@@ -1,0 +1,68 @@
+//! What `compress`, `train` and `demo` share: the pipeline's errors and the end of a run.
+
+use std::path::Path;
+
+use crate::cli::Context;
+use crate::cli::exit::{Exit, Failure, is_write_error};
+use crate::pipeline::PipelineError;
+use crate::record::RunRecord;
+use crate::report::table;
+
+/// What a run must reach.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bar {
+    /// Least fraction of val that the specialist must get right.
+    pub min_top1: Option<f64>,
+    /// Whether unreadable photos count as a failure.
+    pub strict: bool,
+}
+
+/// Gives the pipeline's errors their exit codes.
+pub trait PipelineResult<T> {
+    /// The value, or a failure with the exit code that fits.
+    fn or_failure(self) -> Result<T, Failure>;
+}
+
+impl<T> PipelineResult<T> for Result<T, PipelineError> {
+    fn or_failure(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure { exit: exit_of(&error), hint: None, error: error.into() })
+    }
+}
+
+fn exit_of(error: &PipelineError) -> Exit {
+    match error {
+        PipelineError::Unknown { .. } | PipelineError::Device(_) => Exit::Usage,
+        PipelineError::Parity { .. } => Exit::GateFailed,
+        PipelineError::OutputExists(_) | PipelineError::Text(_) => Exit::Io,
+        PipelineError::Interrupted => Exit::Interrupted,
+        error if is_write_error(error) => Exit::Io,
+        _ => Exit::BadInput,
+    }
+}
+
+/// Prints the outcome and holds it against the bar.
+pub fn finish(
+    record: &RunRecord,
+    folder: &Path,
+    bar: &Bar,
+    json: bool,
+    context: &Context,
+) -> Result<Exit, Failure> {
+    if json {
+        context.printer.json(record)?
+    } else {
+        context.printer.data(&table(record))?
+    }
+    context.printer.note(&format!("model   {}", folder.join("specialist.margay").display()));
+    context.printer.note(&format!("report  {}", folder.join("report.html").display()));
+    let bad = record.bad_photos.len();
+    if bad > 0 {
+        context.printer.warn(&format!("{bad} photos could not be read; run.json lists them"));
+    }
+    let top1 = record.specialist.top1.unwrap_or(0.0);
+    if let Some(least) = bar.min_top1.filter(|least| top1 < *least) {
+        context.printer.warn(&format!("top-1 {:.1} % is below {:.1} %", 100.0 * top1, 100.0 * least));
+        return Ok(Exit::GateFailed);
+    }
+    Ok(if bar.strict && bad > 0 { Exit::BadPhotos } else { Exit::Success })
+}

@@ -1,0 +1,146 @@
+//! `margay train`: a dense model, from scratch or from a checkpoint.
+
+use std::path::PathBuf;
+
+use crate::cli::Context;
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::settings::{check_device, parse_shots, within};
+use crate::recipe::{Start, TrainSpec};
+
+/// Trains or finetunes a dense model
+///
+/// Give --arch to start from random weights or --model to go on from a checkpoint. Writes a
+/// .safetensors checkpoint that `margay compress` reads, with the class names in it.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  margay train --arch resnet18 --width 16 --data photos/ --epochs 30 --out dense.safetensors"
+)]
+#[command(group = clap::ArgGroup::new("start").required(true).args(["arch", "model"]))]
+pub struct TrainArgs {
+    /// Architecture to train from scratch, see `margay list`
+    #[arg(long, value_name = "NAME")]
+    arch: Option<String>,
+    /// Channels after the stem [default: the architecture's own]
+    #[arg(long, value_name = "N", requires = "arch", value_parser = clap::value_parser!(u16).range(1..))]
+    width: Option<u16>,
+    /// Checkpoint to finetune
+    #[arg(short, long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Class names of the checkpoint: a JSON list or a text file
+    #[arg(long, value_name = "FILE", requires = "model")]
+    labels: Option<PathBuf>,
+    /// Folder with one folder per class, optionally under train/ and val/
+    #[arg(short, long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// Checkpoint to write (.safetensors)
+    #[arg(short, long, value_name = "FILE", default_value = "model.safetensors")]
+    out: PathBuf,
+    /// Replace that file if it exists
+    #[arg(long)]
+    force: bool,
+    /// Seed of every random choice
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// auto, cpu, cuda or cuda:n
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        env = "MARGAY_DEVICE",
+        hide_env_values = true,
+        default_value = "auto"
+    )]
+    device: String,
+    /// Side of the square input in pixels [default: that of the images up to 224, else 224]
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<usize>,
+    /// Photos per class to learn from, or `all`
+    #[arg(long, value_name = "N", value_parser = parse_shots, default_value = "all")]
+    shots: usize,
+    /// Passes over the photos
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    epochs: usize,
+    /// Images per step
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch: usize,
+    /// Peak learning rate
+    #[arg(long, value_name = "X", default_value_t = 0.1)]
+    learning_rate: f64,
+    /// L2 penalty on weights
+    #[arg(long, value_name = "X", default_value_t = 5e-4)]
+    weight_decay: f64,
+    /// Label smoothing
+    #[arg(long, value_name = "X", default_value_t = 0.1)]
+    label_smoothing: f64,
+    /// Print the evaluation on val as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: TrainArgs, context: &Context) -> Result<Exit, Failure> {
+    let (json, force, out) = (args.json, args.force, args.out.clone());
+    let spec = spec(args, context)?;
+    if out.exists() && !force {
+        return Err(Failure::new(Exit::Io, format!("{} exists", out.display()))
+            .hint("choose another --out, or pass --force to replace it"));
+    }
+    #[cfg(feature = "torch")]
+    return torch::run(&spec, &out, json, context);
+    #[cfg(not(feature = "torch"))]
+    {
+        drop((spec, json));
+        Err(super::without_torch::unavailable("train"))
+    }
+}
+
+fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
+    check_device(&args.device)?;
+    if let Some(size) = args.image_size {
+        within("image-size", size as f64, 8.0..=1024.0)?;
+    }
+    within("batch", args.batch as f64, 1.0..=65536.0)?;
+    within("learning-rate", args.learning_rate, 1e-12..=1e3)?;
+    within("weight-decay", args.weight_decay, 0.0..=1e3)?;
+    within("label-smoothing", args.label_smoothing, 0.0..=0.99)?;
+    let start = match (args.arch, args.model) {
+        (Some(arch), _) => Start::Scratch { arch, width: args.width.map(usize::from) },
+        (None, Some(model)) => Start::Checkpoint { model, labels: args.labels },
+        (None, None) => return Err(Failure::usage("give --arch or --model")),
+    };
+    Ok(TrainSpec {
+        start,
+        data: args.data,
+        seed: args.seed,
+        device: args.device,
+        threads: context.threads(),
+        image_size: args.image_size,
+        shots: args.shots,
+        epochs: args.epochs,
+        batch: args.batch,
+        learning_rate: args.learning_rate,
+        weight_decay: args.weight_decay,
+        label_smoothing: args.label_smoothing,
+    })
+}
+
+#[cfg(feature = "torch")]
+mod torch {
+    use std::path::Path;
+
+    use super::{Context, Exit, Failure, TrainSpec};
+    use crate::cli::commands::run::PipelineResult;
+    use crate::pipeline;
+
+    pub fn run(spec: &TrainSpec, out: &Path, json: bool, context: &Context) -> Result<Exit, Failure> {
+        let evaluation = pipeline::train(spec, out, &mut context.progress()).or_failure()?;
+        if json {
+            context.printer.json(&evaluation)?;
+        } else if let Some(top1) = evaluation.top1 {
+            let [low, high] = evaluation.top1_interval.map(|x| 100.0 * x);
+            let top1 = 100.0 * top1;
+            let line = format!("top-1 on val {top1:.1} % (95 % interval {low:.1} to {high:.1})\n");
+            context.printer.data(&line)?;
+        }
+        context.printer.note(&format!("model   {}", out.display()));
+        Ok(Exit::Success)
+    }
+}

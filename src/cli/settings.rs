@@ -1,0 +1,336 @@
+//! Every choice of a run from its three sources: flag, then recipe file, then default.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use margay_core::{Sparsity, nearest_name};
+use toml::{Table, Value};
+
+use super::exit::{Failure, OrFail};
+use crate::allocate::ALLOCATORS;
+use crate::recipe::{
+    BatchNormChoice, InputSpec, PruneSpec, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
+};
+
+/// The largest input side that is accepted, in pixels.
+const MAX_IMAGE_SIZE: usize = 1024;
+
+const RESIZES: &[(&str, ResizeChoice)] =
+    &[("squash", ResizeChoice::Squash), ("short-side", ResizeChoice::ShortSide)];
+const BATCH_NORMS: &[(&str, BatchNormChoice)] =
+    &[("auto", BatchNormChoice::Auto), ("on", BatchNormChoice::On), ("off", BatchNormChoice::Off)];
+const SCHEDULES: &[(&str, Schedule)] =
+    &[("one-shot", Schedule::OneShot), ("gradual", Schedule::Gradual), ("none", Schedule::None)];
+
+/// Flags that stand for fields of a recipe.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct RecipeArgs {
+    /// Recipe file (TOML) with any of the values below; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub recipe: Option<PathBuf>,
+    /// Checkpoint to specialise: .safetensors, .pth, .pt, .bin or .ckpt
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Class names of the checkpoint: a JSON list or a text file, in the order of its head
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Folder with one folder per class, optionally under train/ and val/
+    #[arg(short, long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Seed of every random choice [default: 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// auto, cpu, cuda or cuda:n [default: auto]
+    #[arg(long, value_name = "DEVICE", env = "MARGAY_DEVICE", hide_env_values = true)]
+    pub device: Option<String>,
+    /// Images per class, or `all` [default: 16]
+    #[arg(long, value_name = "N", value_parser = parse_shots, help_heading = "Data")]
+    pub shots: Option<usize>,
+    /// Fraction of the shots held out for every choice [default: 0.2]
+    #[arg(long, value_name = "FRACTION", help_heading = "Data")]
+    pub holdout: Option<f64>,
+    /// Side of the square input in pixels [default: that of the images up to 224, else 224]
+    #[arg(long, value_name = "PIXELS", help_heading = "Data")]
+    pub image_size: Option<usize>,
+    /// How a photo is brought to that size [default: short-side at 224, else squash]
+    #[arg(long, value_parser = choice(RESIZES), help_heading = "Data")]
+    pub resize: Option<ResizeChoice>,
+    /// Name of the solver, see `margay list` [default: alps]
+    #[arg(long, value_name = "NAME", help_heading = "Pruning")]
+    pub solver: Option<String>,
+    /// How sparsity is spread over layers, see `margay list` [default: erk]
+    #[arg(long, value_name = "NAME", help_heading = "Pruning")]
+    pub allocation: Option<String>,
+    /// Fraction of zeros over the prunable weights [default: 0.95]
+    #[arg(long, value_name = "FRACTION", value_parser = parse_sparsity, help_heading = "Pruning")]
+    pub sparsity: Option<Sparsity>,
+    /// The same as a factor, such as 20x
+    #[arg(
+        long, value_name = "FACTOR", value_parser = parse_compression, conflicts_with = "sparsity",
+        help_heading = "Pruning"
+    )]
+    pub compression: Option<Sparsity>,
+    /// Added to the Hessian's diagonal, relative to its mean [default: 0.1]
+    #[arg(long, value_name = "X", help_heading = "Pruning")]
+    pub damping: Option<f64>,
+    /// Images per calibration batch [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Pruning")]
+    pub calibration_batch: Option<usize>,
+    /// When the sparse model is finetuned [default: one-shot]
+    #[arg(long, value_parser = choice(SCHEDULES), help_heading = "Recovery")]
+    pub recovery: Option<Schedule>,
+    /// Whether batch-norm statistics are re-estimated; auto asks the held-out fold [default: auto]
+    #[arg(long, value_parser = choice(BATCH_NORMS), help_heading = "Recovery")]
+    pub batch_norm: Option<BatchNormChoice>,
+    /// Passes over the shots, per halving when gradual [default: 60]
+    #[arg(long, value_name = "N", help_heading = "Recovery")]
+    pub epochs: Option<usize>,
+    /// Images per finetuning step [default: 64]
+    #[arg(long, value_name = "N", help_heading = "Recovery")]
+    pub batch: Option<usize>,
+    /// Peak learning rate [default: 0.01]
+    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    pub learning_rate: Option<f64>,
+    /// L2 penalty on weights [default: 0.0001]
+    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    pub weight_decay: Option<f64>,
+    /// Weight of the cross-entropy with the labels [default: 1]
+    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    pub cross_entropy: Option<f64>,
+    /// Label smoothing of the cross-entropy [default: 0.1]
+    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    pub label_smoothing: Option<f64>,
+    /// Weight of the divergence from the dense teacher [default: 1]
+    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    pub distillation: Option<f64>,
+    /// Temperature of the distillation [default: 1]
+    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    pub temperature: Option<f64>,
+    /// Weight of the feature error per block [default: 1]
+    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    pub square_head: Option<f64>,
+}
+
+/// Resolved choices.
+#[derive(Debug)]
+pub struct Settings;
+
+impl Settings {
+    /// Flag > recipe file > default, every value checked.
+    pub fn resolve(args: RecipeArgs, threads: Option<usize>) -> Result<Recipe, Failure> {
+        let file = read_recipe(&args)?;
+        let recipe = merge(args, threads, file);
+        check(&recipe)?;
+        Ok(recipe)
+    }
+}
+
+/// The recipe file as a whole recipe; `model` and `data` may come from flags instead.
+fn read_recipe(args: &RecipeArgs) -> Result<Recipe, Failure> {
+    let mut table = Table::new();
+    let mut context = "the recipe is incomplete".to_owned();
+    if let Some(path) = &args.recipe {
+        let text = fs_err::read_to_string(path).or_usage("could not read the recipe")?;
+        context = format!("{} is no recipe", path.display());
+        table = text.parse().or_usage(&context)?;
+    }
+    for (key, given) in [("model", &args.model), ("data", &args.data)] {
+        match given {
+            // The real path, which need not be UTF-8, is put in by `merge`.
+            Some(_) => drop(table.insert(key.to_owned(), Value::String(String::new()))),
+            None if !table.contains_key(key) => return Err(missing(key)),
+            None => {}
+        }
+    }
+    Recipe::deserialize_from(table).map_err(|error| {
+        let hint = suggestion(error.message());
+        let failure = Err::<(), _>(error).or_usage(&context).unwrap_err();
+        Failure { hint, ..failure }
+    })
+}
+
+trait FromTable: Sized {
+    fn deserialize_from(table: Table) -> Result<Self, toml::de::Error>;
+}
+
+impl FromTable for Recipe {
+    fn deserialize_from(table: Table) -> Result<Self, toml::de::Error> {
+        table.try_into()
+    }
+}
+
+fn missing(key: &str) -> Failure {
+    Failure::usage(format!("no {key} is given"))
+        .hint(format!("pass --{key}, or a --recipe that names its `{key}`"))
+}
+
+/// serde's message names the unknown word and the known ones in backticks: the nearest is the hint.
+fn suggestion(message: &str) -> Option<String> {
+    let mut words = message.split('`').skip(1).step_by(2);
+    let unknown = words.next()?;
+    nearest_name(unknown, words).map(|near| format!("did you mean `{near}`?"))
+}
+
+fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe {
+    let RecipeArgs {
+        recipe: _,
+        model,
+        labels,
+        data,
+        seed,
+        device,
+        shots,
+        holdout,
+        image_size,
+        resize,
+        solver,
+        allocation,
+        sparsity,
+        compression,
+        damping,
+        calibration_batch,
+        recovery,
+        batch_norm,
+        epochs,
+        batch,
+        learning_rate,
+        weight_decay,
+        cross_entropy,
+        label_smoothing,
+        distillation,
+        temperature,
+        square_head,
+    } = args;
+    let from = file;
+    Recipe {
+        model: model.unwrap_or(from.model),
+        labels: labels.or(from.labels),
+        data: data.unwrap_or(from.data),
+        seed: seed.unwrap_or(from.seed),
+        device: device.unwrap_or(from.device),
+        threads: given_threads.unwrap_or(from.threads),
+        shots: Shots {
+            per_class: shots.unwrap_or(from.shots.per_class),
+            holdout: holdout.unwrap_or(from.shots.holdout),
+        },
+        input: InputSpec {
+            image_size: image_size.or(from.input.image_size),
+            resize: resize.or(from.input.resize),
+        },
+        prune: PruneSpec {
+            solver: solver.unwrap_or(from.prune.solver),
+            allocation: allocation.unwrap_or(from.prune.allocation),
+            sparsity: sparsity.or(compression).unwrap_or(from.prune.sparsity),
+            damping: damping.unwrap_or(from.prune.damping),
+            batch: calibration_batch.unwrap_or(from.prune.batch),
+        },
+        recovery: RecoverySpec {
+            batch_norm: batch_norm.unwrap_or(from.recovery.batch_norm),
+            schedule: recovery.unwrap_or(from.recovery.schedule),
+            epochs: epochs.unwrap_or(from.recovery.epochs),
+            batch: batch.unwrap_or(from.recovery.batch),
+            learning_rate: learning_rate.unwrap_or(from.recovery.learning_rate),
+            weight_decay: weight_decay.unwrap_or(from.recovery.weight_decay),
+            cross_entropy: cross_entropy.unwrap_or(from.recovery.cross_entropy),
+            label_smoothing: label_smoothing.unwrap_or(from.recovery.label_smoothing),
+            distillation: distillation.unwrap_or(from.recovery.distillation),
+            temperature: temperature.unwrap_or(from.recovery.temperature),
+            square_head: square_head.unwrap_or(from.recovery.square_head),
+        },
+    }
+}
+
+/// Checks every value, wherever it came from.
+fn check(recipe: &Recipe) -> Result<(), Failure> {
+    let Recipe { shots, input, prune, recovery, device, .. } = recipe;
+    check_device(device)?;
+    known("solver", &prune.solver, solver_names())?;
+    known("allocation", &prune.allocation, Some(ALLOCATORS.iter().map(|a| a.name()).collect()))?;
+    if let Some(size) = input.image_size {
+        within("image-size", size as f64, 8.0..=MAX_IMAGE_SIZE as f64)?;
+    }
+    within("holdout", shots.holdout, 0.0..=0.9)?;
+    within("damping", prune.damping, 0.0..=1e3)?;
+    within("calibration-batch", prune.batch as f64, 1.0..=65536.0)?;
+    within("batch", recovery.batch as f64, 1.0..=65536.0)?;
+    within("epochs", recovery.epochs as f64, 0.0..=1e6)?;
+    within("learning-rate", recovery.learning_rate, 1e-12..=1e3)?;
+    within("weight-decay", recovery.weight_decay, 0.0..=1e3)?;
+    within("cross-entropy", recovery.cross_entropy, 0.0..=1e6)?;
+    within("label-smoothing", recovery.label_smoothing, 0.0..=0.99)?;
+    within("distillation", recovery.distillation, 0.0..=1e6)?;
+    within("temperature", recovery.temperature, 1e-3..=1e3)?;
+    within("square-head", recovery.square_head, 0.0..=1e6)
+}
+
+/// `auto`, `cpu`, `cuda` or `cuda:n`; whether the device exists is found out when it is used.
+pub fn check_device(name: &str) -> Result<(), Failure> {
+    let numbered = name.strip_prefix("cuda:").is_some_and(|n| n.parse::<u8>().is_ok());
+    if numbered || ["auto", "cpu", "cuda"].contains(&name) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("`{name}` is no device")).hint("use auto, cpu, cuda or cuda:n"))
+}
+
+/// Checks that a number is in a range; NaN never is.
+pub fn within(name: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<(), Failure> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{name} is {value}, but must be in {} ..= {}", range.start(), range.end())))
+}
+
+fn known(what: &str, name: &str, table: Option<Vec<&str>>) -> Result<(), Failure> {
+    let Some(table) = table.filter(|table| !table.contains(&name)) else { return Ok(()) };
+    let near = nearest_name(name, table.iter().copied());
+    let hint = match near {
+        Some(near) => format!("did you mean `{near}`? Known: {}", table.join(", ")),
+        None => format!("known: {}", table.join(", ")),
+    };
+    Err(Failure::usage(format!("there is no {what} `{name}`")).hint(hint))
+}
+
+/// Names of the solvers; unknown in a build without libtorch, which cannot prune.
+fn solver_names() -> Option<Vec<&'static str>> {
+    #[cfg(feature = "torch")]
+    return Some(crate::prune::SOLVERS.iter().map(|s| s.name()).collect());
+    #[cfg(not(feature = "torch"))]
+    None
+}
+
+fn choice<T: Copy + Send + Sync + 'static>(
+    table: &'static [(&'static str, T)],
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(table.iter().map(|(name, _)| *name)).try_map(move |given| {
+        let found = table.iter().find(|(name, _)| *name == given);
+        found.map(|(_, value)| *value).ok_or(UnknownChoice)
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("unknown choice")]
+struct UnknownChoice;
+
+pub fn parse_shots(text: &str) -> Result<usize, String> {
+    if text == "all" {
+        return Ok(0);
+    }
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a whole number above 0, or `all`".into()),
+        Ok(shots) => Ok(shots),
+    }
+}
+
+fn parse_sparsity(text: &str) -> Result<Sparsity, String> {
+    let fraction: f64 = text.parse().map_err(|_| "must be a fraction such as 0.95".to_owned())?;
+    Sparsity::new(fraction).map_err(|error| error.to_string())
+}
+
+fn parse_compression(text: &str) -> Result<Sparsity, String> {
+    let digits = text.strip_suffix(['x', 'X', '×']).unwrap_or(text);
+    let factor: f64 = digits.parse().map_err(|_| "must be a factor such as 20x".to_owned())?;
+    Sparsity::from_compression(factor).map_err(|_| format!("{text} is no factor of at least 1"))
+}
+
+#[cfg(test)]
+mod tests;
