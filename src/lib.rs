@@ -24,8 +24,8 @@ pub mod distill;
 #[cfg(feature = "torch")]
 pub mod head;
 #[cfg(feature = "torch")]
+pub mod pipeline;
+#[cfg(feature = "torch")]
 pub mod prune;
 #[cfg(feature = "torch")]
 pub mod torch;
-#[cfg(feature = "torch")]
-pub mod pipeline;

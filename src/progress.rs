@@ -28,3 +28,44 @@ impl Progress for Silent {
     fn note(&mut self, _text: &str) {}
     fn warn(&mut self, _text: &str) {}
 }
+
+/// Passes everything on and remembers the warnings.
+pub struct Recorder<'a> {
+    listener: &'a mut dyn Progress,
+    /// Every warning so far.
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Recorder<'a> {
+    /// Records what `listener` hears.
+    pub fn new(listener: &'a mut dyn Progress) -> Self {
+        Self { listener, warnings: Vec::new() }
+    }
+}
+
+impl Progress for Recorder<'_> {
+    fn start(&mut self, stage: &str, total: u64) {
+        self.listener.start(stage, total);
+    }
+
+    fn advance(&mut self, steps: u64) {
+        self.listener.advance(steps);
+    }
+
+    fn status(&mut self, text: &str) {
+        self.listener.status(text);
+    }
+
+    fn finish(&mut self) {
+        self.listener.finish();
+    }
+
+    fn note(&mut self, text: &str) {
+        self.listener.note(text);
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.warnings.push(text.to_owned());
+        self.listener.warn(text);
+    }
+}

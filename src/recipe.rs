@@ -157,6 +157,8 @@ pub struct TrainSpec {
     pub threads: usize,
     /// Side of the square input in pixels; absent: as in [`InputSpec`].
     pub image_size: Option<usize>,
+    /// Images per class; 0 takes all.
+    pub shots: usize,
     /// Passes over the photos.
     pub epochs: usize,
     /// Images per step.
@@ -186,6 +188,29 @@ pub enum Start {
         /// Its class names.
         labels: Option<PathBuf>,
     },
+}
+
+impl Recipe {
+    /// The defaults for a checkpoint and a folder of photos.
+    pub fn new(model: PathBuf, data: PathBuf) -> Self {
+        Self {
+            model,
+            labels: None,
+            data,
+            seed: 0,
+            device: auto(),
+            threads: 0,
+            shots: Shots::default(),
+            input: InputSpec::default(),
+            prune: PruneSpec::default(),
+            recovery: RecoverySpec::default(),
+        }
+    }
+
+    /// The recipe as TOML, every value written out.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
 }
 
 fn auto() -> String {

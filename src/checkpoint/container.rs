@@ -43,6 +43,7 @@ impl Container {
         let length = <[u8; 8]>::try_from(&start[..start.len().min(8)]).map(u64::from_le_bytes);
         let safetensors = start.get(8) == Some(&b'{') && length.is_ok_and(|n| n <= 100_000_000);
         let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
+        let named = named && !start.starts_with(b"PK");
         let container = if safetensors || named { open_safetensors(path)? } else { open_torch(path)? };
         container.check_size(path)?;
         Ok(container)
@@ -184,8 +185,11 @@ fn json(path: &Path, value: PickleValue) -> Result<Value, CheckpointError> {
 /// Whether a Python name stands for plain data that training scripts put beside the weights.
 fn is_inert(class: &str) -> bool {
     const MODULES: [&str; 6] = ["torch.", "numpy.", "pathlib.", "datetime.", "omegaconf.", "yacs."];
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 10] = [
         "int",
+        "builtins.set",
+        "builtins.frozenset",
+        "builtins.complex",
         "argparse.Namespace",
         "collections.defaultdict",
         "collections.Counter",

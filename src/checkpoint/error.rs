@@ -82,6 +82,14 @@ pub enum CheckpointError {
         /// Which one, by the checkpoint's own key.
         source: ParamsError,
     },
+    /// A running variance is negative, so that its square root is no number.
+    #[error("{}: `{key}` holds a negative variance", path.display())]
+    Variance {
+        /// The file.
+        path: PathBuf,
+        /// Key of the tensor.
+        key: String,
+    },
     /// Class names are stored, but not one per class.
     #[error("{}: stores {got} class names for {classes} classes", path.display())]
     Labels {

@@ -7,6 +7,8 @@ mod container;
 mod error;
 mod labels;
 mod tensor;
+#[cfg(test)]
+mod tests;
 mod unwrap;
 mod write;
 
@@ -110,6 +112,7 @@ impl Checkpoint {
             params.insert(names.name(key), self.read(key)?);
         }
         params.check(&graph).map_err(|e| self.params_error(renamed(e, |name| names.key(name).to_owned())))?;
+        self.check_variances(&params, &names)?;
         let labels = labels::stored(self.facts());
         if let Some(got) = labels.as_ref().map(Vec::len).filter(|n| *n != graph.classes()) {
             return Err(CheckpointError::Labels { path: self.path, classes: graph.classes(), got });
@@ -141,6 +144,18 @@ impl Checkpoint {
             Some(key) => {
                 let nearest = margay_core::nearest_name(key, wanted.keys().map(String::as_str));
                 fail(ParamsError::Extra { name: key.clone(), nearest })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_variances(&self, params: &Params, names: &NameMap) -> Result<(), CheckpointError> {
+        let negative = |(name, value): &(&str, &ArrayD<f32>)| {
+            name.ends_with(".running_var") && value.iter().any(|v| *v < 0.0)
+        };
+        match params.iter().find(negative) {
+            Some((name, _)) => {
+                Err(CheckpointError::Variance { path: self.path.clone(), key: self.key(names.key(name)) })
             }
             None => Ok(()),
         }

@@ -45,19 +45,12 @@ pub(super) fn unwrap<T>(
     recognised: impl Fn(&BTreeMap<String, T>) -> bool,
 ) -> (BTreeMap<String, T>, String) {
     let mut prefix = String::new();
-    let mut level = facts;
-    let inner: Option<BTreeMap<String, Value>>;
-    if let Some(wrapper) = wrapper(&tensors, level) {
+    let mut level = facts.clone();
+    while let Some(wrapper) = wrapper(&tensors, &level) {
         tensors = enter(tensors, wrapper);
-        prefix = format!("{wrapper}.");
-        inner = level.get(wrapper).and_then(Value::as_object).map(|o| o.clone().into_iter().collect());
-        if let Some(inner) = &inner {
-            level = inner;
-            if let Some(wrapper) = self::wrapper(&tensors, level) {
-                tensors = enter(tensors, wrapper);
-                prefix = format!("{prefix}{wrapper}.");
-            }
-        }
+        prefix = format!("{prefix}{wrapper}.");
+        let inner = level.get(wrapper).and_then(Value::as_object).cloned();
+        level = inner.unwrap_or_default().into_iter().collect();
     }
     tensors.retain(|key, _| !IGNORED.iter().any(|ending| key.ends_with(ending)));
     while !recognised(&tensors) {
@@ -99,8 +92,8 @@ mod tests {
 
     use super::*;
 
-    fn tensors(keys: &[&str]) -> BTreeMap<String, ()> {
-        keys.iter().map(|key| ((*key).to_owned(), ())).collect()
+    fn tensors(keys: &[&str]) -> BTreeMap<String, usize> {
+        keys.iter().map(|key| ((*key).to_owned(), key.len())).collect()
     }
 
     fn facts(value: &Value) -> BTreeMap<String, Value> {

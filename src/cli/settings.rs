@@ -311,7 +311,7 @@ fn choice<T: Copy + Send + Sync + 'static>(
 #[error("unknown choice")]
 struct UnknownChoice;
 
-fn parse_shots(text: &str) -> Result<usize, String> {
+pub fn parse_shots(text: &str) -> Result<usize, String> {
     if text == "all" {
         return Ok(0);
     }

@@ -16,7 +16,7 @@ mod load;
 mod scan;
 mod shots;
 
-pub use labels::{HeadPlan, LabelError, Unmatched, match_classes, read_labels};
+pub use labels::{HeadPlan, LabelError, Unmatched, check_count, match_classes, read_labels};
 pub use load::{Loaded, image_size_hint, load};
 pub use scan::{Dataset, SplitOrigin};
 pub use shots::FewShot;

@@ -77,7 +77,7 @@ pub enum ModelError {
         unmatched: Vec<String>,
     },
     /// No family has a variant of this name.
-    #[error("no architecture is named `{name}`{}", nearest.as_deref().map_or_else(String::new, |n| format!(" (nearest: `{n}`)")))]
+    #[error("no architecture is named `{name}`{}", hint(nearest.as_deref()))]
     UnknownVariant {
         /// The name asked for.
         name: String,
@@ -85,7 +85,7 @@ pub enum ModelError {
         nearest: Option<String>,
     },
     /// A recognised checkpoint lacks a key that decides the geometry.
-    #[error("key `{key}` is missing{}", nearest.as_deref().map_or_else(String::new, |n| format!(" (nearest: `{n}`)")))]
+    #[error("key `{key}` is missing{}", hint(nearest.as_deref()))]
     MissingKey {
         /// The key.
         key: String,
@@ -113,6 +113,10 @@ pub enum ModelError {
     /// The layers do not fit together or do not fit the image.
     #[error(transparent)]
     Graph(#[from] GraphError),
+}
+
+fn hint(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!(" (nearest: `{name}`)"))
 }
 
 /// Recognises a checkpoint by the names and shapes of its tensors.

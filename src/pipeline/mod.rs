@@ -7,6 +7,7 @@ mod compress;
 mod demo;
 mod evaluate;
 mod export;
+mod host;
 mod plan;
 mod sparsify;
 mod task;
@@ -15,9 +16,9 @@ mod train;
 use std::path::PathBuf;
 
 pub use compress::{CompressOptions, compress};
-pub use demo::{DemoOptions, demo};
+pub use demo::demo;
 pub use plan::{Plan, PlannedLayer, plan};
-pub use train::{TrainOutcome, TrainSpec, train};
+pub use train::train;
 
 use crate::checkpoint::CheckpointError;
 use crate::data::{DataError, LabelError};

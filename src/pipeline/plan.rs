@@ -66,9 +66,10 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
     };
     let fewer: u64 = graph.prunable().zip(profiles.iter().zip(&kept)).map(saved).sum();
     let count = |samples: &[crate::data::Sample], class| samples.iter().filter(|s| s.class == class).count();
-    let per_class = dataset.classes.iter().enumerate().map(|(class, name)| {
-        (name.clone(), count(&shots.calibration, class), count(&shots.heldout, class))
-    });
+    let per_class =
+        dataset.classes.iter().enumerate().map(|(class, name)| {
+            (name.clone(), count(&shots.calibration, class), count(&shots.heldout, class))
+        });
     let images = shots.calibration.len() + shots.heldout.len();
     Ok(Plan {
         architecture: graph.architecture.clone(),

@@ -55,9 +55,12 @@ pub fn sparsify(
     let levels = levels(recipe);
     let mut last = None;
     for (index, level) in levels.iter().enumerate() {
-        let pruned = timed(seconds, "prune", || prune(&mut model, &shots, recipe, &method, *level, progress))?;
+        let pruned =
+            timed(seconds, "prune", || prune(&mut model, &shots, recipe, &method, *level, progress))?;
         if renormalise {
-            timed(seconds, "batch norm", || Ok(reestimate(&mut model, &shots.batches(recipe.prune.batch)?)?))?;
+            timed(seconds, "batch norm", || {
+                Ok(reestimate(&mut model, &shots.batches(recipe.prune.batch)?)?)
+            })?;
         }
         let oneshot = model.deep_clone()?;
         if recipe.recovery.schedule != Schedule::None {

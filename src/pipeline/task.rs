@@ -116,7 +116,8 @@ pub fn preprocess(spec: &InputSpec, samples: &[Sample], progress: &mut dyn Progr
     let size = spec.image_size.unwrap_or_else(|| {
         let hint = image_size_hint(samples);
         if let Some(side) = hint.filter(|side| *side != 224) {
-            progress.note(&format!("all images are {side}x{side}: used as they are (--image-size changes it)"));
+            progress
+                .note(&format!("all images are {side}x{side}: used as they are (--image-size changes it)"));
         }
         hint.unwrap_or(224)
     });

@@ -65,8 +65,10 @@ fn errors_fall_as_more_is_kept() {
     let h = hessian(150, 64, 4);
     let w = weight(24, 64);
     for solver in SOLVERS {
-        let errors: Vec<f64> =
-            [0.05, 0.1, 0.25, 0.5, 0.75].iter().map(|s| solve(*solver, &w, &h, (1536.0 * s) as usize).1).collect();
+        let errors: Vec<f64> = [0.05, 0.1, 0.25, 0.5, 0.75]
+            .iter()
+            .map(|s| solve(*solver, &w, &h, (1536.0 * s) as usize).1)
+            .collect();
         assert!(errors.windows(2).all(|e| e[1] < e[0]), "{}: {errors:?}", solver.name());
     }
 }

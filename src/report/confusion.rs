@@ -31,7 +31,8 @@ impl Confusion {
 pub(super) fn changes(record: &RunRecord) -> [Vec<Confusion>; 2] {
     let classes = &record.specialist.classes;
     let cells = record.dense.confusion.iter().chain(&record.specialist.confusion);
-    let mut pairs: Vec<(usize, usize)> = cells.map(|c| (c.truth, c.predicted)).filter(|(t, p)| t != p).collect();
+    let mut pairs: Vec<(usize, usize)> =
+        cells.map(|c| (c.truth, c.predicted)).filter(|(t, p)| t != p).collect();
     pairs.sort_unstable();
     pairs.dedup();
     let all = pairs.into_iter().filter_map(|(truth, answer)| {
@@ -82,7 +83,13 @@ pub(super) fn matrix(record: &RunRecord) -> Vec<Row> {
     let cell = |truth: usize, answer: usize| {
         let (delta, specialist) = (change(truth, answer), record.specialist.confused(truth, answer));
         Cell {
-            text: if delta != 0 { signed(delta) } else if specialist > 0 { "±0".to_owned() } else { String::new() },
+            text: if delta != 0 {
+                signed(delta)
+            } else if specialist > 0 {
+                "±0".to_owned()
+            } else {
+                String::new()
+            },
             class: match (delta, (delta > 0) == (truth == answer)) {
                 (0, _) => "",
                 (_, true) => "good",
@@ -128,6 +135,9 @@ mod tests {
     fn fewer_right_answers_are_bad_and_fewer_wrong_ones_good() {
         let rows = matrix(&sample());
         let cell = |t: usize, p: usize| (rows[t].cells[p].text.as_str(), rows[t].cells[p].class);
-        assert_eq!([cell(3, 3), cell(3, 1), cell(1, 0), cell(0, 4)], [("−4", "bad"), ("+3", "bad"), ("−1", "good"), ("±0", "")]);
+        assert_eq!(
+            [cell(3, 3), cell(3, 1), cell(1, 0), cell(0, 4)],
+            [("−4", "bad"), ("+3", "bad"), ("−1", "good"), ("±0", "")]
+        );
     }
 }

@@ -21,7 +21,14 @@ pub(super) fn interval([low, high]: [f64; 2]) -> String {
 /// A difference of fractions in percentage points with its sign: `−3.4`.
 pub(super) fn points(difference: f64) -> String {
     let rounded = (1000.0 * difference).round() / 10.0;
-    if rounded < 0.0 { format!("−{:.1}", -rounded) } else { format!("+{:.1}", rounded.abs()) }
+    let sign = if rounded < 0.0 {
+        "−"
+    } else if rounded > 0.0 {
+        "+"
+    } else {
+        "±"
+    };
+    format!("{sign}{:.1}", rounded.abs())
 }
 
 /// `11.17 M`, `12.3 k`, `950`.
@@ -99,8 +106,23 @@ mod tests {
             error(0.000_012),
         ];
         let expected = [
-            "88.3 %", "–", "83.7–91.8 %", "−3.4", "+0.0", "950", "12.35 k", "11.17 M", "950 B", "44.72 MB",
-            "1.80 ms", "3.2 s", "2 min 5 s", "–", "22.0×", "0.0123", "1.2e-5",
+            "88.3 %",
+            "–",
+            "83.7–91.8 %",
+            "−3.4",
+            "±0.0",
+            "950",
+            "12.35 k",
+            "11.17 M",
+            "950 B",
+            "44.72 MB",
+            "1.80 ms",
+            "3.2 s",
+            "2 min 5 s",
+            "–",
+            "22.0×",
+            "0.0123",
+            "1.2e-5",
         ];
         assert_eq!(got, expected.map(str::to_owned));
     }

@@ -10,6 +10,8 @@ use crate::record::{ClassRecall, LayerRecord, RunRecord};
 pub(super) const WIDTH: f64 = 960.0;
 /// Most classes in the plot; all of them are in the table below it.
 const MOST_CLASSES: usize = 40;
+/// Most characters of a name beside a plot.
+const NAME: usize = 25;
 
 /// A coordinate, written with one decimal so that the page does not depend on last bits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,7 +101,7 @@ impl ClassPlot {
             ),
         };
         ClassRow {
-            label: change.dense.label.clone(),
+            label: short(&change.dense.label),
             y: Px(y),
             text_y: Px(y + 17.5),
             dense: mark("dense", change.dense, y + 8.0),
@@ -118,6 +120,9 @@ impl ClassPlot {
 
 /// One layer as a column.
 pub(super) struct Column {
+    /// Name under the column; empty where there is no room for names.
+    pub(super) name: String,
+    pub(super) middle: Px,
     pub(super) x: Px,
     pub(super) y: Px,
     pub(super) width: Px,
@@ -127,6 +132,7 @@ pub(super) struct Column {
 
 /// A figure per layer, as columns.
 pub(super) struct LayerPlot {
+    pub(super) height: Px,
     pub(super) ticks: Vec<Tick>,
     pub(super) columns: Vec<Column>,
 }
@@ -135,6 +141,8 @@ impl LayerPlot {
     const LEFT: f64 = 60.0;
     const TOP: f64 = 10.0;
     const HEIGHT: f64 = 130.0;
+    /// Most layers whose names fit.
+    const NAMED: usize = 30;
 
     /// Weights that stay, as a fraction.
     pub(super) fn density(layers: &[LayerRecord]) -> Self {
@@ -146,21 +154,30 @@ impl LayerPlot {
         Self::new(layers, |layer| layer.error, error)
     }
 
-    fn new(layers: &[LayerRecord], value: impl Fn(&LayerRecord) -> f64, text: impl Fn(f64) -> String) -> Self {
+    fn new(
+        layers: &[LayerRecord],
+        value: impl Fn(&LayerRecord) -> f64,
+        text: impl Fn(f64) -> String,
+    ) -> Self {
         let top = ceiling(layers.iter().map(&value).filter(|v| v.is_finite()).fold(0.0, f64::max));
         let step = (WIDTH - Self::LEFT - 10.0) / layers.len().max(1) as f64;
         let y = |v: f64| Self::TOP + Self::HEIGHT * (1.0 - v / top);
+        let named = layers.len() <= Self::NAMED;
         let column = |(i, layer): (usize, &LayerRecord)| {
             let height = Self::HEIGHT * value(layer) / top;
+            let (middle, width) = (Self::LEFT + step * (i as f64 + 0.5), (0.76 * step).min(48.0));
             Column {
-                x: Px(Self::LEFT + step * (i as f64 + 0.12)),
+                name: if named { short(&layer.name) } else { String::new() },
+                middle: Px(middle),
+                x: Px(middle - width / 2.0),
                 y: Px(Self::TOP + Self::HEIGHT - height),
-                width: Px((0.76 * step).min(48.0)),
+                width: Px(width),
                 height: Px(height.max(0.5)),
                 title: format!("{} {:?}: {}", layer.name, layer.shape, text(value(layer))),
             }
         };
         Self {
+            height: Px(if named { 230.0 } else { 150.0 }),
             ticks: [0.0, 0.5, 1.0].map(|t| Tick { at: Px(y(t * top)), text: text(t * top) }).into(),
             columns: layers.iter().enumerate().map(column).collect(),
         }
@@ -172,7 +189,7 @@ fn ceiling(value: f64) -> f64 {
     let mut unit = 1e-12;
     while unit < 1e12 {
         for step in [1.0, 2.0, 2.5, 5.0] {
-            if value <= unit * step {
+            if value <= unit * step * (1.0 + 1e-9) {
                 return unit * step;
             }
         }
@@ -231,6 +248,15 @@ pub(super) fn stage_bars(record: &RunRecord) -> Vec<Bar> {
     record.seconds.iter().map(bar).collect()
 }
 
+/// A name that fits beside a plot: its end is what tells taxonomic labels apart.
+fn short(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME {
+        return name.to_owned();
+    }
+    std::iter::once('…').chain(name.chars().skip(length + 1 - NAME)).collect()
+}
+
 fn share(value: f64, whole: f64) -> Px {
     Px(if whole > 0.0 { (100.0 * value / whole).clamp(0.0, 100.0) } else { 0.0 })
 }
@@ -244,6 +270,12 @@ mod tests {
         for (value, top) in [(0.0, 1e-12), (0.04, 0.05), (0.051, 0.1), (0.2, 0.2), (0.21, 0.25), (1.0, 1.0)] {
             assert!((ceiling(value) / top - 1.0).abs() < 1e-9, "{value}: {}", ceiling(value));
         }
+    }
+
+    #[test]
+    fn long_names_keep_their_end() {
+        assert_eq!(short("mammalia;carnivora;felidae;leopardus;wiedii;margay"), "…;leopardus;wiedii;margay");
+        assert_eq!(short("Öländischer Fuchs"), "Öländischer Fuchs");
     }
 
     #[test]

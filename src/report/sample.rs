@@ -23,12 +23,7 @@ pub(super) fn sample() -> RunRecord {
     RunRecord {
         version: "0.1.0".into(),
         model: model(),
-        machine: Machine {
-            cpu: "Test CPU".into(),
-            isa: "avx2".into(),
-            threads: 2,
-            device: "cpu".into(),
-        },
+        machine: Machine { cpu: "Test CPU".into(), isa: "avx2".into(), threads: 2, device: "cpu".into() },
         recipe: "seed = 0\n".into(),
         data: DataInfo { path: "photos".into(), calibration: 52, holdout: 12, val: truth.len() },
         dense: evaluate(&dense),
@@ -66,7 +61,10 @@ pub(super) fn sample() -> RunRecord {
             ],
             taken: "kept".into(),
         }],
-        bad_photos: vec![BadPhoto { path: "train/fox/cut.jpg".into(), reason: "unexpected end of file".into() }],
+        bad_photos: vec![BadPhoto {
+            path: "train/fox/cut.jpg".into(),
+            reason: "unexpected end of file".into(),
+        }],
         warnings: vec!["class `lynx` has no val images".into()],
         changed: changed.map(|i| change(i, truth[i], dense[i], specialist[i])).collect(),
     }

@@ -58,7 +58,11 @@ fn losses(changes: &[ClassChange]) -> String {
             format!("{} {before} → {after} ({} points, n = {})", dense.label, change.gain(), dense.total)
         })
         .collect();
-    if lost.is_empty() { "No class lost recall.".to_owned() } else { format!("Lost most: {}", lost.join(", ")) }
+    if lost.is_empty() {
+        "No class lost recall.".to_owned()
+    } else {
+        format!("Lost most: {}", lost.join(", "))
+    }
 }
 
 #[cfg(test)]
@@ -68,7 +72,15 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_losses_are_named() {
-        insta::assert_snapshot!(table(&sample()), @"");
+        insta::assert_snapshot!(table(&sample()), @r"
+                      top-1   95 % interval         non-zeros               size          latency
+        dense        93.8 %     83.2–97.9 %           700.0 k            2.81 MB          1.90 ms
+        one-shot     83.3 %     70.4–91.3 %   35.00 k (20.0×)                  –                –
+        specialist   85.4 %     72.8–92.8 %   35.00 k (20.0×)   180.5 kB (15.6×)   0.50 ms (3.8×)
+
+        Lost most: hare 91.7 % → 58.3 % (−33.3 points, n = 12), fox 100.0 % → 91.7 % (−8.3 points, n = 12)
+        Without val images, so unknown: lynx.
+        ");
     }
 
     #[test]
@@ -78,6 +90,9 @@ mod tests {
         record.oneshot = Evaluation::default();
         record.specialist = Evaluation::default();
         let text = table(&record);
-        assert!(text.contains('–') && !text.contains("NaN") && text.contains("No class lost recall."), "{text}");
+        assert!(
+            text.contains('–') && !text.contains("NaN") && text.contains("No class lost recall."),
+            "{text}"
+        );
     }
 }

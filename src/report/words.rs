@@ -1,6 +1,6 @@
 //! What the figures say, in words: what was won, what was lost, and how sure that is.
 
-use super::format::{fold, interval, maybe_percent, percent, points};
+use super::format::{bytes, fold, interval, maybe_percent, milliseconds, percent, points};
 use crate::record::{ClassRecall, RunRecord};
 
 /// Fewer val images than this say little about a class.
@@ -65,15 +65,17 @@ pub(super) fn verdict(record: &RunRecord) -> String {
     let (dense, specialist) = (&record.dense, &record.specialist);
     format!(
         "With {} of the prunable weights ({} fewer), the specialist answers {} of {} val images right (95 % \
-         interval {}); the dense model {}. Its file is {} smaller, and an image takes {} less time.",
+         interval {}); the dense model {}. Its file has {} instead of {}, and an image takes {} instead of {}.",
         percent(record.nonzeros.sparse as f64 / (record.nonzeros.dense as f64).max(1.0)),
         fold(record.nonzeros.dense as f64, record.nonzeros.sparse as f64),
         maybe_percent(specialist.top1),
         specialist.total,
         interval(specialist.top1_interval),
         maybe_percent(dense.top1),
-        fold(record.bytes.dense as f64, record.bytes.sparse as f64),
-        fold(record.latency_ms.dense, record.latency_ms.sparse),
+        bytes(record.bytes.sparse),
+        bytes(record.bytes.dense),
+        milliseconds(record.latency_ms.sparse),
+        milliseconds(record.latency_ms.dense),
     )
 }
 
@@ -157,9 +159,14 @@ mod tests {
     #[test]
     fn sign_test_matches_the_binomial() {
         // scipy.stats.binomtest(min(a, b), a + b).pvalue
-        for (a, b, p) in
-            [(0, 0, 1.0), (3, 3, 1.0), (1, 0, 1.0), (12, 7, 0.359_283_447), (0, 10, 0.001_953_125), (40, 80, 0.000_330_4)]
-        {
+        for (a, b, p) in [
+            (0, 0, 1.0),
+            (3, 3, 1.0),
+            (1, 0, 1.0),
+            (12, 7, 0.359_283_447),
+            (0, 10, 0.001_953_125),
+            (40, 80, 0.000_330_4),
+        ] {
             assert!((sign_test(a, b) - p).abs() < 1e-6, "{a} {b}: {}", sign_test(a, b));
         }
         assert!((sign_test(5000, 5000) - 1.0).abs() < 1e-9 && sign_test(0, 5000) < 1e-9);

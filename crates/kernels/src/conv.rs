@@ -121,17 +121,17 @@ pub(crate) struct Job<'a> {
 // every thread writes to rows and places that no other thread has.
 unsafe impl Sync for Job<'_> {}
 
-/// Calls `strip(first vector, number of vectors)` so that strips of at most `most` cover `vectors`
-/// evenly.
+/// How many strips of at most `most` vectors cover a range.
 #[inline(always)]
-pub(crate) fn strips(vectors: &Range<usize>, most: usize, mut strip: impl FnMut(usize, usize)) {
-    let count = vectors.len().div_ceil(most).max(1);
-    for part in 0..count {
-        let range = crate::parallel::share(vectors.len(), part, count);
-        if !range.is_empty() {
-            strip(vectors.start + range.start, range.len());
-        }
-    }
+pub(crate) fn strip_count(vectors: &Range<usize>, most: usize) -> usize {
+    vectors.len().div_ceil(most)
+}
+
+/// First vector and length of strip `strip` of `count` that cover a range evenly.
+#[inline(always)]
+pub(crate) fn strip_at(vectors: &Range<usize>, strip: usize, count: usize) -> (usize, usize) {
+    let range = crate::parallel::share(vectors.len(), strip, count);
+    (vectors.start + range.start, range.len())
 }
 
 /// Stores `relu(acc + residual)` at place `at` of output row `row`, zero in padding columns.

@@ -15,7 +15,7 @@
 use std::ops::Range;
 
 use crate::Isa;
-use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, finish, spread, strips};
+use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, finish, spread, strip_at, strip_count};
 use crate::layout::Tensor;
 use crate::simd::Simd;
 use crate::taps::Taps;
@@ -120,8 +120,11 @@ unsafe fn body<S: Simd>(s: S, conv: &DenseConv, job: &Job, blocks: Range<usize>,
     while start < vectors.end {
         let group = start..vectors.end.min(start + conv.group_vectors);
         start = group.end;
+        // No closure here: it would be a function of its own, without the instruction set of its caller.
+        let strips = strip_count(&group, TILE);
         for block in blocks.clone() {
-            strips(&group, TILE, |first, count| {
+            for index in 0..strips {
+                let (first, count) = strip_at(&group, index, strips);
                 // SAFETY: same contract as this function.
                 unsafe {
                     if S::LANES == 16 {
@@ -130,7 +133,7 @@ unsafe fn body<S: Simd>(s: S, conv: &DenseConv, job: &Job, blocks: Range<usize>,
                         tile_of::<S, 4>(s, conv, job, block, first, count);
                     }
                 }
-            });
+            }
         }
     }
 }

@@ -77,7 +77,11 @@ unsafe fn body<S: Simd>(s: S, layer: &DenseLinear, x: &[f32], y: Shared, blocks:
                 (8, true) => rows::<S, 8>(s, layer, x, y, block),
                 (16, false) => rows::<S, 1>(s, layer, x, y, block),
                 (8, false) => rows::<S, 2>(s, layer, x, y, block),
-                (_, true) => (block..block + 4).for_each(|b| rows::<S, 4>(s, layer, x, y, b)),
+                (_, true) => {
+                    for block in block..block + 4 {
+                        rows::<S, 4>(s, layer, x, y, block);
+                    }
+                }
                 (_, false) => rows::<S, 4>(s, layer, x, y, block),
             }
             block += if four { 4 } else { 1 };
@@ -88,7 +92,6 @@ unsafe fn body<S: Simd>(s: S, layer: &DenseLinear, x: &[f32], y: Shared, blocks:
 /// `V` vectors of rows from the first of `block`.
 #[inline(always)]
 unsafe fn rows<S: Simd, const V: usize>(s: S, layer: &DenseLinear, x: &[f32], y: Shared, block: usize) {
-    let place = |v: usize| v * S::LANES / ALIGN * ALIGN * layer.columns + v * S::LANES % ALIGN;
     // SAFETY: the blocks are blocks of the layer; the caller vouches for `x` and `y`.
     unsafe {
         let weight = layer.packed.as_ptr().add(block * ALIGN * layer.columns);
@@ -99,7 +102,8 @@ unsafe fn rows<S: Simd, const V: usize>(s: S, layer: &DenseLinear, x: &[f32], y:
         for (k, x) in x.iter().enumerate().take(layer.columns) {
             let x = s.splat(*x);
             for (v, a) in acc.iter_mut().enumerate() {
-                *a = s.fma(x, s.load(weight.add(place(v) + k * ALIGN)), *a);
+                let place = v * S::LANES / ALIGN * ALIGN * layer.columns + v * S::LANES % ALIGN;
+                *a = s.fma(x, s.load(weight.add(place + k * ALIGN)), *a);
             }
         }
         for (v, a) in acc.into_iter().enumerate() {

@@ -19,7 +19,7 @@ use std::ops::Range;
 use margay_core::Csr;
 
 use crate::Isa;
-use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, finish, spread, strips};
+use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, finish, spread, strip_at, strip_count};
 use crate::layout::{ALIGN, Tensor};
 use crate::simd::Simd;
 
@@ -116,7 +116,10 @@ dispatch! {
 
 #[inline(always)]
 unsafe fn body<S: Simd>(s: S, conv: &SparseConv, job: &Job, rows: Range<usize>, vectors: Range<usize>) {
-    strips(&vectors, conv.strip, |first, count| {
+    // No closure here: it would be a function of its own, without the instruction set of its caller.
+    let strips = strip_count(&vectors, conv.strip);
+    for index in 0..strips {
+        let (first, count) = strip_at(&vectors, index, strips);
         let (rows, at) = (rows.clone(), first * S::LANES);
         // SAFETY: same contract as this function.
         unsafe {
@@ -135,7 +138,7 @@ unsafe fn body<S: Simd>(s: S, conv: &SparseConv, job: &Job, rows: Range<usize>, 
                 _ => strip::<S, 12>(s, conv, job, rows, at),
             }
         }
-    });
+    }
 }
 
 #[inline(always)]

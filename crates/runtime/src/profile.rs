@@ -13,6 +13,8 @@ pub struct Profile {
     pub runs: usize,
     /// Median time of a whole run in milliseconds.
     pub median_ms: f64,
+    /// Shortest time of a whole run in milliseconds.
+    pub min_ms: f64,
     /// Every step in execution order.
     pub steps: Vec<StepProfile>,
 }
@@ -30,13 +32,14 @@ pub struct StepProfile {
     pub density: Option<f64>,
     /// Median time for all images of a run in milliseconds.
     pub median_ms: f64,
+    /// Shortest time for all images of a run in milliseconds.
+    pub min_ms: f64,
 }
 
-/// Median of some times.
-pub(crate) fn median(times: &mut [f64]) -> f64 {
+/// Median and minimum of some times.
+pub(crate) fn summary(times: &mut [f64]) -> [f64; 2] {
     times.sort_by(f64::total_cmp);
-    match times {
-        [] => 0.0,
-        _ => f64::midpoint(times[(times.len() - 1) / 2], times[times.len() / 2]),
-    }
+    let middle = |i: usize| times.get(i).copied().unwrap_or(0.0);
+    let n = times.len();
+    [f64::midpoint(middle(n.saturating_sub(1) / 2), middle(n / 2)), middle(0)]
 }

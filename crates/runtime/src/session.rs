@@ -7,7 +7,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::RuntimeError;
 use crate::plan::{Arena, KernelChoice, Plan};
-use crate::profile::{Profile, StepProfile, median};
+use crate::profile::{Profile, StepProfile, summary};
 
 /// How a model is run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,16 +139,14 @@ impl Session {
             Some(pool) => pool.install(measure),
             None => measure(),
         }
-        let steps = plan.steps.iter().zip(&mut times).map(|(step, times)| StepProfile {
-            nodes: step.names.clone(),
-            kernel: step.kernel.name().to_owned(),
-            shape: step.dims.clone(),
-            density: step.density,
-            median_ms: median(times),
+        let steps = plan.steps.iter().zip(&mut times).map(|(step, times)| {
+            let [median_ms, min_ms] = summary(times);
+            let (nodes, kernel) = (step.names.clone(), step.kernel.name().to_owned());
+            StepProfile { nodes, kernel, shape: step.dims.clone(), density: step.density, median_ms, min_ms }
         });
         let steps = steps.collect();
-        let isa = plan.isa.to_string();
-        Ok(Profile { isa, threads, batch, runs, median_ms: median(&mut totals), steps })
+        let [median_ms, min_ms] = summary(&mut totals);
+        Ok(Profile { isa: plan.isa.to_string(), threads, batch, runs, median_ms, min_ms, steps })
     }
 
     fn batch(&self, images: &[f32]) -> Result<usize, RuntimeError> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::settings::{check_device, within};
+use crate::cli::settings::{check_device, parse_shots, within};
 use crate::recipe::{Start, TrainSpec};
 
 /// Trains or finetunes a dense model
@@ -53,6 +53,9 @@ pub struct TrainArgs {
     /// Side of the square input in pixels [default: that of the images up to 224, else 224]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
+    /// Photos per class to learn from, or `all`
+    #[arg(long, value_name = "N", value_parser = parse_shots, default_value = "all")]
+    shots: usize,
     /// Passes over the photos
     #[arg(long, value_name = "N", default_value_t = 30)]
     epochs: usize,
@@ -110,6 +113,7 @@ fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
         device: args.device,
         threads: context.threads(),
         image_size: args.image_size,
+        shots: args.shots,
         epochs: args.epochs,
         batch: args.batch,
         learning_rate: args.learning_rate,

@@ -14,8 +14,8 @@ pub(super) struct Coded {
 pub(super) fn encode(csr: &Csr) -> Coded {
     let counts = csr.row_ptr().windows(2).map(|ends| ends[1] - ends[0]);
     let rows = csr.row_ptr().windows(2).map(|ends| &csr.col_idx()[ends[0] as usize..ends[1] as usize]);
-    let count_parameter = rice::best_parameter(counts);
-    let gap_parameter = rice::best_parameter(rows.clone().flat_map(gaps));
+    let count_parameter = rice::best_parameter(&counts);
+    let gap_parameter = rice::best_parameter(&rows.clone().flat_map(gaps));
     let mut writer = Writer::default();
     for row in rows {
         writer.put(row.len() as u32, count_parameter);

@@ -15,7 +15,7 @@ use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 pub use error::FormatError;
-pub use file::{MAGIC, VERSION};
+pub use file::{MAGIC, VERSION, seal};
 
 use crate::{Csr, Graph, Mask, Params, ParamsError, Preprocess};
 

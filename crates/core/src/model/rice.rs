@@ -9,7 +9,7 @@
 pub(super) const MAX_PARAMETER: u8 = 31;
 
 /// The parameter that makes the stream of `numbers` shortest.
-pub(super) fn best_parameter(numbers: impl Iterator<Item = u32> + Clone) -> u8 {
+pub(super) fn best_parameter<I: Iterator<Item = u32> + Clone>(numbers: &I) -> u8 {
     let bits = |k: u8| numbers.clone().map(|n| u64::from(n >> k) + 1 + u64::from(k)).sum::<u64>();
     (0..=MAX_PARAMETER).min_by_key(|k| bits(*k)).unwrap_or(0)
 }
@@ -99,12 +99,11 @@ impl<'a> Reader<'a> {
     /// The next bits, at least 57 of them; zeros follow the end of the stream.
     fn window(&self) -> u64 {
         let from = self.position / 8;
-        let word = match self.bytes.get(from..from + 8) {
-            Some(full) => <[u8; 8]>::try_from(full).map_or(0, u64::from_le_bytes),
-            None => {
-                let rest = self.bytes.get(from..).unwrap_or_default().iter().rev();
-                rest.fold(0, |word, byte| word << 8 | u64::from(*byte))
-            }
+        let word = if let Some(full) = self.bytes.get(from..from + 8) {
+            <[u8; 8]>::try_from(full).map_or(0, u64::from_le_bytes)
+        } else {
+            let rest = self.bytes.get(from..).unwrap_or_default().iter().rev();
+            rest.fold(0, |word, byte| word << 8 | u64::from(*byte))
         };
         word >> (self.position % 8)
     }
@@ -120,7 +119,9 @@ mod tests {
         #[test]
         fn round_trip(numbers in prop::collection::vec(0_u32..5000, 0..200), parameter in 0..=MAX_PARAMETER) {
             let mut writer = Writer::default();
-            numbers.iter().for_each(|n| writer.put(*n, parameter));
+            for n in &numbers {
+                writer.put(*n, parameter);
+            }
             let bytes = writer.finish();
             let mut reader = Reader::new(&bytes);
             for n in &numbers {
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn parameter_fits_the_density() {
         let gaps = (0..1000).map(|i| i * 7919 % 39);
-        assert_eq!(best_parameter(gaps), 4);
-        assert_eq!(best_parameter(std::iter::empty()), 0);
+        assert_eq!(best_parameter(&gaps), 4);
+        assert_eq!(best_parameter(&std::iter::empty()), 0);
     }
 }

@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::index::{self, Claim};
 use super::*;
@@ -59,10 +58,7 @@ fn with_header(bytes: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
 
 /// Sets length and checksum.
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
-    let total = bytes.len() as u64;
-    bytes[24..32].copy_from_slice(&total.to_le_bytes());
-    let digest = Sha256::digest(&bytes[64..]);
-    bytes[32..64].copy_from_slice(&digest);
+    seal(&mut bytes);
     bytes
 }
 
@@ -87,7 +83,7 @@ macro_rules! refuses {
 proptest! {
     #[test]
     fn round_trip(channels in 1_usize..6, seed: u64, dense: bool) {
-        let mut model = small(channels, |i| (seed.rotate_left((i % 64) as u32) ^ i as u64) % 4 == 0);
+        let mut model = small(channels, |i| (seed.rotate_left((i % 64) as u32) ^ i as u64).is_multiple_of(4));
         if dense {
             let twin = model.to_params();
             model.weights = twin.into_iter().map(|(name, value)| (name, Weight::Dense(value))).collect();
@@ -288,4 +284,39 @@ fn a_twentieth_of_the_weights_takes_less_than_six_percent_of_the_bytes() {
     let bytes = index::encode(&csr).bytes.len() + 4 * csr.nnz();
     let share = bytes as f64 / (4 * rows * cols) as f64;
     assert!(share < 0.0595, "{share}");
+}
+
+/// The model of the example in docs/format.md.
+fn example() -> SparseModel {
+    let (mut builder, image) = GraphBuilder::new("tiny", Shape::map(3, 1, 1));
+    let pool = builder.push("pool", Op::GlobalAvgPool, &[image]);
+    builder.push("fc", Op::Linear(Linear { in_features: 3, out_features: 2, bias: true }), &[pool]);
+    let graph = builder.finish().unwrap();
+    let weight = Csr::new(2, 3, vec![0, 2, 3], vec![0, 2, 1], vec![1.0, -1.0, 0.5]).unwrap();
+    let bias = ArrayD::from_shape_vec(vec![2], vec![0.25, -0.25]).unwrap();
+    let weights = BTreeMap::from([
+        ("fc.bias".to_owned(), Weight::Dense(bias)),
+        ("fc.weight".to_owned(), Weight::Csr(weight)),
+    ]);
+    let labels = vec!["ant".to_owned(), "bee".to_owned()];
+    let preprocess = Preprocess::squash(1);
+    SparseModel { graph, weights, labels, preprocess, provenance: Provenance::default() }
+}
+
+/// Sixteen bytes a line: offset, hexadecimal bytes, text.
+fn hexdump(bytes: &[u8]) -> String {
+    let lines = bytes.chunks(16).enumerate().map(|(i, line)| {
+        let hex: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = line.iter().map(|b| if (32..127).contains(b) { char::from(*b) } else { '.' });
+        format!("{:04x}  {:<47}  {}\n", 16 * i, hex.join(" "), text.collect::<String>())
+    });
+    lines.collect()
+}
+
+#[test]
+fn the_documented_example_is_the_truth() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let dump = hexdump(&example().to_bytes().unwrap());
+    assert!(text.contains(&dump), "docs/format.md lacks this dump:\n{dump}");
 }

@@ -16,14 +16,13 @@ pub struct Spec {
     pub width: usize,
     pub groups: usize,
     pub classes: usize,
-    pub sparsity: f64,
 }
 
 /// ResNet-50 at 224², random weights.
 #[allow(dead_code, reason = "the example uses it, the tests do not")]
 pub fn resnet50(sparsity: f64) -> Result<SparseModel, Box<dyn std::error::Error>> {
     let (size, blocks) = ([224, 224], vec![3, 4, 6, 3]);
-    let spec = Spec { size, bottleneck: true, blocks, width: 64, groups: 1, classes: 1000, sparsity };
+    let spec = Spec { size, bottleneck: true, blocks, width: 64, groups: 1, classes: 1000 };
     Ok(pack(graph(&spec)?, sparsity)?)
 }
 

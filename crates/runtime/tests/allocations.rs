@@ -1,0 +1,47 @@
+//! The second run of a session allocates nothing. Alone in its binary: it counts for the whole process.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use margay_runtime::{KernelChoice, Session, SessionOptions};
+
+#[path = "it/resnet.rs"]
+mod resnet;
+
+struct Counter;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counter {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: same contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: same contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counter = Counter;
+
+#[test]
+fn the_second_run_allocates_nothing() {
+    let (size, blocks) = ([32, 32], vec![1, 1]);
+    let spec = resnet::Spec { size, bottleneck: true, blocks, width: 8, groups: 1, classes: 5 };
+    let model = resnet::pack(resnet::graph(&spec).unwrap(), 0.8).unwrap();
+    for kernel in [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense] {
+        let options = SessionOptions { threads: 1, kernel, ..SessionOptions::default() };
+        let mut session = Session::new(&model, &options).unwrap();
+        let images = resnet::noise(2 * session.image_len(), 1);
+        let mut logits = vec![0.0; 2 * session.classes()];
+        session.run(&images, &mut logits).unwrap();
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        session.run(&images, &mut logits).unwrap();
+        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{kernel:?}");
+    }
+}

@@ -1,0 +1,5 @@
+//! Whole networks against a naive interpreter in f64.
+
+mod interpreter;
+mod resnet;
+mod session;

@@ -1,0 +1,173 @@
+use margay_core::{
+    BatchNorm, Conv2d, GraphBuilder, Linear, MaxPool2d, Op, Params, Preprocess, Provenance, Shape,
+    SparseModel, Weight,
+};
+use margay_runtime::{Isa, KernelChoice, RuntimeError, Session, SessionOptions};
+use ndarray::ArrayD;
+
+use crate::interpreter;
+use crate::resnet::{self, Spec};
+
+const CHOICES: [KernelChoice; 3] = [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense];
+
+fn small(bottleneck: bool, groups: usize, sparsity: f64) -> SparseModel {
+    let (size, blocks) = ([37, 45], vec![1, 2]);
+    let spec = Spec { size, bottleneck, blocks, width: 8, groups, classes: 5 };
+    resnet::pack(resnet::graph(&spec).unwrap(), sparsity).unwrap()
+}
+
+fn isas() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.is_available())
+}
+
+fn open(model: &SparseModel, threads: usize, isa: Isa, kernel: KernelChoice) -> Session {
+    Session::new(model, &SessionOptions { threads, isa: Some(isa), kernel }).unwrap()
+}
+
+fn compare(model: &SparseModel, isa: Isa, kernel: KernelChoice) {
+    let mut session = open(model, 1, isa, kernel);
+    let image = resnet::noise(session.image_len(), 3);
+    let expected = interpreter::run(model, &image);
+    let traced = session.trace(&image).unwrap();
+    assert!(traced.len() > 3);
+    for (id, got) in &traced {
+        let (node, expected) = (model.graph.node(*id), &expected[id.index()]);
+        let scale = expected.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+        assert_eq!(got.len(), expected.len(), "{}", node.name);
+        for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+            let error = (f64::from(*got) - expected).abs();
+            assert!(error <= 1e-5 * scale, "{} {isa} {kernel:?}: value {i} {got} {expected}", node.name);
+        }
+    }
+    assert_eq!(traced.last().unwrap().0, model.graph.output());
+}
+
+#[test]
+fn small_resnets_match_the_definition_node_by_node() {
+    for (bottleneck, groups, sparsity) in
+        [(false, 1, 0.9), (true, 1, 0.8), (true, 4, 0.5), (true, 8, 0.5), (false, 1, 0.0)]
+    {
+        let model = small(bottleneck, groups, sparsity);
+        isas().for_each(|isa| CHOICES.iter().for_each(|kernel| compare(&model, isa, *kernel)));
+    }
+}
+
+fn logits(session: &mut Session, images: &[f32]) -> Vec<f32> {
+    let mut logits = vec![0.0; images.len() / session.image_len() * session.classes()];
+    session.run(images, &mut logits).unwrap();
+    logits
+}
+
+#[test]
+fn neither_threads_nor_batches_change_a_bit() {
+    let model = small(true, 1, 0.8);
+    for isa in isas() {
+        let mut one = open(&model, 1, isa, KernelChoice::Auto);
+        let images = resnet::noise(5 * one.image_len(), 11);
+        let expected = logits(&mut one, &images);
+        for threads in [1, 2, 3] {
+            let mut session = open(&model, threads, isa, KernelChoice::Auto);
+            for batch in [5, 1, 2] {
+                let got: Vec<f32> =
+                    images.chunks(batch * one.image_len()).flat_map(|c| logits(&mut session, c)).collect();
+                assert_eq!(got, expected, "{threads} threads, batches of {batch}, {isa}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_trace_ends_in_the_logits_and_the_profile_names_every_node() {
+    let model = small(true, 1, 0.9);
+    let mut session = open(&model, 2, Isa::best(), KernelChoice::Auto);
+    let images = resnet::noise(2 * session.image_len(), 5);
+    let expected = logits(&mut session, &images);
+    assert_eq!(session.trace(&images).unwrap().last().unwrap().1, expected);
+    let profile = session.profile(&images, 3).unwrap();
+    assert_eq!((profile.batch, profile.runs, profile.threads), (2, 3, 2));
+    let named: std::collections::BTreeSet<&String> = profile.steps.iter().flat_map(|s| &s.nodes).collect();
+    assert_eq!(named.len(), model.graph.nodes().len() - 1);
+    assert!(profile.steps.iter().any(|s| s.kernel == "sparse_conv" && s.density.unwrap() < 0.2));
+    assert!(profile.steps.iter().all(|s| s.min_ms > 0.0 && s.min_ms <= s.median_ms));
+}
+
+fn conv(from: usize, to: usize, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Conv2d {
+    Conv2d { in_channels: from, out_channels: to, kernel, stride, padding, groups: 1, bias: true }
+}
+
+/// What no ResNet has: unfused norms and sums, shrinking and uneven windows, linear layers with ReLU.
+fn odd() -> SparseModel {
+    let (mut net, image) = GraphBuilder::new("odd", Shape::map(3, 19, 23));
+    let push = |net: &mut GraphBuilder, name: &str, op: Op, inputs: &[_]| net.push(name, op, inputs);
+    let norm = || Op::BatchNorm(BatchNorm { channels: 6, eps: 1e-3 });
+    let a = push(&mut net, "a", Op::Conv2d(conv(3, 6, [3, 1], [1, 1], [0, 0])), &[image]);
+    let b = push(&mut net, "b", norm(), &[a]);
+    let c = push(&mut net, "c", Op::Relu, &[a]);
+    let d = push(&mut net, "d", Op::Add, &[b, c]);
+    let e = push(&mut net, "e", Op::Add, &[d, d]);
+    let pool = MaxPool2d { kernel: [2, 3], stride: [1, 3], padding: [1, 0] };
+    let f = push(&mut net, "f", Op::MaxPool2d(pool), &[e]);
+    let g = push(&mut net, "g", Op::Conv2d(conv(6, 4, [5, 2], [3, 2], [2, 1])), &[f]);
+    let h = push(&mut net, "h", Op::GlobalAvgPool, &[g]);
+    let i = push(&mut net, "i", Op::Linear(Linear { in_features: 4, out_features: 9, bias: false }), &[h]);
+    let j = push(&mut net, "j", Op::Relu, &[i]);
+    push(&mut net, "k", Op::Linear(Linear { in_features: 9, out_features: 3, bias: true }), &[j]);
+    let graph = net.finish().unwrap();
+    let params: Params = graph
+        .params()
+        .enumerate()
+        .map(|(i, spec)| {
+            let values = resnet::noise(spec.shape.iter().product(), i as u64);
+            let values = values.into_iter().map(|v| if spec.name.ends_with("var") { v + 1.5 } else { v });
+            (spec.name, ArrayD::from_shape_vec(spec.shape, values.collect()).unwrap())
+        })
+        .collect();
+    let (masks, labels) = (std::collections::BTreeMap::new(), vec![String::new(); 3]);
+    SparseModel::pack(graph, &params, &masks, labels, Preprocess::squash(19), Provenance::default()).unwrap()
+}
+
+#[test]
+fn odd_graphs_match_the_definition_node_by_node() {
+    let model = odd();
+    isas().for_each(|isa| CHOICES.iter().for_each(|kernel| compare(&model, isa, *kernel)));
+}
+
+#[test]
+fn wrong_lengths_are_refused() {
+    let model = small(false, 1, 0.5);
+    let mut session = open(&model, 1, Isa::Portable, KernelChoice::Auto);
+    let image = session.image_len();
+    let error = session.run(&vec![0.0; image + 1], &mut [0.0; 5]).unwrap_err();
+    assert!(matches!(error, RuntimeError::InputLength { got, .. } if got == image + 1));
+    let error = session.run(&vec![0.0; image], &mut [0.0; 4]).unwrap_err();
+    assert!(matches!(error, RuntimeError::OutputLength { expected: 5, got: 4 }));
+    assert!(session.run(&[], &mut []).is_ok());
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused() {
+    let options = SessionOptions::default();
+    let mut model = small(false, 1, 0.5);
+    model.weights.insert("fc.bias".to_owned(), Weight::Dense(ArrayD::zeros(vec![4])));
+    let error = Session::new(&model, &options).unwrap_err();
+    assert_eq!(error.to_string(), "parameter `fc.bias` has shape [4], expected [5]");
+    model.weights.remove("conv1.weight");
+    let error = Session::new(&model, &options).unwrap_err();
+    assert_eq!(error.to_string(), "the model has no parameter `conv1.weight`");
+}
+
+#[test]
+fn a_window_of_padding_alone_is_refused() {
+    let (mut net, image) = GraphBuilder::new("bad", Shape::map(1, 4, 4));
+    let pool = MaxPool2d { kernel: [1, 1], stride: [1, 1], padding: [1, 1] };
+    let x = net.push("pool", Op::MaxPool2d(pool), &[image]);
+    net.push("mean", Op::GlobalAvgPool, &[x]);
+    let graph = net.finish().unwrap();
+    let params = Params::new();
+    let (masks, labels) = (std::collections::BTreeMap::new(), Vec::new());
+    let model =
+        SparseModel::pack(graph, &params, &masks, labels, Preprocess::squash(4), Provenance::default())
+            .unwrap();
+    let error = Session::new(&model, &SessionOptions::default()).unwrap_err();
+    assert!(matches!(error, RuntimeError::Unsupported { ref node, .. } if node == "pool"), "{error}");
+}

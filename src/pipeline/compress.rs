@@ -1,0 +1,184 @@
+use std::path::Path;
+
+use margay_runtime::{Session, SessionOptions};
+
+use super::evaluate::{Answers, on_runtime, on_torch};
+use super::export::{Exported, export, latency, macs, nonzeros};
+use super::sparsify::{Sparsified, sparsify, timed};
+use super::task::{Task, examples, relative};
+use super::{PipelineError, host};
+use crate::data::Loaded;
+use crate::progress::{Progress, Recorder};
+use crate::recipe::Recipe;
+use crate::record::{
+    Answer, ChangedAnswer, DataInfo, Evaluation, LayerRecord, Machine, ModelInfo, Parity, RunRecord, Stages,
+};
+use crate::report::{Thumbnail, render};
+
+/// Logits may differ from torch's by this share of the largest: beyond it, something is wrong.
+const PARITY_LIMIT: f64 = 1e-4;
+
+/// What a run is told beside its recipe: nothing here changes the model.
+#[derive(Clone, Debug, Default)]
+pub struct CompressOptions {
+    /// Facts about the source that travel into the record, such as licence and citation.
+    pub provenance: std::collections::BTreeMap<String, String>,
+}
+
+/// Specialises a checkpoint and writes `specialist.margay`, `model.safetensors`, `recipe.toml`,
+/// `run.json` and `report.html` into the folder `out`, which must exist.
+pub fn compress(
+    recipe: &Recipe,
+    out: &Path,
+    options: &CompressOptions,
+    progress: &mut dyn Progress,
+) -> Result<RunRecord, PipelineError> {
+    let progress = &mut Recorder::new(progress);
+    let mut seconds = Stages::default();
+    let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
+    let result = sparsify(&task, recipe, &mut seconds, progress)?;
+    let exported = timed(&mut seconds, "export", || export(&task, recipe, &result, out))?;
+    let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
+    let judged = timed(&mut seconds, "evaluate", || judge(&task, &result, &exported, &val))?;
+    let session = SessionOptions { threads: task.threads, ..SessionOptions::default() };
+    progress.start("measure latency", 0);
+    let latency = timed(&mut seconds, "bench", || latency(&exported, &session))?;
+    progress.finish();
+    let record = RunRecord {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: model_info(&task, recipe, options),
+        machine: machine(&task, &exported)?,
+        recipe: recipe.to_toml().map_err(|_| PipelineError::Text("recipe.toml"))?,
+        data: data_info(&task, recipe),
+        dense: judged.dense,
+        oneshot: judged.oneshot,
+        specialist: judged.specialist,
+        nonzeros: nonzeros(&result.specialist, &result.masks),
+        bytes: exported.bytes,
+        macs: macs(&result.specialist, &result.masks),
+        latency_ms: latency,
+        parity: judged.parity,
+        seconds,
+        peak_rss_bytes: host::peak_rss_bytes(),
+        layers: layers(&result),
+        choices: result.choices.clone(),
+        bad_photos: task.bad.clone(),
+        warnings: progress.warnings.clone(),
+        changed: judged.changed,
+    };
+    write_texts(recipe, &record, &task, out)?;
+    Ok(record)
+}
+
+/// Everything that is measured on val.
+struct Judged {
+    dense: Evaluation,
+    oneshot: Evaluation,
+    specialist: Evaluation,
+    parity: Parity,
+    changed: Vec<ChangedAnswer>,
+}
+
+fn judge(
+    task: &Task,
+    result: &Sparsified,
+    exported: &Exported,
+    val: &Loaded,
+) -> Result<Judged, PipelineError> {
+    let labels = &task.dataset.classes;
+    let images = examples(val, task.device)?;
+    let dense = on_torch(&result.dense, &images)?;
+    let oneshot = on_torch(&result.oneshot, &images)?;
+    let torch = on_torch(&result.specialist, &images)?;
+    let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
+    let specialist = on_runtime(&exported.sparse, val, &options)?;
+    let parity = Parity::compare(&torch.logits, &specialist.logits, labels.len());
+    let (difference, scale) = (parity.max_abs_logit_difference, parity.max_abs_logit);
+    // A GPU sums in another order; there only the record tells.
+    if task.device == tch::Device::Cpu && !(difference <= PARITY_LIMIT * scale) {
+        return Err(PipelineError::Parity { difference, scale });
+    }
+    Ok(Judged {
+        changed: changed(task, val, &dense, &specialist),
+        dense: dense.evaluate(labels, &val.classes),
+        oneshot: oneshot.evaluate(labels, &val.classes),
+        specialist: specialist.evaluate(labels, &val.classes),
+        parity,
+    })
+}
+
+fn changed(task: &Task, val: &Loaded, dense: &Answers, sparse: &Answers) -> Vec<ChangedAnswer> {
+    let labels = &task.dataset.classes;
+    let answer = |answers: &Answers, image: usize, class: usize| Answer {
+        label: labels[class].clone(),
+        confidence: answers.probability(image, class),
+    };
+    let (before, after) = (dense.predicted(), sparse.predicted());
+    (0..val.len())
+        .filter(|&image| before[image] != after[image])
+        .map(|image| ChangedAnswer {
+            path: relative(&task.dataset, &val.paths[image]),
+            label: labels[val.classes[image]].clone(),
+            dense: answer(dense, image, before[image]),
+            specialist: answer(sparse, image, after[image]),
+        })
+        .collect()
+}
+
+fn model_info(task: &Task, recipe: &Recipe, options: &CompressOptions) -> ModelInfo {
+    ModelInfo {
+        architecture: task.pretrained.graph.architecture.clone(),
+        checkpoint: recipe.model.to_string_lossy().into_owned(),
+        sha256: task.pretrained.sha256.clone(),
+        head: task.head_kind().to_owned(),
+        input: task.preprocess.size,
+        provenance: options.provenance.clone(),
+    }
+}
+
+fn machine(task: &Task, exported: &Exported) -> Result<Machine, PipelineError> {
+    let session = Session::new(&exported.sparse, &SessionOptions::default())?;
+    let device = match task.device {
+        tch::Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    };
+    Ok(Machine { cpu: host::cpu_name(), isa: session.isa().to_string(), threads: task.threads, device })
+}
+
+fn data_info(task: &Task, recipe: &Recipe) -> DataInfo {
+    DataInfo {
+        path: recipe.data.to_string_lossy().into_owned(),
+        calibration: task.calibration.len(),
+        holdout: task.heldout.len(),
+        val: task.dataset.val.len(),
+    }
+}
+
+fn layers(result: &Sparsified) -> Vec<LayerRecord> {
+    let record = |layer: &crate::prune::LayerOutcome| LayerRecord {
+        name: layer.name.clone(),
+        shape: layer.matrix.to_vec(),
+        sparsity: 1.0 - layer.kept as f64 / (layer.matrix[0] * layer.matrix[1]).max(1) as f64,
+        nonzeros: layer.kept,
+        error: layer.error,
+        seconds: layer.seconds,
+    };
+    result.layers.iter().map(record).collect()
+}
+
+fn write_texts(recipe: &Recipe, record: &RunRecord, task: &Task, out: &Path) -> Result<(), PipelineError> {
+    fs_err::write(
+        out.join("recipe.toml"),
+        recipe.to_toml().map_err(|_| PipelineError::Text("recipe.toml"))?,
+    )?;
+    let json = record.to_json().map_err(|_| PipelineError::Text("run.json"))?;
+    fs_err::write(out.join("run.json"), json)?;
+    let paths = record.changed.iter().map(|change| &change.path);
+    let thumbnails: Vec<Thumbnail> = paths
+        .filter_map(|path| {
+            Some(Thumbnail { path: path.clone(), jpeg: host::thumbnail(&task.dataset.root.join(path))? })
+        })
+        .collect();
+    fs_err::write(out.join("report.html"), render(record, &thumbnails))?;
+    Ok(())
+}

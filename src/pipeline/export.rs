@@ -1,0 +1,135 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use margay_core::{Mask, NodeId, Provenance, SparseModel, fold};
+use margay_runtime::{Session, SessionOptions};
+
+use super::PipelineError;
+use super::sparsify::Sparsified;
+use super::task::Task;
+use crate::checkpoint::write_safetensors;
+use crate::recipe::Recipe;
+use crate::record::{Latency, Nonzeros, Pair};
+use crate::torch::{TorchError, TorchModel};
+
+/// Name of the sparse model in the output folder.
+pub const SPECIALIST: &str = "specialist.margay";
+/// Name of the dense-with-zeros checkpoint in the output folder.
+pub const CHECKPOINT: &str = "model.safetensors";
+
+/// The specialist as it was read back from its file, and its dense twin.
+pub struct Exported {
+    /// Read back from disk: what users will run.
+    pub sparse: SparseModel,
+    /// The dense network in the same form, for comparison.
+    pub dense: SparseModel,
+    /// File sizes.
+    pub bytes: Pair<u64>,
+}
+
+/// Writes both files of the specialist into `out`, and reads the sparse one back.
+pub fn export(
+    task: &Task,
+    recipe: &Recipe,
+    result: &Sparsified,
+    out: &Path,
+) -> Result<Exported, PipelineError> {
+    let sparse = pack(task, recipe, &result.specialist, &result.masks)?;
+    let dense = pack(task, recipe, &result.dense, &BTreeMap::new())?;
+    let path = out.join(SPECIALIST);
+    let bytes = Pair { dense: dense.to_bytes()?.len() as u64, sparse: sparse.write(&path)? };
+    let params = result.specialist.to_params()?;
+    let (graph, names) = (&result.specialist.graph, &task.pretrained.names);
+    write_safetensors(out.join(CHECKPOINT), graph, &params, names, &task.dataset.classes)?;
+    Ok(Exported { sparse: SparseModel::read(&path)?, dense, bytes })
+}
+
+/// Folds batch norms and packs masked weights as CSR.
+fn pack(
+    task: &Task,
+    recipe: &Recipe,
+    model: &TorchModel,
+    masks: &BTreeMap<String, Mask>,
+) -> Result<SparseModel, PipelineError> {
+    let torch = PipelineError::from;
+    let (graph, params) = fold::batch_norms(&model.graph, &model.to_params()?).map_err(TorchError::from)?;
+    let source = recipe.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let provenance = Provenance {
+        generator: concat!("margay ", env!("CARGO_PKG_VERSION")).to_owned(),
+        source,
+        source_sha256: task.pretrained.sha256.clone(),
+        recipe: recipe.to_toml().map_err(|_| PipelineError::Text("recipe.toml"))?,
+        licence: None,
+    };
+    let labels = task.dataset.classes.clone();
+    SparseModel::pack(graph, &params, masks, labels, task.preprocess.clone(), provenance)
+        .map_err(|e| torch(TorchError::from(e)))
+}
+
+/// Weights kept, over the prunable layers and over every parameter of the checkpoint.
+pub fn nonzeros(model: &TorchModel, masks: &BTreeMap<String, Mask>) -> Nonzeros {
+    let graph = &model.graph;
+    let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+    let all: u64 = graph.params().map(|spec| size(&spec.shape)).sum();
+    let prunable: u64 = graph
+        .prunable()
+        .filter_map(|id| graph.node(id).matrix())
+        .map(|[rows, columns]| (rows * columns) as u64)
+        .sum();
+    let pruned: u64 = masks.values().map(|mask| (mask.len() - mask.count()) as u64).sum();
+    Nonzeros::new(
+        Pair { dense: prunable, sparse: prunable - pruned },
+        Pair { dense: all, sparse: all - pruned },
+    )
+}
+
+/// Multiply-adds per image, dense and over the kept weights only.
+pub fn macs(model: &TorchModel, masks: &BTreeMap<String, Mask>) -> Pair<u64> {
+    let graph = &model.graph;
+    let dense = graph.macs().unwrap_or_default();
+    let kept = |id: NodeId| match masks.get(&graph.node(id).weight()) {
+        Some(mask) => dense[id.index()] / mask.len().max(1) as u64 * mask.count() as u64,
+        None => dense[id.index()],
+    };
+    Pair { dense: dense.iter().sum(), sparse: graph.ids().map(kept).sum() }
+}
+
+/// Timed runs of each model.
+const RUNS: usize = 30;
+/// Warm-up and timing end after this long, whatever the number of runs.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Milliseconds per image at batch 1, dense and sparse in turns in one process.
+pub fn latency(exported: &Exported, options: &SessionOptions) -> Result<Latency, PipelineError> {
+    let mut sessions = [Session::new(&exported.dense, options)?, Session::new(&exported.sparse, options)?];
+    let image: Vec<f32> = (0..sessions[0].image_len()).map(|i| ((i % 255) as f32 - 127.0) / 64.0).collect();
+    let mut logits = vec![0.0; sessions[0].classes()];
+    let mut times = [Vec::new(), Vec::new()];
+    let started = Instant::now();
+    for run in 0..=RUNS {
+        for (session, times) in sessions.iter_mut().zip(&mut times) {
+            let begun = Instant::now();
+            session.run(&image, &mut logits)?;
+            // The first run fills caches and allocates.
+            if run > 0 {
+                times.push(begun.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        if run > 2 && started.elapsed() > LIMIT {
+            break;
+        }
+    }
+    times.iter_mut().for_each(|t| t.sort_by(f64::total_cmp));
+    let range = |t: &[f64]| [t[0], t[t.len() - 1]];
+    let [dense, sparse] = &times;
+    Ok(Latency {
+        dense: dense[dense.len() / 2],
+        sparse: sparse[sparse.len() / 2],
+        dense_range: range(dense),
+        sparse_range: range(sparse),
+        runs: dense.len(),
+        batch: 1,
+        threads: options.threads,
+    })
+}
