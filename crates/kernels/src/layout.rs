@@ -210,7 +210,8 @@ mod tests {
 
     #[test]
     fn planes_are_odd_lines_and_keep_their_margins() {
-        for [c, h, w, pitch, before, after] in [[3, 7, 7, 8, 9, 9], [1, 1, 1, 1, 0, 0], [5, 16, 16, 17, 18, 40]]
+        for [c, h, w, pitch, before, after] in
+            [[3, 7, 7, 8, 9, 9], [1, 1, 1, 1, 0, 0], [5, 16, 16, 17, 18, 40]]
         {
             let layout = Layout::new([c, h, w], Margin { pitch, before, after }).unwrap();
             assert!(layout.plane.is_multiple_of(ALIGN) && layout.plane / ALIGN % 2 == 1);

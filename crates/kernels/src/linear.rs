@@ -33,9 +33,8 @@ impl DenseLinear {
         assert_eq!(weight.len(), rows * columns, "weight of a linear layer");
         let padded = rows.next_multiple_of(ALIGN);
         let value = |row: usize, k: usize| if row < rows { weight[row * columns + k] } else { 0.0 };
-        let block = |first: usize| {
-            (0..columns).flat_map(move |k| (first..first + ALIGN).map(move |row| (row, k)))
-        };
+        let block =
+            |first: usize| (0..columns).flat_map(move |k| (first..first + ALIGN).map(move |row| (row, k)));
         let packed = (0..padded).step_by(ALIGN).flat_map(block).map(|(row, k)| value(row, k)).collect();
         let bias = (0..padded).map(|row| bias.get(row).copied().unwrap_or(0.0)).collect();
         Self { isa, relu, columns, rows, bias, packed }

@@ -67,11 +67,6 @@ impl Taps {
         self.stride != [1, 1]
     }
 
-    /// Whether every tap reads the place it writes, so that all loads are aligned.
-    pub fn is_pointwise(&self) -> bool {
-        self.taps.iter().all(|tap| tap.dy == 0 && tap.dx == 0)
-    }
-
     /// Residues `[row, column]` of the phases, in the order of the phase planes of each channel.
     pub fn phases(&self) -> &[[usize; 2]] {
         &self.phases
@@ -110,9 +105,10 @@ impl Taps {
         }
         let [_, out_height, out_width] = self.output;
         let reach = |axis: usize, out: usize, far: isize| {
-            let stored = self.phases.iter().map(|p| {
-                self.input[axis + 1].saturating_sub(p[axis]).div_ceil(self.stride[axis])
-            });
+            let stored = self
+                .phases
+                .iter()
+                .map(|p| self.input[axis + 1].saturating_sub(p[axis]).div_ceil(self.stride[axis]));
             stored.max().unwrap_or(0).min((out as isize + far).max(0) as usize)
         };
         let height = reach(0, out_height, self.most(|t| t.dy));

@@ -35,7 +35,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         session.profile(&images, 2)?;
         let profile = session.profile(&images, runs)?;
         let (isa, ms, min) = (&profile.isa, profile.median_ms, profile.min_ms);
-        writeln!(out, "sparsity {sparsity:.2} {kernel:?} on {isa}, {threads} threads: {ms:.2} ms, min {min:.2} ms")?;
+        writeln!(
+            out,
+            "sparsity {sparsity:.2} {kernel:?} on {isa}, {threads} threads: {ms:.2} ms, min {min:.2} ms"
+        )?;
         for step in profile.steps.iter().filter(|_| verbose) {
             let (nodes, shape, ms) = (step.nodes.join("+"), &step.shape, step.min_ms);
             let density = step.density.map_or_else(String::new, |d| format!("{d:.3}"));

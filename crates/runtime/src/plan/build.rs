@@ -170,7 +170,7 @@ impl Builder<'_> {
             isa: self.isa,
             nonzeros: weight.stored(),
             padded: DenseConv::padded_rows(self.isa, taps) * matrix[1],
-            pointwise: taps.is_pointwise(),
+            vectors: (output.pitch() * output.dims()[1]).div_ceil(self.isa.lanes()),
         };
         let density = weight.stored() as f64 / total.max(1) as f64;
         let kernel = if self.choice.is_sparse(&candidate) {

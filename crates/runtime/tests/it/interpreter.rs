@@ -63,7 +63,8 @@ fn conv2d(conv: &Conv2d, x: &[f64], [_, h, w]: [usize; 3], params: &Params, name
     let (weight, [kh, kw]) = (param(params, name, "weight"), conv.kernel);
     let bias = if conv.bias { param(params, name, "bias") } else { vec![0.0; conv.out_channels] };
     let (gin, gout) = (conv.in_channels / conv.groups, conv.out_channels / conv.groups);
-    let out = |n: usize, axis: usize| (n + 2 * conv.padding[axis] - conv.kernel[axis]) / conv.stride[axis] + 1;
+    let out =
+        |n: usize, axis: usize| (n + 2 * conv.padding[axis] - conv.kernel[axis]) / conv.stride[axis] + 1;
     let mut y = Vec::new();
     for o in 0..conv.out_channels {
         for oy in 0..out(h, 0) {
@@ -85,7 +86,8 @@ fn conv2d(conv: &Conv2d, x: &[f64], [_, h, w]: [usize; 3], params: &Params, name
 }
 
 fn max_pool(pool: &MaxPool2d, x: &[f64], [c, h, w]: [usize; 3]) -> Vec<f64> {
-    let out = |n: usize, axis: usize| (n + 2 * pool.padding[axis] - pool.kernel[axis]) / pool.stride[axis] + 1;
+    let out =
+        |n: usize, axis: usize| (n + 2 * pool.padding[axis] - pool.kernel[axis]) / pool.stride[axis] + 1;
     let mut y = Vec::new();
     for c in 0..c {
         for oy in 0..out(h, 0) {

@@ -5,8 +5,8 @@ use margay_core::{
 use margay_runtime::{Isa, KernelChoice, RuntimeError, Session, SessionOptions};
 use ndarray::ArrayD;
 
-use crate::resnet::{self, Spec};
 use crate::interpreter;
+use crate::resnet::{self, Spec};
 
 const CHOICES: [KernelChoice; 3] = [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense];
 
@@ -166,7 +166,8 @@ fn a_window_of_padding_alone_is_refused() {
     let params = Params::new();
     let (masks, labels) = (std::collections::BTreeMap::new(), Vec::new());
     let model =
-        SparseModel::pack(graph, &params, &masks, labels, Preprocess::squash(4), Provenance::default()).unwrap();
+        SparseModel::pack(graph, &params, &masks, labels, Preprocess::squash(4), Provenance::default())
+            .unwrap();
     let error = Session::new(&model, &SessionOptions::default()).unwrap_err();
     assert!(matches!(error, RuntimeError::Unsupported { ref node, .. } if node == "pool"), "{error}");
 }
