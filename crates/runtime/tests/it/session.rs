@@ -95,7 +95,7 @@ fn conv(from: usize, to: usize, kernel: [usize; 2], stride: [usize; 2], padding:
     Conv2d { in_channels: from, out_channels: to, kernel, stride, padding, groups: 1, bias: true }
 }
 
-/// What no ResNet has: unfused norms and sums, shrinking and uneven windows, linear layers with ReLU.
+/// What no residual network has: unfused norms and sums, shrinking and uneven windows, rectified linear layers.
 fn odd() -> SparseModel {
     let (mut net, image) = GraphBuilder::new("odd", Shape::map(3, 19, 23));
     let push = |net: &mut GraphBuilder, name: &str, op: Op, inputs: &[_]| net.push(name, op, inputs);
