@@ -20,8 +20,6 @@ use crate::layout::Tensor;
 use crate::simd::Simd;
 use crate::taps::Taps;
 
-/// Most vectors of a register tile.
-const TILE: usize = 3;
 /// Bytes of source that a group of strips may cover.
 const GROUP_BYTES: usize = 256 << 10;
 
@@ -47,16 +45,17 @@ impl DenseConv {
         let rows = weight.len().checked_div(columns).unwrap_or(0);
         let (frame, offsets) = Frame::new(spec, [rows, columns])?;
         let offsets = offsets.concat();
-        let blocks_per_group = frame.group_rows.div_ceil(block_rows(isa));
+        let blocks_per_group = frame.group_rows.div_ceil(tile_shape(isa.lanes())[0]);
         let packed = pack(isa, &frame, weight, columns);
         let bytes_per_vector = (frame.source.channels * isa.lanes() * size_of::<f32>()).max(1);
-        let group_vectors = (GROUP_BYTES / bytes_per_vector).next_multiple_of(TILE).max(2 * TILE);
+        let tile = tile_shape(isa.lanes())[1];
+        let group_vectors = (GROUP_BYTES / bytes_per_vector).next_multiple_of(tile).max(2 * tile);
         Ok(Self { frame, isa, columns, blocks_per_group, group_vectors, offsets, packed })
     }
 
     /// Output channels with those that only pad the last register tile of each group.
     pub fn padded_rows(isa: Isa, taps: &Taps) -> usize {
-        (taps.output()[0] / taps.groups()).next_multiple_of(block_rows(isa)) * taps.groups()
+        (taps.output()[0] / taps.groups()).next_multiple_of(tile_shape(isa.lanes())[0]) * taps.groups()
     }
 
     /// Computes one image on `parts` threads of the current rayon pool.
@@ -83,16 +82,18 @@ impl RowCosts for DenseConv {
     }
 }
 
-/// Output channels of a register tile: 24 accumulators of 32 registers, or 12 of 16.
-pub(crate) const fn block_rows(isa: Isa) -> usize {
-    match isa {
-        Isa::Avx512 => 8,
-        Isa::Portable | Isa::Avx2 => 4,
+/// Output channels and vectors of a register tile. Accumulators, one column of the source and a
+/// broadcast weight must fit the registers: 24 + 3 + 1 of 32, or 12 + 2 + 1 of 16.
+const fn tile_shape(lanes: usize) -> [usize; 2] {
+    match lanes {
+        16 => [8, 3],
+        8 => [6, 2],
+        _ => [4, 2],
     }
 }
 
 fn pack(isa: Isa, frame: &Frame, weight: &[f32], columns: usize) -> Vec<f32> {
-    let (block, rows) = (block_rows(isa), frame.bias.len());
+    let (block, rows) = (tile_shape(isa.lanes())[0], frame.bias.len());
     let mut packed = Vec::new();
     for group in (0..rows).step_by(frame.group_rows.max(1)) {
         for first in (group..group + frame.group_rows).step_by(block) {
@@ -121,38 +122,23 @@ unsafe fn body<S: Simd>(s: S, conv: &DenseConv, job: &Job, blocks: Range<usize>,
         let group = start..vectors.end.min(start + conv.group_vectors);
         start = group.end;
         // No closure here: it would be a function of its own, without the instruction set of its caller.
-        let strips = strip_count(&group, TILE);
+        let strips = strip_count(&group, tile_shape(S::LANES)[1]);
         for block in blocks.clone() {
             for index in 0..strips {
                 let (first, count) = strip_at(&group, index, strips);
                 // SAFETY: same contract as this function.
                 unsafe {
-                    if S::LANES == 16 {
-                        tile_of::<S, 8>(s, conv, job, block, first, count);
-                    } else {
-                        tile_of::<S, 4>(s, conv, job, block, first, count);
+                    match (S::LANES, count) {
+                        (16, 1) => tile::<S, 8, 1>(s, conv, job, block, first * S::LANES),
+                        (16, 2) => tile::<S, 8, 2>(s, conv, job, block, first * S::LANES),
+                        (16, _) => tile::<S, 8, 3>(s, conv, job, block, first * S::LANES),
+                        (8, 1) => tile::<S, 6, 1>(s, conv, job, block, first * S::LANES),
+                        (8, _) => tile::<S, 6, 2>(s, conv, job, block, first * S::LANES),
+                        (_, 1) => tile::<S, 4, 1>(s, conv, job, block, first * S::LANES),
+                        (_, _) => tile::<S, 4, 2>(s, conv, job, block, first * S::LANES),
                     }
                 }
             }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn tile_of<S: Simd, const R: usize>(
-    s: S,
-    conv: &DenseConv,
-    job: &Job,
-    block: usize,
-    first: usize,
-    count: usize,
-) {
-    // SAFETY: same contract as `body`.
-    unsafe {
-        match count {
-            1 => tile::<S, R, 1>(s, conv, job, block, first * S::LANES),
-            2 => tile::<S, R, 2>(s, conv, job, block, first * S::LANES),
-            _ => tile::<S, R, 3>(s, conv, job, block, first * S::LANES),
         }
     }
 }

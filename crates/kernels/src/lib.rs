@@ -18,6 +18,10 @@
 //! All `unsafe` code of the project is in this crate. Its argument is the same everywhere: a convolution
 //! checks every offset against the layouts when it is planned, and a run asserts that its tensors have
 //! these layouts.
+#![expect(
+    clippy::inline_always,
+    reason = "a vector operation that is not inlined loses the instruction set of its caller"
+)]
 
 #[macro_use]
 mod simd;

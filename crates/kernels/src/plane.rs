@@ -1,4 +1,4 @@
-//! Kernels without weights: pooling, phase planes, sums and ReLU. Plain loops, compiled once per
+//! Kernels without weights: pooling, phase planes, sums and rectifiers. Plain loops, compiled once per
 //! instruction set.
 
 use std::ops::Range;
@@ -215,7 +215,9 @@ unsafe fn combined_body<S: Simd>(_: S, a: &[f32], b: Option<&[f32]>, relu: bool,
         None => y.copy_from_slice(a),
     }
     if relu {
-        y.iter_mut().for_each(|y| *y = if *y < 0.0 { 0.0 } else { *y });
+        for y in y {
+            *y = if *y < 0.0 { 0.0 } else { *y };
+        }
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Taps {
     output: [usize; 3],
     groups: usize,
     phases: Vec<[usize; 2]>,
-    taps: Vec<Tap>,
+    window: Vec<Tap>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Taps {
             output,
             groups: conv.groups,
             phases: Vec::new(),
-            taps: Vec::new(),
+            window: Vec::new(),
         };
         for i in 0..conv.kernel[0] {
             for j in 0..conv.kernel[1] {
@@ -59,17 +59,12 @@ impl Taps {
             self.phases.push(wanted);
             self.phases.len() - 1
         });
-        self.taps.push(Tap { phase, dy: down.div_euclid(sy), dx: across.div_euclid(sx) });
+        self.window.push(Tap { phase, dy: down.div_euclid(sy), dx: across.div_euclid(sx) });
     }
 
     /// Whether the convolution reads phase planes and not its input.
     pub fn is_strided(&self) -> bool {
         self.stride != [1, 1]
-    }
-
-    /// Whether every tap reads the place it writes, so that all loads are aligned.
-    pub fn is_pointwise(&self) -> bool {
-        self.taps.iter().all(|tap| tap.dy == 0 && tap.dx == 0)
     }
 
     /// Residues `[row, column]` of the phases, in the order of the phase planes of each channel.
@@ -99,7 +94,7 @@ impl Taps {
 
     /// Weights per output channel: `in / groups · kh · kw`.
     pub fn columns(&self) -> usize {
-        self.input[0] / self.groups * self.taps.len()
+        self.input[0] / self.groups * self.window.len()
     }
 
     /// Extents `[channels, height, width]` of what the windows read: the input, or its phase planes
@@ -138,7 +133,7 @@ impl Taps {
     }
 
     fn most(&self, value: impl Fn(&Tap) -> isize) -> isize {
-        self.taps.iter().map(value).max().unwrap_or(0)
+        self.window.iter().map(value).max().unwrap_or(0)
     }
 
     /// Offset in the source's buffer of every weight of each group, `[groups][columns]`, for the first
@@ -167,7 +162,7 @@ impl Taps {
         };
         let group = |g: usize| {
             let channels = g * per_group..(g + 1) * per_group;
-            channels.flat_map(|c| self.taps.iter().map(move |tap| offset(c, tap))).collect()
+            channels.flat_map(|c| self.window.iter().map(move |tap| offset(c, tap))).collect()
         };
         (0..self.groups).map(group).collect()
     }

@@ -1,7 +1,15 @@
 //! Runs sparse margay models on the CPU without libtorch.
 //!
-//! [`decode`] and [`Preprocessor`] turn a photo into an input, [`Session`] plans a
-//! [`SparseModel`](margay_core::SparseModel) and runs it, [`Classifier`] does both.
+//! [`decode`] and [`Preprocessor`] turn a photo into an input; a [`Classifier`] joins both with a session.
+//!
+//! A [`Session`] plans a [`SparseModel`](margay_core::SparseModel) once: convolutions are fused with
+//! the sums and rectifiers behind them, every layer gets the kernel that is faster at its density
+//! (sparse or dense), and every value a place in buffers that are reused from image to image. Then it
+//! classifies batches. [`Session::trace`] shows the value of every node and [`Session::profile`] where
+//! the time goes.
+//!
+//! For the same model, instruction set and [`KernelChoice`], outputs are equal bit for bit whatever the
+//! number of threads, the batch and the run. Instruction sets differ in rounding only.
 #![forbid(unsafe_code)]
 
 mod classifier;

@@ -45,6 +45,14 @@ impl Session {
         let start = || ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = (threads > 1).then(start).transpose();
         let pool = pool.map_err(|source| RuntimeError::Threads { threads, source })?;
+        for step in &plan.steps {
+            tracing::trace!(
+                kernel = step.kernel.name(),
+                density = step.density,
+                "{}",
+                step.names.join(" + ")
+            );
+        }
         tracing::debug!(%isa, threads, steps = plan.steps.len(), "planned {}", model.graph.architecture);
         let arenas = vec![Arena::new(&plan)];
         Ok(Self { plan, arenas, pool, threads })

@@ -33,7 +33,7 @@ static ALLOCATOR: Counter = Counter;
 fn the_second_run_allocates_nothing() {
     let (size, blocks) = ([32, 32], vec![1, 1]);
     let spec = resnet::Spec { size, bottleneck: true, blocks, width: 8, groups: 1, classes: 5 };
-    let model = resnet::pack(resnet::graph(&spec).unwrap(), 0.8).unwrap();
+    let model = resnet::pack(&resnet::graph(&spec).unwrap(), 0.8).unwrap();
     for kernel in [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense] {
         let options = SessionOptions { threads: 1, kernel, ..SessionOptions::default() };
         let mut session = Session::new(&model, &options).unwrap();

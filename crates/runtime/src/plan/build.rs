@@ -134,7 +134,7 @@ impl Builder<'_> {
                 let weight = weights::layer(self.model, node, linear.out_features)?;
                 return Ok(self.linear(group, [linear.out_features, linear.in_features], weight));
             }
-            Op::MaxPool2d(pool) => Kernel::MaxPool(self.check_pool(&node.name, pool)?),
+            Op::MaxPool2d(pool) => Kernel::MaxPool(check_pool(&node.name, pool)?),
             Op::GlobalAvgPool => Kernel::Mean,
             Op::Add | Op::Relu => Kernel::Combine { relu: group.relu },
             Op::Input => {
@@ -143,14 +143,6 @@ impl Builder<'_> {
             }
         };
         Ok((kernel, None))
-    }
-
-    fn check_pool(&self, node: &str, pool: &MaxPool2d) -> Result<MaxPool2d, RuntimeError> {
-        let inside = (0..2).all(|axis| pool.padding[axis] < pool.kernel[axis]);
-        inside.then(|| pool.clone()).ok_or_else(|| RuntimeError::Unsupported {
-            node: node.to_owned(),
-            reason: format!("padding {:?} leaves windows {:?} empty", pool.padding, pool.kernel),
-        })
     }
 
     fn conv(
@@ -170,7 +162,7 @@ impl Builder<'_> {
             isa: self.isa,
             nonzeros: weight.stored(),
             padded: DenseConv::padded_rows(self.isa, taps) * matrix[1],
-            pointwise: taps.is_pointwise(),
+            vectors: (output.pitch() * output.dims()[1]).div_ceil(self.isa.lanes()),
         };
         let density = weight.stored() as f64 / total.max(1) as f64;
         let kernel = if self.choice.is_sparse(&candidate) {
@@ -201,4 +193,13 @@ impl Builder<'_> {
         };
         (kernel, Some(density))
     }
+}
+
+/// Refuses a pooling with windows that hold nothing but padding.
+fn check_pool(node: &str, pool: &MaxPool2d) -> Result<MaxPool2d, RuntimeError> {
+    let inside = (0..2).all(|axis| pool.padding[axis] < pool.kernel[axis]);
+    inside.then(|| pool.clone()).ok_or_else(|| RuntimeError::Unsupported {
+        node: node.to_owned(),
+        reason: format!("padding {:?} leaves windows {:?} empty", pool.padding, pool.kernel),
+    })
 }

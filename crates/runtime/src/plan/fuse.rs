@@ -9,7 +9,7 @@ pub(super) struct Group {
     pub(super) input: NodeId,
     /// What is added to it.
     pub(super) residual: Option<NodeId>,
-    /// Whether a ReLU ends it.
+    /// Whether a rectifier ends it.
     pub(super) relu: bool,
 }
 
@@ -25,8 +25,8 @@ impl Group {
     }
 }
 
-/// Groups in execution order: a convolution (or batch norm) takes the sum and the ReLU behind it with
-/// it, a linear layer and a sum their ReLU, wherever nobody else reads what lies between.
+/// Groups in execution order: a convolution (or batch norm) takes the sum and the rectifier behind it
+/// with it, a linear layer and a sum their rectifier, wherever nobody else reads what lies between.
 pub(super) fn groups(graph: &Graph) -> Vec<Group> {
     let sole = sole_readers(graph);
     let mut taken = vec![false; graph.nodes().len()];
@@ -67,19 +67,20 @@ fn grow(graph: &Graph, id: NodeId, sole: &[Option<NodeId>], taken: &mut [bool]) 
     let mut group = Group { nodes: vec![id], input: main.inputs[0], residual, relu: false };
     taken[id.index()] = true;
     let next = |group: &Group, taken: &[bool]| sole[group.output().index()].filter(|n| !taken[n.index()]);
-    if matches!(main.op, Op::Conv2d(_) | Op::BatchNorm(_)) {
-        if let Some(sum) = next(&group, taken).filter(|n| graph.node(*n).op == Op::Add) {
-            group.residual = graph.node(sum).inputs.iter().copied().find(|n| *n != id);
-            group.nodes.push(sum);
-            taken[sum.index()] = true;
-        }
+    let is = |id: &NodeId, op: &Op| graph.node(*id).op == *op;
+    if matches!(main.op, Op::Conv2d(_) | Op::BatchNorm(_))
+        && let Some(sum) = next(&group, taken).filter(|n| is(n, &Op::Add))
+    {
+        group.residual = graph.node(sum).inputs.iter().copied().find(|n| *n != id);
+        group.nodes.push(sum);
+        taken[sum.index()] = true;
     }
-    if matches!(main.op, Op::Conv2d(_) | Op::BatchNorm(_) | Op::Linear(_) | Op::Add) {
-        if let Some(relu) = next(&group, taken).filter(|n| graph.node(*n).op == Op::Relu) {
-            group.relu = true;
-            group.nodes.push(relu);
-            taken[relu.index()] = true;
-        }
+    if matches!(main.op, Op::Conv2d(_) | Op::BatchNorm(_) | Op::Linear(_) | Op::Add)
+        && let Some(relu) = next(&group, taken).filter(|n| is(n, &Op::Relu))
+    {
+        group.relu = true;
+        group.nodes.push(relu);
+        taken[relu.index()] = true;
     }
     group.relu |= main.op == Op::Relu;
     group

@@ -1,4 +1,4 @@
-//! ResNets with random weights and masks, for tests and benches.
+//! Residual networks with random weights and masks, for tests and benches.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use margay_core::{
 };
 use ndarray::ArrayD;
 
-/// What makes a ResNet.
+/// What makes a residual network.
 pub struct Spec {
     pub size: [usize; 2],
     pub bottleneck: bool,
@@ -18,12 +18,12 @@ pub struct Spec {
     pub classes: usize,
 }
 
-/// ResNet-50 at 224², random weights.
+/// The 50-layer network at 224², random weights.
 #[allow(dead_code, reason = "the example uses it, the tests do not")]
 pub fn resnet50(sparsity: f64) -> Result<SparseModel, Box<dyn std::error::Error>> {
     let (size, blocks) = ([224, 224], vec![3, 4, 6, 3]);
     let spec = Spec { size, bottleneck: true, blocks, width: 64, groups: 1, classes: 1000 };
-    Ok(pack(graph(&spec)?, sparsity)?)
+    Ok(pack(&graph(&spec)?, sparsity)?)
 }
 
 /// The graph, with batch norms.
@@ -120,7 +120,7 @@ impl Net {
 }
 
 /// The graph with random weights of unit gain, norms folded and body layers masked.
-pub fn pack(graph: Graph, sparsity: f64) -> Result<SparseModel, ParamsError> {
+pub fn pack(graph: &Graph, sparsity: f64) -> Result<SparseModel, ParamsError> {
     let mut params = Params::new();
     for (seed, spec) in graph.params().enumerate() {
         let n: usize = spec.shape.iter().product();
@@ -137,7 +137,7 @@ pub fn pack(graph: Graph, sparsity: f64) -> Result<SparseModel, ParamsError> {
             params.insert(spec.name, value);
         }
     }
-    let (graph, params) = fold::batch_norms(&graph, &params)?;
+    let (graph, params) = fold::batch_norms(graph, &params)?;
     let mut masks = BTreeMap::new();
     for id in graph.prunable().filter(|_| sparsity > 0.0) {
         let node = graph.node(id);

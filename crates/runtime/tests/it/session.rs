@@ -13,7 +13,7 @@ const CHOICES: [KernelChoice; 3] = [KernelChoice::Auto, KernelChoice::Sparse, Ke
 fn small(bottleneck: bool, groups: usize, sparsity: f64) -> SparseModel {
     let (size, blocks) = ([37, 45], vec![1, 2]);
     let spec = Spec { size, bottleneck, blocks, width: 8, groups, classes: 5 };
-    resnet::pack(resnet::graph(&spec).unwrap(), sparsity).unwrap()
+    resnet::pack(&resnet::graph(&spec).unwrap(), sparsity).unwrap()
 }
 
 fn isas() -> impl Iterator<Item = Isa> {
@@ -95,7 +95,7 @@ fn conv(from: usize, to: usize, kernel: [usize; 2], stride: [usize; 2], padding:
     Conv2d { in_channels: from, out_channels: to, kernel, stride, padding, groups: 1, bias: true }
 }
 
-/// What no ResNet has: unfused norms and sums, shrinking and uneven windows, linear layers with ReLU.
+/// What no residual network has: unfused norms and sums, shrinking and uneven windows, rectified linear layers.
 fn odd() -> SparseModel {
     let (mut net, image) = GraphBuilder::new("odd", Shape::map(3, 19, 23));
     let push = |net: &mut GraphBuilder, name: &str, op: Op, inputs: &[_]| net.push(name, op, inputs);
@@ -118,7 +118,8 @@ fn odd() -> SparseModel {
         .enumerate()
         .map(|(i, spec)| {
             let values = resnet::noise(spec.shape.iter().product(), i as u64);
-            let values = values.into_iter().map(|v| if spec.name.ends_with("var") { v + 1.5 } else { v });
+            let shift = if spec.name.ends_with("var") { 1.5 } else { 0.0 };
+            let values = values.into_iter().map(|v| v + shift);
             (spec.name, ArrayD::from_shape_vec(spec.shape, values.collect()).unwrap())
         })
         .collect();
