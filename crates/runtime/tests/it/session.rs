@@ -53,7 +53,7 @@ fn small_resnets_match_the_definition_node_by_node() {
 }
 
 #[test]
-#[ignore = "half a minute in release mode: cargo test --release -p margay-runtime -- --ignored"]
+#[ignore = "takes minutes even in release mode: cargo test --release -p margay-runtime -- --ignored"]
 fn a_real_network_is_exact_to_one_in_ten_thousand() {
     for sparsity in [0.0, 0.95] {
         let model = resnet::resnet50(sparsity).unwrap();
