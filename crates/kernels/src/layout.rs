@@ -3,8 +3,9 @@ use margay_core::Shape;
 /// Values that interiors of planes are aligned to: one cache line, one AVX-512 vector.
 pub const ALIGN: usize = 16;
 
-/// Largest number of values a buffer may hold: offsets are `u32`.
-pub const MAX_LEN: usize = 1 << 31;
+/// Largest number of values a buffer may hold (1 GB): offsets are `u32`, and a broken model must not
+/// take all memory.
+pub const MAX_LEN: usize = 1 << 28;
 
 /// Where the values of a feature map lie in a flat buffer.
 ///

@@ -104,7 +104,7 @@ impl RowCosts for SparseConv {
 /// Longer strips amortise broadcasts, shorter ones keep the strip of all source planes in the cache.
 fn strip_width(isa: Isa, frame: &Frame) -> usize {
     let bytes = 32 << 10;
-    let fits = bytes / (frame.source.channels * isa.lanes() * size_of::<f32>());
+    let fits = bytes / (frame.source.channels.max(1) * isa.lanes() * size_of::<f32>());
     fits.clamp(4, 8)
 }
 

@@ -1,6 +1,9 @@
 use margay_core::Conv2d;
 
-use crate::layout::{ALIGN, Layout, Margin};
+use crate::layout::{ALIGN, Layout, MAX_LEN, Margin};
+
+/// Largest extent of a map, window, step or padding: keeps all arithmetic far from overflow.
+const MAX_EXTENT: usize = 1 << 16;
 
 /// Where the windows of a convolution read, as seen from the place they write.
 ///
@@ -26,8 +29,15 @@ struct Tap {
 }
 
 impl Taps {
-    /// The taps of `conv` on an input of `height` × `width`; nothing if no window fits.
+    /// The taps of `conv` on an input of `height` × `width`; nothing if no window fits, or if the
+    /// extents are beyond any real network's.
     pub fn new(conv: &Conv2d, [height, width]: [usize; 2]) -> Option<Self> {
+        let extents = [conv.kernel, conv.stride, conv.padding, [height, width]];
+        let offsets = conv.kernel[0].checked_mul(conv.kernel[1])?.checked_mul(conv.in_channels)?;
+        if extents.as_flattened().iter().any(|e| *e > MAX_EXTENT) || offsets.max(conv.out_channels) > MAX_LEN
+        {
+            return None;
+        }
         let windows = |size: usize, axis: usize| {
             let padded = size.checked_add(conv.padding[axis].checked_mul(2)?)?;
             Some(padded.checked_sub(conv.kernel[axis])?.checked_div(conv.stride[axis])? + 1)
@@ -200,5 +210,7 @@ mod tests {
     fn windows_that_do_not_fit_are_refused() {
         assert_eq!(Taps::new(&conv(9, 1, 0), [8, 8]), None);
         assert_eq!(Taps::new(&conv(3, 0, 0), [8, 8]), None);
+        assert_eq!(Taps::new(&conv(1 << 40, 1, 1 << 40), [8, 8]), None);
+        assert_eq!(Taps::new(&conv(3, 1, usize::MAX), [8, 8]), None);
     }
 }

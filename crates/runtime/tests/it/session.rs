@@ -52,6 +52,23 @@ fn small_resnets_match_the_definition_node_by_node() {
     }
 }
 
+#[test]
+#[ignore = "takes minutes even in release mode: cargo test --release -p margay-runtime -- --ignored"]
+fn a_real_network_is_exact_to_one_in_ten_thousand() {
+    for sparsity in [0.0, 0.95] {
+        let model = resnet::resnet50(sparsity).unwrap();
+        let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+        let image = resnet::noise(session.image_len(), 3);
+        let got = logits(&mut session, &image);
+        let expected = interpreter::run(&model, &image).pop().unwrap();
+        let scale = expected.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+        let errors = got.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs());
+        let worst = errors.fold(0.0_f64, f64::max) / scale;
+        assert!(worst <= 1e-4 && scale > 1e-3, "sparsity {sparsity}: {worst:e} of {scale}");
+        eprintln!("sparsity {sparsity}: largest error {worst:e} of the largest logit {scale}");
+    }
+}
+
 fn logits(session: &mut Session, images: &[f32]) -> Vec<f32> {
     let mut logits = vec![0.0; images.len() / session.image_len() * session.classes()];
     session.run(images, &mut logits).unwrap();
