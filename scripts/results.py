@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Runs the grid of docs/results.md and prints its tables. Needs a built margay and a folder of tasks.
+
+    scripts/results.py DATA OUT [--jobs 2] [--threads 1] [--tables]
+
+DATA holds a checkpoint `resnet18.pth`, its `labels.json` and `tasks/{wildlife,vehicles}`. Each cell is one
+`margay compress` into OUT; cells that are there already are not run again, so a killed sweep goes on.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SOLVERS = ["alps", "sparsegpt", "wanda", "magnitude"]
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by number of seeds
+
+
+def cells():
+    """Every cell, the ones with several seeds first."""
+    for seed in range(3):
+        for task in ["wildlife", "vehicles"]:
+            for allocation, fold in [("uniform", 10), ("erk", 20)]:
+                yield task, "alps", allocation, fold, seed
+    for task in ["wildlife", "vehicles"]:
+        for allocation, fold in [("uniform", 20), ("erk", 10)]:
+            yield task, "alps", allocation, fold, 0
+    for solver in SOLVERS[1:]:
+        for task in ["wildlife", "vehicles"]:
+            for allocation in ["uniform", "erk"]:
+                for fold in [10, 20]:
+                    yield task, solver, allocation, fold, 0
+
+
+def folder(out, cell):
+    return out / "-".join(map(str, cell))
+
+
+def run(args, cell):
+    task, solver, allocation, fold, seed = cell
+    target = folder(args.out, cell)
+    if (target / "run.json").exists():
+        return
+    command = [args.margay, "compress", "--quiet", "--no-progress", "--model", args.data / "resnet18.pth"]
+    command += ["--labels", args.data / "labels.json", "--data", args.data / "tasks" / task, "--shots", 16]
+    command += ["--solver", solver, "--allocation", allocation, "--compression", f"{fold}x", "--seed", seed]
+    command += ["--threads", args.threads, "--out", target]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    print("-".join(map(str, cell)), "ok" if done.returncode == 0 else done.stderr, flush=True)
+
+
+def figure(records, key):
+    """Mean in per cent; with several seeds ± the half width of the 95 % interval of the mean."""
+    values = [100 * r[key]["top1"] for r in records]
+    if len(values) < 2:
+        return f"{values[0]:.1f}"
+    half = T95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{statistics.mean(values):.1f} ± {half:.1f}"
+
+
+def tables(args):
+    by_cell = {}
+    for cell in cells():
+        path = folder(args.out, cell) / "run.json"
+        if path.exists():
+            by_cell.setdefault(cell[:4], []).append(json.loads(path.read_text()))
+    for task in ["wildlife", "vehicles"]:
+        print(f"\n### {task}\n")
+        print("| solver | allocation | fold | seeds | dense | one-shot | finetuned | multiply-adds |")
+        print("|---|---|---|---|---|---|---|---|")
+        for solver in SOLVERS:
+            for allocation in ["uniform", "erk"]:
+                for fold in [10, 20]:
+                    records = by_cell.get((task, solver, allocation, fold))
+                    if not records:
+                        continue
+                    macs = records[0]["macs"]
+                    top1 = " | ".join(figure(records, k) for k in ["dense", "oneshot", "specialist"])
+                    share = f"{100 * macs['sparse'] / macs['dense']:.0f} %"
+                    print(f"| {solver} | {allocation} | {fold}× | {len(records)} | {top1} | {share} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--margay", default="target/release/margay")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tables", action="store_true", help="run nothing, print the tables of what is there")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not args.tables:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(lambda cell: run(args, cell), cells()))
+    tables(args)
+
+
+if __name__ == "__main__":
+    main()
