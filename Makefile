@@ -4,6 +4,8 @@
 CARGO ?= cargo
 PYTHON ?= python3
 DEMO_ARGS ?=
+# Idle OpenMP threads sleep instead of spinning, so that a busy machine stays usable.
+export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help libtorch build demo test check fmt lint doc torch-free deny

@@ -1,11 +1,8 @@
 use std::path::Path;
 
-use margay_core::Sparsity;
-
-use super::{CompressOptions, PipelineError, compress};
+use super::PipelineError;
 use crate::progress::Progress;
-use crate::recipe::{Recipe, Shots};
-use crate::record::RunRecord;
+use crate::recipe::Recipe;
 use crate::world::{SPECIES, Species, Survey, World};
 
 /// The generalist that the demo starts from; its card stands beside it.
@@ -21,23 +18,22 @@ const SEED: u64 = 1;
 const TRAIN_CAMERAS: std::ops::Range<u32> = 100..108;
 const VAL_CAMERAS: std::ops::Range<u32> = 108..124;
 
-/// Draws a small survey, then compresses the built-in generalist to 20× for it.
+/// Draws the demo's survey and writes the generalist into the folder `world`, which must exist.
 ///
-/// Evaluated on cameras that neither the generalist nor the specialist has learned from. Writes what
-/// [`compress`] writes, and the photos and the generalist beside it.
-pub fn demo(out: &Path, threads: usize, progress: &mut dyn Progress) -> Result<RunRecord, PipelineError> {
+/// The evaluation's cameras are known to neither the generalist nor the task.
+pub fn demo_world(world: &Path, progress: &mut dyn Progress) -> Result<(), PipelineError> {
     let species: Vec<&'static Species> = SPECIES.iter().filter(|s| TASK.contains(&s.name)).collect();
-    let world = World::new(SEED);
     let survey = |cameras, per_species| Survey { species: species.clone(), cameras, per_species };
-    let data = out.join("photos");
-    world.write_dataset(&data.join("train"), &survey(TRAIN_CAMERAS, 24), progress)?;
-    world.write_dataset(&data.join("val"), &survey(VAL_CAMERAS, 64), progress)?;
-    let model = out.join("generalist.safetensors");
-    fs_err::write(&model, GENERALIST)?;
-    let mut recipe = Recipe::new(model, data);
+    let photos = world.join("photos");
+    World::new(SEED).write_dataset(&photos.join("train"), &survey(TRAIN_CAMERAS, 24), progress)?;
+    World::new(SEED).write_dataset(&photos.join("val"), &survey(VAL_CAMERAS, 64), progress)?;
+    Ok(fs_err::write(world.join("generalist.safetensors"), GENERALIST)?)
+}
+
+/// What `margay compress` is told in a demo: 16 shots of each species in `world`, 20× fewer weights.
+pub fn demo_recipe(world: &Path, threads: usize) -> Recipe {
+    let mut recipe = Recipe::new(world.join("generalist.safetensors"), world.join("photos"));
     recipe.threads = threads;
-    recipe.shots = Shots { per_class: 16, ..Shots::default() };
     recipe.input.image_size = Some(64);
-    recipe.prune.sparsity = Sparsity::from_compression(20.0).unwrap_or(Sparsity::DENSE);
-    compress(&recipe, out, &CompressOptions::default(), progress)
+    recipe
 }

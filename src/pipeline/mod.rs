@@ -16,9 +16,9 @@ mod train;
 use std::path::PathBuf;
 
 pub use compress::{CompressOptions, compress};
-pub use demo::demo;
+pub use demo::{demo_recipe, demo_world};
 pub use plan::{Plan, PlannedLayer, plan};
-pub use train::train;
+pub use train::{random_params, train};
 
 use crate::checkpoint::CheckpointError;
 use crate::data::{DataError, LabelError};

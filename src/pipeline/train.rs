@@ -93,7 +93,7 @@ fn recovery(spec: &TrainSpec) -> RecoverySpec {
 }
 
 /// Kaiming-normal weights (fan out, ReLU gain), a small normal head, unit norms: as torchvision starts.
-fn random_params(graph: &Graph, seed: u64) -> Params {
+pub fn random_params(graph: &Graph, seed: u64) -> Params {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut params = Params::new();
     for node in graph.nodes() {

@@ -2,3 +2,6 @@
 
 mod cli;
 mod field;
+mod layers;
+#[cfg(feature = "torch")]
+mod pipeline;

@@ -30,7 +30,7 @@ pub fn batch_norms(graph: &Graph, params: &Params) -> Result<(Graph, Params), Pa
         nodes.push(Node { inputs, ..node.clone() });
     }
     let blocks = graph.blocks().iter().map(|id| renamed[id.index()]).collect();
-    Ok((graph.from_parts(nodes, blocks), folded))
+    Ok((graph.rebuilt(nodes, blocks), folded))
 }
 
 fn fold_into(conv: &mut Node, node: &Node, norm: &BatchNorm, params: &mut Params) -> Result<(), ParamsError> {

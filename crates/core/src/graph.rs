@@ -366,7 +366,7 @@ impl Graph {
         Ok(macs.collect())
     }
 
-    pub(crate) fn from_parts(&self, nodes: Vec<Node>, blocks: Vec<NodeId>) -> Self {
+    pub(crate) fn rebuilt(&self, nodes: Vec<Node>, blocks: Vec<NodeId>) -> Self {
         Self { architecture: self.architecture.clone(), input: self.input, nodes, blocks }
     }
 }

@@ -7,7 +7,8 @@ use crate::cli::exit::{Exit, Failure};
 
 /// Compresses the built-in generalist for a few species of a drawn camera-trap world
 ///
-/// Draws its own photos, then does what `margay compress` does with them. Needs no downloads.
+/// Draws photos into FOLDER/world, then does what `margay compress` does with them and writes
+/// FOLDER/result. Needs no downloads.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay demo --out demo-out")]
 pub struct DemoArgs {
@@ -30,12 +31,18 @@ pub fn run(args: &DemoArgs, context: &Context) -> Result<Exit, Failure> {
 pub fn run(args: &DemoArgs, context: &Context) -> Result<Exit, Failure> {
     use super::run::{Bar, PipelineResult, finish};
     use crate::cli::output_dir::OutputDir;
+    use crate::pipeline::{CompressOptions, compress, demo_recipe, demo_world};
 
-    // Only a folder that an earlier demo wrote is replaced without asking.
-    let ours = args.out.join("run.json").exists();
-    let out = OutputDir::create(&args.out, ours)?;
-    let threads = context.threads();
-    let record = crate::pipeline::demo(out.path(), threads, &mut context.progress()).or_failure()?;
+    let (world, result) = (args.out.join("world"), args.out.join("result"));
+    // Only what an earlier demo wrote is replaced without asking.
+    let ours = result.join("run.json").exists();
+    let mut progress = context.progress();
+    let drawn = OutputDir::create(&world, ours)?;
+    demo_world(drawn.path(), &mut progress).or_failure()?;
+    drawn.commit()?;
+    let recipe = demo_recipe(&world, context.threads());
+    let out = OutputDir::create(&result, ours)?;
+    let record = compress(&recipe, out.path(), &CompressOptions::default(), &mut progress).or_failure()?;
     let folder = out.commit()?;
     finish(&record, &folder, &Bar::default(), args.json, context)
 }
