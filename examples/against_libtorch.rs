@@ -5,6 +5,8 @@
 //! ```
 //! Prints, per uniform sparsity, the median ms of both on one thread, batch 1, and the ratio.
 
+#![expect(clippy::print_stdout, reason = "a program that prints a table")]
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -72,7 +74,9 @@ fn row(
             times[1].push(begun.elapsed().as_secs_f64() * 1e3);
         }
     }
-    times.iter_mut().for_each(|t| t.sort_by(f64::total_cmp));
+    for times in &mut times {
+        times.sort_by(f64::total_cmp);
+    }
     let [torch, ours] = times.map(|t| t[t.len() / 2]);
     let gap = expected.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let scale = expected.iter().map(|a| a.abs()).fold(0.0, f32::max);

@@ -6,6 +6,8 @@
 //! cargo run --release --no-default-features --example render_world -- world/val 40 60 40
 //! ```
 
+#![expect(clippy::print_stdout, reason = "a program that says what it wrote")]
+
 use margay::progress::Silent;
 use margay::world::{SPECIES, Survey, World};
 

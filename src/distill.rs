@@ -1,8 +1,10 @@
 //! Training with masks held: finetuning, knowledge distillation and dense training share one loop.
 //!
-//! Loss = w_ce · CE(labels, smoothed) + w_kd · T² · KL(teacher ‖ student) + w_sq · mean over blocks of
-//! ‖f_s − f_t‖² / ‖f_t‖² (SquareHead, arXiv 2310.06927). Masks are part of the forward pass, so that
-//! gradients off the mask are zero and pruned weights stay zero.
+//! ```text
+//! loss = w_ce · CE(labels, smoothed) + w_kd · T² · KL(teacher ‖ student)
+//!      + w_sq · mean over blocks of ‖f_s − f_t‖² / ‖f_t‖²               (SquareHead, arXiv 2310.06927)
+//! ```
+//! Masks are part of the forward pass, so that gradients off the mask are zero and pruned weights stay zero.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 use super::{Allocator, LayerProfile};
 
-/// Erdős–Rényi-kernel densities (RigL, arXiv 1911.11134): (out + in + kh + kw) / (out · in · kh · kw).
+/// Erdős–Rényi-kernel densities (RigL, arXiv 1911.11134): `(out + in + kh + kw) / (out · in · kh · kw)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Erk;
 

@@ -82,7 +82,9 @@ pub fn allocate(allocator: &dyn Allocator, layers: &[LayerProfile], sparsity: Sp
         if over.is_empty() {
             break factor;
         }
-        over.into_iter().for_each(|i| full[i] = true);
+        for i in over {
+            full[i] = true;
+        }
     };
     let share = |i: usize| {
         let weights = layers[i].weights() as f64;

@@ -46,7 +46,7 @@ pub struct RecipeArgs {
     /// Images per class, or `all` [default: 16]
     #[arg(long, value_name = "N", value_parser = parse_shots, help_heading = "Data")]
     pub shots: Option<usize>,
-    /// Fraction of the shots held out for every choice [default: 0.2]
+    /// Fraction of the shots held out for choices made on the way [default: 0.2]
     #[arg(long, value_name = "FRACTION", help_heading = "Data")]
     pub holdout: Option<f64>,
     /// Side of the square input in pixels [default: that of the images up to 224, else 224]
@@ -70,7 +70,7 @@ pub struct RecipeArgs {
         help_heading = "Pruning"
     )]
     pub compression: Option<Sparsity>,
-    /// Added to the Hessian's diagonal, relative to its mean [default: 0.1]
+    /// Added to the Hessian's diagonal, relative to the diagonal [default: 0.1]
     #[arg(long, value_name = "X", help_heading = "Pruning")]
     pub damping: Option<f64>,
     /// Images per calibration batch [default: 64]
@@ -291,6 +291,7 @@ fn known(what: &str, name: &str, table: Option<Vec<&str>>) -> Result<(), Failure
 }
 
 /// Names of the solvers; unknown in a build without libtorch, which cannot prune.
+#[cfg_attr(feature = "torch", expect(clippy::unnecessary_wraps, reason = "absent without libtorch"))]
 fn solver_names() -> Option<Vec<&'static str>> {
     #[cfg(feature = "torch")]
     return Some(crate::prune::SOLVERS.iter().map(|s| s.name()).collect());

@@ -13,7 +13,8 @@ use crate::recipe::Recipe;
 use crate::record::{
     Answer, ChangedAnswer, DataInfo, Evaluation, LayerRecord, Machine, ModelInfo, Parity, RunRecord, Stages,
 };
-use crate::report::{Thumbnail, render};
+use crate::report::render;
+use crate::thumbnails::thumbnails;
 
 /// Logits may differ from torch's by this share of the largest: beyond it, something is wrong.
 const PARITY_LIMIT: f64 = 1e-4;
@@ -95,7 +96,7 @@ fn judge(
     let parity = Parity::compare(&torch.logits, &specialist.logits, labels.len());
     let (difference, scale) = (parity.max_abs_logit_difference, parity.max_abs_logit);
     // A GPU sums in another order; there only the record tells.
-    if task.device == tch::Device::Cpu && !(difference <= PARITY_LIMIT * scale) {
+    if task.device == tch::Device::Cpu && (difference.is_nan() || difference > PARITY_LIMIT * scale) {
         return Err(PipelineError::Parity { difference, scale });
     }
     Ok(Judged {
@@ -173,12 +174,7 @@ fn write_texts(recipe: &Recipe, record: &RunRecord, task: &Task, out: &Path) -> 
     )?;
     let json = record.to_json().map_err(|_| PipelineError::Text("run.json"))?;
     fs_err::write(out.join("run.json"), json)?;
-    let paths = record.changed.iter().map(|change| &change.path);
-    let thumbnails: Vec<Thumbnail> = paths
-        .filter_map(|path| {
-            Some(Thumbnail { path: path.clone(), jpeg: host::thumbnail(&task.dataset.root.join(path))? })
-        })
-        .collect();
+    let thumbnails = thumbnails(record, &task.dataset.root);
     fs_err::write(out.join("report.html"), render(record, &thumbnails))?;
     Ok(())
 }

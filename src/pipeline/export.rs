@@ -120,7 +120,9 @@ pub fn latency(exported: &Exported, options: &SessionOptions) -> Result<Latency,
             break;
         }
     }
-    times.iter_mut().for_each(|t| t.sort_by(f64::total_cmp));
+    for times in &mut times {
+        times.sort_by(f64::total_cmp);
+    }
     let range = |t: &[f64]| [t[0], t[t.len() - 1]];
     let [dense, sparse] = &times;
     Ok(Latency {

@@ -13,8 +13,6 @@ mod sparsify;
 mod task;
 mod train;
 
-use std::path::PathBuf;
-
 pub use compress::{CompressOptions, compress};
 pub use demo::{demo_recipe, demo_world};
 pub use plan::{Plan, PlannedLayer, plan};
@@ -82,9 +80,6 @@ pub enum PipelineError {
     /// A finetuned weight left its mask.
     #[error("weight `{0}` is not zero off its mask")]
     Support(String),
-    /// The output folder is there already.
-    #[error("`{}` exists and is not empty", .0.display())]
-    OutputExists(PathBuf),
     /// A photo is needed, but none can be read.
     #[error("no photo of {0} can be read")]
     NoImages(&'static str),
@@ -94,9 +89,6 @@ pub enum PipelineError {
     /// A record or recipe cannot be written as text.
     #[error("cannot write {0}")]
     Text(&'static str),
-    /// The user stopped the run.
-    #[error("interrupted")]
-    Interrupted,
     /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),

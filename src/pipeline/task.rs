@@ -42,6 +42,7 @@ impl Task {
     pub fn prepare(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Self, PipelineError> {
         let device = parse_device(&recipe.device)?;
         let threads = set_threads(recipe.threads);
+        share_threads(threads);
         seed_everything(recipe.seed);
         let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
         dataset.tell(progress);
@@ -126,6 +127,11 @@ pub fn preprocess(spec: &InputSpec, samples: &[Sample], progress: &mut dyn Progr
         ResizeChoice::Squash => Preprocess::squash(size),
         ResizeChoice::ShortSide => Preprocess::torchvision(size),
     }
+}
+
+/// Gives photo decoding as many threads as libtorch; a pool that is there already stays.
+fn share_threads(threads: usize) {
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
 fn head_plan(

@@ -92,7 +92,7 @@ fn recovery(spec: &TrainSpec) -> RecoverySpec {
     }
 }
 
-/// Kaiming-normal weights (fan out, ReLU gain), a small normal head, unit norms: as torchvision starts.
+/// Kaiming-normal weights (fan out, gain √2), a small normal head, unit norms: as torchvision starts.
 pub fn random_params(graph: &Graph, seed: u64) -> Params {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut params = Params::new();

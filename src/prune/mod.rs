@@ -35,7 +35,7 @@ pub struct LayerProblem<'a> {
     pub hessian: &'a Hessian,
     /// Number of weights that stay.
     pub keep: usize,
-    /// Added to the diagonal of `H`, relative to it.
+    /// Added to the diagonal of `H`, relative to its mean; `alps` scales the diagonal to 1 first.
     pub damping: f64,
 }
 
@@ -61,6 +61,9 @@ pub enum SolveError {
         /// Damping in force.
         damping: f64,
     },
+    /// The Hessian of a support is not positive definite.
+    #[error("the least-squares refit is singular; raise the damping")]
+    Singular,
 }
 
 impl From<tch::TchError> for SolveError {

@@ -56,7 +56,7 @@ fn solve_rows(
     let right = target.f_index_select(0, batch)?.f_gather(1, &columns, false)?.f_mul(&kept)?;
     let (factor, info) = matrices.f_linalg_cholesky_ex(false, false)?;
     if info.f_max()?.int64_value(&[]) != 0 {
-        return Err(SolveError::NotPositiveDefinite { damping: 0.0 });
+        return Err(SolveError::Singular);
     }
     let values = right.f_unsqueeze(2)?.f_cholesky_solve(&factor, false)?.f_squeeze_dim(2)?.f_mul(&kept)?;
     let zeros = Tensor::f_zeros([batch.numel() as i64, h.size()[0]], (Kind::Double, h.device()))?;

@@ -52,7 +52,7 @@ pub fn set_threads(threads: usize) -> usize {
     threads
 }
 
-/// Seeds libtorch's generators and asks cuDNN for reproducible algorithms.
+/// Seeds libtorch's generators and keeps cuDNN from picking algorithms by their speed of the day.
 pub fn seed_everything(seed: u64) {
     tch::manual_seed(seed as i64);
     Cuda::cudnn_set_benchmark(false);

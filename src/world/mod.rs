@@ -195,7 +195,7 @@ mod tests {
         for (camera, species) in SPECIES.iter().enumerate() {
             hash.update(World::new(1).photo(species, camera as u32, 2).as_raw());
         }
-        let got: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let got = hash.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         assert_eq!(got, "51b20b59dab563e504c3be71f06295474fdf11caaba2563990aa1c491997cdbf");
     }
 

@@ -65,7 +65,7 @@ fn check_record(record: &RunRecord, out: &Path) {
     assert_eq!((parity.argmax_agreement, parity.images), (1.0, 30));
     assert!(record.specialist.top1.unwrap() > 0.5, "chance is a third");
     assert_eq!(record.bytes.sparse, fs_err::metadata(out.join("specialist.margay")).unwrap().len());
-    let model = SparseModel::read(&out.join("specialist.margay")).unwrap();
+    let model = SparseModel::read(out.join("specialist.margay")).unwrap();
     let stored: usize =
         model.weights.values().filter(|w| matches!(w, Weight::Csr(_))).map(Weight::stored).sum();
     let kept: usize = record.layers.iter().filter(|l| l.sparsity > 0.0).map(|l| l.nonzeros).sum();

@@ -190,7 +190,7 @@ mod tests {
         #[test]
         fn dense_round_trip(rows in 1_usize..9, cols in 1_usize..70, seed: u64) {
             let n = rows * cols;
-            let bit = |i: usize| (seed.rotate_left((i % 64) as u32) ^ i as u64) % 3 == 0;
+            let bit = |i: usize| (seed.rotate_left((i % 64) as u32) ^ i as u64).is_multiple_of(3);
             let mask = Mask::from_fn(n, bit);
             let dense: Vec<f32> = (0..n).map(|i| if mask.get(i) { i as f32 - 4.0 } else { 0.0 }).collect();
             let csr = Csr::from_dense(rows, cols, &dense, &mask);

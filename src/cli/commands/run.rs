@@ -33,8 +33,7 @@ fn exit_of(error: &PipelineError) -> Exit {
     match error {
         PipelineError::Unknown { .. } | PipelineError::Device(_) => Exit::Usage,
         PipelineError::Parity { .. } => Exit::GateFailed,
-        PipelineError::OutputExists(_) | PipelineError::Text(_) => Exit::Io,
-        PipelineError::Interrupted => Exit::Interrupted,
+        PipelineError::Text(_) => Exit::Io,
         error if is_write_error(error) => Exit::Io,
         _ => Exit::BadInput,
     }
