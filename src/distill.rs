@@ -81,7 +81,8 @@ pub fn train(
         Vec::new()
     };
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
-    let per_epoch = examples.len().div_ceil(spec.batch.max(1));
+    let (whole, rest) = (examples.len() / spec.batch.max(2), examples.len() % spec.batch.max(2));
+    let per_epoch = (whole + usize::from(rest > 1)).max(1);
     let total = per_epoch * spec.epochs;
     let mut last = 0.0;
     progress.start(training.stage, total as u64);
@@ -92,6 +93,9 @@ pub fn train(
             let (images, classes) = draw(examples, &batch, &mut rng)?;
             let student = Masked { model, masks: &masks };
             let loss = step(&student, training, &images, &classes, &blocks, &mut optimizer)?;
+            if !loss.is_finite() {
+                return Err(TorchError::Diverged { stage: training.stage.to_owned() });
+            }
             sum += loss;
             progress.status(&format!("loss {loss:.3}"));
             progress.advance(1);
@@ -190,7 +194,13 @@ fn mask_tensors(
 fn shuffled(len: usize, size: usize, rng: &mut impl Rng) -> Vec<Vec<i64>> {
     let mut order: Vec<i64> = (0..len as i64).collect();
     order.shuffle(rng);
-    order.chunks(size.max(1)).map(<[i64]>::to_vec).collect()
+    let mut batches: Vec<Vec<i64>> = order.chunks(size.max(2)).map(<[i64]>::to_vec).collect();
+    // One image has no batch statistics: it joins the batch before.
+    if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
+        let single = batches.pop().unwrap_or_default();
+        batches.last_mut().into_iter().for_each(|last| last.extend(&single));
+    }
+    batches
 }
 
 /// Five per cent linear warm-up, then a cosine to zero.

@@ -235,14 +235,14 @@ impl Default for RecoverySpec {
         Self {
             batch_norm: BatchNormChoice::Auto,
             schedule: Schedule::OneShot,
-            epochs: 60,
+            epochs: 20,
             batch: 64,
             learning_rate: 0.01,
             weight_decay: 1e-4,
-            cross_entropy: 1.0,
+            cross_entropy: 0.1,
             label_smoothing: 0.1,
             distillation: 1.0,
-            temperature: 1.0,
+            temperature: 4.0,
             square_head: 1.0,
         }
     }

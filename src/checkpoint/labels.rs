@@ -6,8 +6,8 @@ use serde_json::Value;
 
 const LISTS: [&str; 6] = ["labels", "label_names", "classes", "class_names", "id2label", "idx_to_class"];
 const INVERSE: [&str; 2] = ["class_to_idx", "label2id"];
-/// Dictionaries of settings in which Lightning and timm keep more of them.
-const NESTED: [&str; 3] = ["hyper_parameters", "config", "args"];
+/// Dictionaries of settings in which margay, Lightning and timm keep more of them.
+const NESTED: [&str; 4] = ["margay", "hyper_parameters", "config", "args"];
 
 /// The class names among the facts of a checkpoint, in the order of the head.
 pub(super) fn stored(facts: &BTreeMap<String, Value>) -> Option<Vec<String>> {

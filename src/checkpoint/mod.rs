@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use margay_core::{Graph, Params, ParamsError};
+use margay_core::{Graph, Params, ParamsError, Preprocess};
 use ndarray::ArrayD;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -27,6 +27,9 @@ pub use write::write_safetensors;
 
 use crate::models::{self, ARCHITECTURES, Detected, NameMap, Shapes};
 use container::{Container, Stored};
+
+/// Sides beyond this are no sensible input of a classifier.
+const MAX_SIDE: usize = 4096;
 
 /// An opened checkpoint: names, shapes and types are known, values are read when asked for.
 pub struct Checkpoint {
@@ -86,6 +89,13 @@ impl Checkpoint {
     /// Facts stored beside the tensors: safetensors metadata or entries of the top-level dictionary.
     pub fn facts(&self) -> &BTreeMap<String, Value> {
         &self.container.facts
+    }
+
+    /// The preprocessing that margay stored beside the weights.
+    pub fn preprocess(&self) -> Option<Preprocess> {
+        let stored = self.facts().get("margay")?.get("preprocess")?;
+        let spec: Preprocess = serde_json::from_value(stored.clone()).ok()?;
+        spec.size.iter().all(|side| (1..=MAX_SIDE).contains(side)).then_some(spec)
     }
 
     /// Values of one tensor as f32.

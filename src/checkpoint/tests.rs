@@ -173,7 +173,7 @@ fn labels_must_fit_the_head() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("labels.safetensors");
     let Pretrained { graph, params, names, .. } = reference();
-    write_safetensors(&path, &graph, &params, &names, &labels()[..2]).unwrap();
+    write_safetensors(&path, &graph, &params, &names, &labels()[..2], None).unwrap();
     assert!(refusal(&path).contains("2 class names for 3 classes"));
 }
 
@@ -183,17 +183,17 @@ fn written_weights_read_back_bit_for_bit() {
     let [first, second] = ["a.safetensors", "b.safetensors"].map(|name| folder.path().join(name));
     let Pretrained { graph, params, names, labels, .. } = reference();
     let labels = labels.unwrap();
-    write_safetensors(&first, &graph, &params, &names, &labels).unwrap();
+    write_safetensors(&first, &graph, &params, &names, &labels, None).unwrap();
     let again = load_model(&first, IMAGE).unwrap();
     assert_eq!((&again.params, again.labels.as_ref()), (&params, Some(&labels)));
-    write_safetensors(&second, &graph, &params, &names, &labels).unwrap();
+    write_safetensors(&second, &graph, &params, &names, &labels, None).unwrap();
     assert_eq!(fs_err::read(&first).unwrap(), fs_err::read(&second).unwrap());
     assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 2);
 
     let mut incomplete = params;
     incomplete.remove("fc.bias");
     let third = folder.path().join("c.safetensors");
-    assert!(write_safetensors(&third, &graph, &incomplete, &names, &labels).is_err());
+    assert!(write_safetensors(&third, &graph, &incomplete, &names, &labels, None).is_err());
     assert!(!third.exists());
 }
 

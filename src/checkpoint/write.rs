@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
-use margay_core::{Graph, Params};
+use margay_core::{Graph, Params, Preprocess};
 use ndarray::ArrayD;
 use safetensors::tensor::{Dtype, SafeTensorError, View};
 
@@ -12,8 +12,8 @@ use crate::models::NameMap;
 
 /// Writes every parameter of `graph` densely as f32 under the checkpoint's own keys.
 ///
-/// Zeros are written like any number. The class names go into the metadata as a JSON list under
-/// `labels`. Strict loading into torchvision and timm works: they fill `num_batches_tracked`, which
+/// Zeros are written like any number. Class names and preprocessing go into the metadata as a JSON
+/// object under `margay`. Strict loading into torchvision and timm works: they fill `num_batches_tracked`, which
 /// files without version metadata lack. The file appears at `path` complete or not at all.
 pub fn write_safetensors(
     path: impl AsRef<Path>,
@@ -21,14 +21,22 @@ pub fn write_safetensors(
     params: &Params,
     names: &NameMap,
     labels: &[String],
+    preprocess: Option<&Preprocess>,
 ) -> Result<(), CheckpointError> {
     let path = path.as_ref();
     let fail = |source| CheckpointError::Params { path: path.to_owned(), source };
     params.check(graph).map_err(fail)?;
     let tensors = params.iter().map(|(name, value)| (names.key(name), Tensor(value)));
     // One entry only: the library writes metadata in hash order.
-    let facts = HashMap::from([("labels".to_owned(), serde_json::Value::from(labels).to_string())]);
-    let facts = (!labels.is_empty()).then_some(facts);
+    let mut facts = serde_json::Map::new();
+    if !labels.is_empty() {
+        facts.insert("labels".to_owned(), labels.into());
+    }
+    if let Some(spec) = preprocess.and_then(|spec| serde_json::to_value(spec).ok()) {
+        facts.insert("preprocess".to_owned(), spec);
+    }
+    let facts = HashMap::from([("margay".to_owned(), serde_json::Value::from(facts).to_string())]);
+    let facts = Some(facts);
     let bytes = safetensors::serialize(tensors, facts).map_err(|e| unwritten(path, e))?;
     Ok(write_atomically(path, &bytes)?)
 }

@@ -68,11 +68,14 @@ impl Temporary {
         &self.path
     }
 
-    /// Runs `finish` (a rename) so that Ctrl-C comes either before or after it.
-    pub fn complete<T>(self, finish: impl FnOnce(&Path) -> T) -> T {
+    /// Runs `finish` (a rename) so that Ctrl-C comes either before or after it; if it fails, the
+    /// temporary is removed.
+    pub fn complete<T, E>(self, finish: impl FnOnce(&Path) -> Result<T, E>) -> Result<T, E> {
         let mut temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
         let result = finish(&self.path);
-        temporary.remove(&self.path);
+        if result.is_ok() {
+            temporary.remove(&self.path);
+        }
         drop(temporary);
         result
     }

@@ -42,7 +42,7 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 struct GlobalArgs {
     /// CPU threads; 0 takes every core
-    #[arg(long, global = true, value_name = "N", env = "MARGAY_THREADS", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "N", env = "MARGAY_THREADS", hide_env_values = true, value_parser = parse_threads)]
     threads: Option<usize>,
     /// Print nothing but data, warnings and errors
     #[arg(short, long, global = true)]
@@ -133,6 +133,16 @@ fn log_to_stderr(verbose: u8) {
         _ => tracing::Level::TRACE,
     };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+}
+
+/// Far above what any machine has, and far below what the system refuses to start.
+const MAX_THREADS: usize = 1024;
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads) if threads <= MAX_THREADS => Ok(threads),
+        _ => Err(format!("give a number from 0 to {MAX_THREADS}")),
+    }
 }
 
 #[cfg(test)]

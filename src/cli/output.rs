@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::exit::{Failure, OrFail};
+use super::exit::{Exit, Failure, OrFail};
 use super::interrupt::Temporary;
 
 /// A file written under a temporary name beside its final one.
@@ -13,23 +13,38 @@ pub struct OutputFile {
     // Dropped before `staging`, so that the file is closed when it is removed.
     writer: BufWriter<fs_err::File>,
     goal: PathBuf,
-    staging: Temporary,
+    /// Absent for a device or pipe, which is written to as it stands.
+    staging: Option<Temporary>,
 }
 
 impl OutputFile {
     /// Prepares to write `goal`; an existing file stays until [`OutputFile::commit`].
     pub fn create(goal: &Path) -> Result<Self, Failure> {
+        if goal.is_dir() {
+            return Err(Failure::new(
+                Exit::Io,
+                format!("{} is a folder, but a file is to be written", goal.display()),
+            ));
+        }
+        // A link leads to its file: replacing the link itself would surprise.
+        let goal = &goal.canonicalize().unwrap_or_else(|_| goal.to_owned());
+        if goal.exists() && !goal.is_file() {
+            let device =
+                fs_err::OpenOptions::new().write(true).open(goal).or_io("could not open the output")?;
+            return Ok(Self { writer: BufWriter::new(device), goal: goal.clone(), staging: None });
+        }
         let staging = Temporary::new(sibling(goal)?);
         if let Some(parent) = goal.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             fs_err::create_dir_all(parent).or_io("could not make the output folder")?;
         }
         let file = fs_err::File::create(staging.path()).or_io("could not make the output file")?;
-        Ok(Self { writer: BufWriter::new(file), goal: goal.to_owned(), staging })
+        Ok(Self { writer: BufWriter::new(file), goal: goal.clone(), staging: Some(staging) })
     }
 
     /// Puts the file in its place.
     pub fn commit(self) -> Result<(), Failure> {
-        let Self { writer, goal, staging } = self;
+        let Self { mut writer, goal, staging } = self;
+        let Some(staging) = staging else { return writer.flush().or_io("could not write the output") };
         let write = |path: &Path| -> io::Result<()> {
             let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
             file.sync_all()?;

@@ -7,6 +7,9 @@ use super::exit::{Exit, Failure, OrFail};
 use super::interrupt::Temporary;
 use super::output::sibling;
 
+/// Marks a folder as an earlier output of `compress`.
+pub const RECORD: &str = "run.json";
+
 /// A folder filled under a temporary name beside its final one.
 #[derive(Debug)]
 pub struct OutputDir {
@@ -15,11 +18,19 @@ pub struct OutputDir {
 }
 
 impl OutputDir {
-    /// Prepares to write `goal`. An existing non-empty folder is refused unless `force`.
-    pub fn create(goal: &Path, force: bool) -> Result<Self, Failure> {
-        if goal.exists() && !force && !is_empty_dir(goal) {
+    /// Prepares to write `goal`. An existing non-empty folder is refused, unless `force` is given and the
+    /// file `mark` in it says that it is an earlier output: nothing else is ever removed.
+    pub fn create(goal: &Path, force: bool, mark: &str) -> Result<Self, Failure> {
+        let full = goal.exists() && !is_empty_dir(goal);
+        if full && !(force && goal.join(mark).is_file()) {
             let message = format!("{} exists and is not an empty folder", goal.display());
-            let hint = "choose another --out, or pass --force to replace it";
+            let hint = if force {
+                format!(
+                    "choose another --out: only a folder with `{mark}` in it, an earlier output, is replaced"
+                )
+            } else {
+                "choose another --out, or pass --force to replace an earlier output".to_owned()
+            };
             return Err(Failure::new(Exit::Io, message).hint(hint));
         }
         if goal.exists() && !goal.is_dir() {
@@ -76,7 +87,7 @@ mod tests {
     fn a_folder_appears_only_when_complete() {
         let root = tempfile::tempdir().unwrap();
         let goal = root.path().join("out");
-        let out = OutputDir::create(&goal, false).unwrap();
+        let out = OutputDir::create(&goal, false, "mark").unwrap();
         fs_err::write(out.path().join("a"), "1").unwrap();
         assert!(!goal.exists());
         out.commit().unwrap();
@@ -87,7 +98,7 @@ mod tests {
     #[test]
     fn a_dropped_folder_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let out = OutputDir::create(&root.path().join("out"), false).unwrap();
+        let out = OutputDir::create(&root.path().join("out"), false, "mark").unwrap();
         fs_err::write(out.path().join("a"), "1").unwrap();
         drop(out);
         assert!(names(root.path()).is_empty());
@@ -98,10 +109,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let goal = root.path().join("out");
         fs_err::create_dir(&goal).unwrap();
-        drop(OutputDir::create(&goal, false).expect("an empty folder is fine"));
+        drop(OutputDir::create(&goal, false, "mark").expect("an empty folder is fine"));
         fs_err::write(goal.join("old"), "").unwrap();
-        assert_eq!(OutputDir::create(&goal, false).unwrap_err().exit, Exit::Io);
-        let out = OutputDir::create(&goal, true).unwrap();
+        assert_eq!(OutputDir::create(&goal, false, "mark").unwrap_err().exit, Exit::Io);
+        assert_eq!(OutputDir::create(&goal, true, "mark").unwrap_err().exit, Exit::Io);
+        fs_err::write(goal.join("mark"), "").unwrap();
+        assert_eq!(OutputDir::create(&goal, false, "mark").unwrap_err().exit, Exit::Io);
+        let out = OutputDir::create(&goal, true, "mark").unwrap();
         fs_err::write(out.path().join("new"), "").unwrap();
         out.commit().unwrap();
         assert_eq!(names(&goal), ["new"]);

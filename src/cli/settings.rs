@@ -82,7 +82,7 @@ pub struct RecipeArgs {
     /// Whether batch-norm statistics are re-estimated; auto asks the held-out fold [default: auto]
     #[arg(long, value_parser = choice(BATCH_NORMS), help_heading = "Recovery")]
     pub batch_norm: Option<BatchNormChoice>,
-    /// Passes over the shots, per halving when gradual [default: 60]
+    /// Passes over the shots, per halving when gradual [default: 20]
     #[arg(long, value_name = "N", help_heading = "Recovery")]
     pub epochs: Option<usize>,
     /// Images per finetuning step [default: 64]
@@ -94,7 +94,7 @@ pub struct RecipeArgs {
     /// L2 penalty on weights [default: 0.0001]
     #[arg(long, value_name = "X", help_heading = "Recovery")]
     pub weight_decay: Option<f64>,
-    /// Weight of the cross-entropy with the labels [default: 1]
+    /// Weight of the cross-entropy with the labels [default: 0.1]
     #[arg(long, value_name = "X", help_heading = "Recovery")]
     pub cross_entropy: Option<f64>,
     /// Label smoothing of the cross-entropy [default: 0.1]
@@ -103,7 +103,7 @@ pub struct RecipeArgs {
     /// Weight of the divergence from the dense teacher [default: 1]
     #[arg(long, value_name = "X", help_heading = "Recovery")]
     pub distillation: Option<f64>,
-    /// Temperature of the distillation [default: 1]
+    /// Temperature of the distillation [default: 4]
     #[arg(long, value_name = "X", help_heading = "Recovery")]
     pub temperature: Option<f64>,
     /// Weight of the feature error per block [default: 1]

@@ -145,6 +145,11 @@ fn unrecognised(shapes: &Shapes) -> ModelError {
     };
     let nearest = ARCHITECTURES.iter().rev().max_by_key(likeness);
     let marks = nearest.map_or(&[] as &[_], |family| family.marks());
+    let lacking: Vec<_> = marks.iter().filter(|mark| !shapes.contains_key(**mark)).collect();
+    if let Some(key) = lacking.first().filter(|_| 2 * lacking.len() < marks.len()) {
+        let nearest = nearest_name(key, shapes.keys().map(String::as_str));
+        return ModelError::MissingKey { key: (***key).to_owned(), nearest };
+    }
     let unmatched = shapes.keys().filter(|key| !marks.contains(&key.as_str())).take(3).cloned().collect();
     ModelError::Unrecognised { nearest: nearest.map_or("none", |family| family.name()), unmatched }
 }

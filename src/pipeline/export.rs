@@ -41,7 +41,14 @@ pub fn export(
     let bytes = Pair { dense: dense.to_bytes()?.len() as u64, sparse: sparse.write(&path)? };
     let params = result.specialist.to_params()?;
     let (graph, names) = (&result.specialist.graph, &task.pretrained.names);
-    write_safetensors(out.join(CHECKPOINT), graph, &params, names, &task.dataset.classes)?;
+    write_safetensors(
+        out.join(CHECKPOINT),
+        graph,
+        &params,
+        names,
+        &task.dataset.classes,
+        Some(&task.preprocess),
+    )?;
     Ok(Exported { sparse: SparseModel::read(&path)?, dense, bytes })
 }
 

@@ -5,7 +5,7 @@ use margay_runtime::Preprocessor;
 use tch::{Device, Tensor};
 
 use super::PipelineError;
-use crate::checkpoint::{Pretrained, load_model};
+use crate::checkpoint::{Checkpoint, Pretrained};
 use crate::data::{Dataset, FewShot, HeadPlan, Loaded, Sample, check_count, image_size_hint, load};
 use crate::data::{match_classes, read_labels};
 use crate::distill::Examples;
@@ -46,8 +46,9 @@ impl Task {
         seed_everything(recipe.seed);
         let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
         dataset.tell(progress);
-        let preprocess = preprocess(&recipe.input, &dataset.train, progress);
-        let pretrained = load_model(&recipe.model, preprocess.size)?;
+        let checkpoint = Checkpoint::open(&recipe.model)?;
+        let preprocess = preprocess(&recipe.input, checkpoint.preprocess(), &dataset.train, progress);
+        let pretrained = checkpoint.into_model(preprocess.size)?;
         let head = head_plan(recipe, &pretrained, &dataset, progress)?;
         let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
         shots.tell(progress);
@@ -102,7 +103,6 @@ impl Task {
     pub fn load_val(&mut self, progress: &mut dyn Progress) -> Result<Loaded, PipelineError> {
         let loaded = load(&self.dataset.val, &Preprocessor::new(&self.preprocess), progress)?;
         for (path, error) in &loaded.bad {
-            progress.warn(&format!("skipped {error}"));
             self.bad.push(bad_photo(&self.dataset, path, error));
         }
         if loaded.is_empty() {
@@ -112,8 +112,16 @@ impl Task {
     }
 }
 
-/// Input spec of a recipe; silent fields follow the images.
-pub fn preprocess(spec: &InputSpec, samples: &[Sample], progress: &mut dyn Progress) -> Preprocess {
+/// Input spec of a recipe; where it is silent, what the checkpoint stores, else what the images suggest.
+pub fn preprocess(
+    spec: &InputSpec,
+    stored: Option<Preprocess>,
+    samples: &[Sample],
+    progress: &mut dyn Progress,
+) -> Preprocess {
+    if let (InputSpec { image_size: None, resize: None }, Some(stored)) = (spec, stored) {
+        return stored;
+    }
     let size = spec.image_size.unwrap_or_else(|| {
         let hint = image_size_hint(samples);
         if let Some(side) = hint.filter(|side| *side != 224) {

@@ -10,7 +10,7 @@ use rand_distr::{Distribution, Normal};
 use super::PipelineError;
 use super::evaluate::on_torch;
 use super::task::{examples, preprocess};
-use crate::checkpoint::{load_model, write_safetensors};
+use crate::checkpoint::{Checkpoint, load_model, write_safetensors};
 use crate::data::{Dataset, FewShot, HeadPlan, load, match_classes, read_labels};
 use crate::distill::{Training, train as train_loop};
 use crate::head;
@@ -28,7 +28,12 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
     let dataset = Dataset::scan(&spec.data, spec.seed)?;
     dataset.tell(progress);
     let input = InputSpec { image_size: spec.image_size, resize: None };
-    let preprocess = preprocess(&input, &dataset.train, progress);
+    let checkpoint = match &spec.start {
+        Start::Scratch { .. } => None,
+        Start::Checkpoint { model, .. } => Some(Checkpoint::open(model)?),
+    };
+    let stored = checkpoint.as_ref().and_then(Checkpoint::preprocess);
+    let preprocess = preprocess(&input, stored, &dataset.train, progress);
     let preprocessor = margay_runtime::Preprocessor::new(&preprocess);
     let shots = FewShot::draw(&dataset, spec.shots, 0.0, spec.seed)?;
     shots.tell(progress);
@@ -65,10 +70,11 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
         stage: "train",
     };
     train_loop(&mut model, &shots, &training, progress)?;
-    write_safetensors(out, &model.graph, &model.to_params()?, &names, &dataset.classes)?;
+    write_safetensors(out, &model.graph, &model.to_params()?, &names, &dataset.classes, Some(&preprocess))?;
     let val = load(&dataset.val, &preprocessor, progress)?;
     if val.is_empty() {
-        return Err(PipelineError::NoImages("val"));
+        progress.warn("no photo of val can be read: the model is written, but not evaluated");
+        return Ok(Evaluation::default());
     }
     Ok(on_torch(&model, &examples(&val, device)?)?.evaluate(&dataset.classes, &val.classes))
 }

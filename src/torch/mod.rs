@@ -32,6 +32,12 @@ pub enum TorchError {
         /// libtorch's own message.
         source: tch::TchError,
     },
+    /// The loss left the numbers.
+    #[error("training diverged in {stage}: the loss is not finite; lower --learning-rate")]
+    Diverged {
+        /// Name of the stage.
+        stage: String,
+    },
     /// libtorch refused an operation outside of a node.
     #[error("libtorch failed")]
     Torch(#[from] tch::TchError),

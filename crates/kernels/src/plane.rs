@@ -28,12 +28,17 @@ pub fn split_phases(isa: Isa, taps: &Taps, input: &Tensor, output: &mut Tensor, 
             let channel = from.origin + plane / taps.phases().len() * from.plane;
             for row in 0..to.height {
                 let source_row = row * taps.stride()[0] + phase[0];
+                let target = &mut target[row * to.pitch..][..to.width];
+                // An odd extent leaves some phases short: buffers are reused, so the rest must be cleared.
                 if source_row >= from.height {
-                    break;
+                    target.fill(0.0);
+                    continue;
                 }
                 let line = &x[channel + source_row * from.pitch..][..from.width];
                 let line = line.get(phase[1]..).unwrap_or_default();
-                let target = &mut target[row * to.pitch..][..to.width];
+                let (target, beyond) =
+                    target.split_at_mut(line.len().div_ceil(taps.stride()[1]).min(to.width));
+                beyond.fill(0.0);
                 // SAFETY: the body has no contract beyond its slices.
                 unsafe { every_nth(isa, line, taps.stride()[1], target) };
             }

@@ -57,7 +57,7 @@ mod torch {
     use super::{CompressArgs, Context, Exit, Failure};
     use crate::cli::commands::plan;
     use crate::cli::commands::run::{Bar, PipelineResult, finish};
-    use crate::cli::output_dir::OutputDir;
+    use crate::cli::output_dir::{OutputDir, RECORD};
     use crate::pipeline::{self, CompressOptions};
     use crate::recipe::Recipe;
 
@@ -67,7 +67,7 @@ mod torch {
             let plan = pipeline::plan(recipe, &mut progress).or_failure()?;
             return plan::show(&plan, args.json, context);
         }
-        let out = OutputDir::create(&args.out, args.force)?;
+        let out = OutputDir::create(&args.out, args.force, RECORD)?;
         let options = CompressOptions::default();
         let record = pipeline::compress(recipe, out.path(), &options, &mut progress).or_failure()?;
         let folder = out.commit()?;

@@ -30,18 +30,16 @@ pub fn run(args: &DemoArgs, context: &Context) -> Result<Exit, Failure> {
 #[cfg(feature = "torch")]
 pub fn run(args: &DemoArgs, context: &Context) -> Result<Exit, Failure> {
     use super::run::{Bar, PipelineResult, finish};
-    use crate::cli::output_dir::OutputDir;
+    use crate::cli::output_dir::{OutputDir, RECORD};
     use crate::pipeline::{CompressOptions, compress, demo_recipe, demo_world};
 
     let (world, result) = (args.out.join("world"), args.out.join("result"));
-    // Only what an earlier demo wrote is replaced without asking.
-    let ours = result.join("run.json").exists();
     let mut progress = context.progress();
-    let drawn = OutputDir::create(&world, ours)?;
+    let drawn = OutputDir::create(&world, true, "generalist.safetensors")?;
     demo_world(drawn.path(), &mut progress).or_failure()?;
     drawn.commit()?;
     let recipe = demo_recipe(&world, context.threads());
-    let out = OutputDir::create(&result, ours)?;
+    let out = OutputDir::create(&result, true, RECORD)?;
     let record = compress(&recipe, out.path(), &CompressOptions::default(), &mut progress).or_failure()?;
     let folder = out.commit()?;
     finish(&record, &folder, &Bar::default(), args.json, context)

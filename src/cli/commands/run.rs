@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
+use margay_core::FormatError;
+
+use crate::checkpoint::CheckpointError;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, is_write_error};
 use crate::pipeline::PipelineError;
 use crate::record::RunRecord;
 use crate::report::table;
+use crate::world::WorldError;
 
 /// What a run must reach.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,8 +38,19 @@ fn exit_of(error: &PipelineError) -> Exit {
         PipelineError::Unknown { .. } | PipelineError::Device(_) => Exit::Usage,
         PipelineError::Parity { .. } => Exit::GateFailed,
         PipelineError::Text(_) => Exit::Io,
-        error if is_write_error(error) => Exit::Io,
+        error if is_write_error(error) || io_cause(error).is_some_and(|e| is_write_error(e)) => Exit::Io,
         _ => Exit::BadInput,
+    }
+}
+
+/// The I/O error in an error that shows it as its own.
+fn io_cause(error: &PipelineError) -> Option<&std::io::Error> {
+    match error {
+        PipelineError::Io(e)
+        | PipelineError::Checkpoint(CheckpointError::Io(e))
+        | PipelineError::Format(FormatError::Io(e))
+        | PipelineError::World(WorldError::Io(e)) => Some(e),
+        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::Context;
-use crate::cli::exit::{Exit, Failure};
+use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::settings::{check_device, parse_shots, within};
 use crate::recipe::{Start, TrainSpec};
 
@@ -82,6 +82,9 @@ pub fn run(args: TrainArgs, context: &Context) -> Result<Exit, Failure> {
     if out.exists() && !force {
         return Err(Failure::new(Exit::Io, format!("{} exists", out.display()))
             .hint("choose another --out, or pass --force to replace it"));
+    }
+    if let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs_err::create_dir_all(parent).or_io("could not make the output folder")?;
     }
     #[cfg(feature = "torch")]
     return torch::run(&spec, &out, json, context);
