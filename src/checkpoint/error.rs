@@ -102,11 +102,12 @@ pub enum CheckpointError {
     },
 }
 
-/// Three lines of Python that turn a trusted file into safetensors.
+/// A few lines of Python that turn a trusted file into safetensors.
 fn resave(path: &std::path::Path) -> String {
     let safe = path.with_extension("safetensors");
     format!(
-        "    import torch, safetensors.torch\n    \
+        "    # only if you trust whoever made the file: this may run code in it\n    \
+         import torch, safetensors.torch\n    \
          m = torch.load({:?}, map_location=\"cpu\", weights_only=False)\n    \
          safetensors.torch.save_file({{k: v.contiguous() for k, v in m.state_dict().items()}}, {:?})",
         path.display().to_string(),

@@ -12,6 +12,9 @@ use crate::recipe::{
     BatchNormChoice, InputSpec, PruneSpec, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
 };
 
+/// The largest seed: TOML, in which recipes are saved, has signed integers only.
+pub const MAX_SEED: u64 = i64::MAX as u64;
+
 /// The largest input side that is accepted, in pixels.
 const MAX_IMAGE_SIZE: usize = 1024;
 
@@ -38,7 +41,7 @@ pub struct RecipeArgs {
     #[arg(short, long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
     /// Seed of every random choice [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub seed: Option<u64>,
     /// auto, cpu, cuda or cuda:n [default: auto]
     #[arg(long, value_name = "DEVICE", env = "MARGAY_DEVICE", hide_env_values = true)]
@@ -244,6 +247,11 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
 fn check(recipe: &Recipe) -> Result<(), Failure> {
     let Recipe { shots, input, prune, recovery, device, .. } = recipe;
     check_device(device)?;
+    let paths = [Some(&recipe.model), Some(&recipe.data), recipe.labels.as_ref()];
+    if let Some(path) = paths.into_iter().flatten().find(|path| path.to_str().is_none()) {
+        let message = format!("`{}` is not UTF-8, so that no recipe can name it", path.display());
+        return Err(Failure::usage(message).hint("rename it, or reach it through a link"));
+    }
     known("solver", &prune.solver, solver_names())?;
     known("allocation", &prune.allocation, Some(ALLOCATORS.iter().map(|a| a.name()).collect()))?;
     if let Some(size) = input.image_size {

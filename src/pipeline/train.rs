@@ -93,6 +93,7 @@ fn recovery(spec: &TrainSpec) -> RecoverySpec {
         batch: spec.batch,
         learning_rate: spec.learning_rate,
         weight_decay: spec.weight_decay,
+        cross_entropy: 1.0,
         label_smoothing: spec.label_smoothing,
         ..RecoverySpec::default()
     }

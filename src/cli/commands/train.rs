@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
-use crate::cli::settings::{check_device, parse_shots, within};
+use crate::cli::settings::{MAX_SEED, check_device, parse_shots, within};
 use crate::recipe::{Start, TrainSpec};
 
 /// Trains or finetunes a dense model
@@ -39,7 +39,7 @@ pub struct TrainArgs {
     #[arg(long)]
     force: bool,
     /// Seed of every random choice
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     seed: u64,
     /// auto, cpu, cuda or cuda:n
     #[arg(
