@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the grid of docs/results.md and prints its tables. Needs a built margay and a folder of tasks.
 
-    scripts/results.py DATA OUT [--jobs 2] [--threads 1] [--tables]
+    scripts/results.py DATA OUT [--jobs 2] [--threads 1] [--one-shot] [--tables]
 
 DATA holds a checkpoint `resnet18.pth`, its `labels.json` and `tasks/{wildlife,vehicles}`. Each cell is one
 `margay compress` into OUT; cells that are there already are not run again, so a killed sweep goes on.
@@ -44,6 +44,7 @@ def run(args, cell):
     command = [args.margay, "compress", "--quiet", "--no-progress", "--model", args.data / "resnet18.pth"]
     command += ["--labels", args.data / "labels.json", "--data", args.data / "tasks" / task, "--shots", 16]
     command += ["--solver", solver, "--allocation", allocation, "--compression", f"{fold}x", "--seed", seed]
+    command += ["--recovery", "none"] if args.one_shot else []
     command += ["--threads", args.threads, "--out", target]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     print("-".join(map(str, cell)), "ok" if done.returncode == 0 else done.stderr, flush=True)
@@ -72,7 +73,9 @@ def tables(args):
             if where == task:
                 macs = records[0]["macs"]
                 share = f"{100 * macs['sparse'] / macs['dense']:.0f} %"
-                top1 = " | ".join(figure(records, k) for k in ["dense", "oneshot", "specialist"])
+                top1 = " | ".join(figure(records, k) for k in ["dense", "oneshot"])
+                finetuned = 'schedule = "none"' not in records[0]["recipe"]
+                top1 += f" | {figure(records, 'specialist') if finetuned else '–'}"
                 print(f"| {solver} | {allocation} | {fold}× | {len(records)} | {top1} | {share} |")
 
 
@@ -83,6 +86,7 @@ def main():
     parser.add_argument("--margay", default="target/release/margay")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--one-shot", action="store_true", help="do not finetune the cells that are not there yet")
     parser.add_argument("--tables", action="store_true", help="run nothing, print the tables of what is there")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! One command is one function that returns an [`Exit`]. Data goes to stdout, talk to stderr, and
-//! [`printer::Printer`] is the only place that prints.
+//! One command is one function that returns an `Exit`. Data goes to stdout, talk to stderr, and
+//! `printer::Printer` is the only place that prints.
 
 mod commands;
 mod exit;
