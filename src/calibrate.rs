@@ -107,10 +107,16 @@ fn chunks(node: &Node, batch: &Tensor) -> Result<Vec<Tensor>, TorchError> {
     Ok(batch.f_split(step as i64, 0)?)
 }
 
+/// The features of every position of a map `[n, d, h, w]`, of tokens `[n, count, d]` or of vectors.
+fn rows(input: &Tensor) -> Result<Tensor, TorchError> {
+    let last = if input.dim() == 4 { input.f_permute([0, 2, 3, 1])? } else { input.shallow_clone() };
+    Ok(last.f_reshape([-1, last.size().last().copied().unwrap_or(1)])?)
+}
+
 /// The samples `[n, d]` one group of a layer multiplies with: windows of a convolution, columns
 /// in the order (channel, kernel row, kernel column).
 fn columns_of_group(node: &Node, input: &Tensor, group: usize) -> Result<Tensor, TorchError> {
-    let Op::Conv2d(conv) = &node.op else { return Ok(input.f_flatten(0, -2)?) };
+    let Op::Conv2d(conv) = &node.op else { return rows(input) };
     let width = (conv.in_channels / conv.groups) as i64;
     let input = input.f_narrow(1, group as i64 * width, width)?;
     let as_long = |of: [usize; 2]| of.map(|n| n as i64);

@@ -8,15 +8,15 @@
 
 use std::collections::BTreeMap;
 
-use margay_core::{Mask, NodeId};
+use margay_core::{Graph, Mask, NodeId, Op, Shape};
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tch::nn::{Optimizer, OptimizerConfig, Sgd, VarStore};
+use tch::nn::{self, Optimizer, OptimizerConfig, Sgd, VarStore};
 use tch::{Kind, Reduction, Tensor};
 
 use crate::progress::Progress;
-use crate::recipe::RecoverySpec;
+use crate::recipe::{OptimizerChoice, RecoverySpec};
 use crate::torch::{Effective, Norms, Outputs, TorchError, TorchModel, forward, mask_to_tensor};
 
 /// Labelled images on the training device.
@@ -72,8 +72,9 @@ pub fn train(
     let spec = training.spec;
     let store = VarStore::new(model.device());
     adopt(model, &store)?;
-    let sgd = Sgd { momentum: 0.9, dampening: 0.0, wd: spec.weight_decay, nesterov: true };
-    let mut optimizer = sgd.build(&store, spec.learning_rate)?;
+    let kind = optimizer_of(spec, &model.graph);
+    let peak = spec.learning_rate.unwrap_or(kind.learning_rate());
+    let mut optimizer = kind.build(&store, peak, spec.weight_decay)?;
     let masks = mask_tensors(model, training.masks)?;
     let blocks = if spec.square_head > 0.0 && training.teacher.is_some() {
         model.graph.blocks().to_vec()
@@ -81,15 +82,14 @@ pub fn train(
         Vec::new()
     };
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
-    let (whole, rest) = (examples.len() / spec.batch.max(2), examples.len() % spec.batch.max(2));
-    let per_epoch = (whole + usize::from(rest > 1)).max(1);
+    let per_epoch = batch_count(examples.len(), spec.batch);
     let total = per_epoch * spec.epochs;
     let mut last = 0.0;
     progress.start(training.stage, total as u64);
     for epoch in 0..spec.epochs {
         let mut sum = 0.0;
         for (index, batch) in shuffled(examples.len(), spec.batch, &mut rng).into_iter().enumerate() {
-            optimizer.set_lr(learning_rate(spec.learning_rate, epoch * per_epoch + index, total));
+            optimizer.set_lr(learning_rate(peak, epoch * per_epoch + index, total));
             let (images, classes) = draw(examples, &batch, &mut rng)?;
             let student = Masked { model, masks: &masks };
             let loss = step(&student, training, &images, &classes, &blocks, &mut optimizer)?;
@@ -100,7 +100,7 @@ pub fn train(
             progress.status(&format!("loss {loss:.3}"));
             progress.advance(1);
         }
-        last = sum / per_epoch.max(1) as f64;
+        last = sum / per_epoch as f64;
     }
     progress.finish();
     model.freeze()?;
@@ -111,10 +111,57 @@ pub fn train(
 fn adopt(model: &mut TorchModel, store: &VarStore) -> Result<(), TorchError> {
     let root = store.root();
     for (name, value) in model.trainable()? {
-        let variable = root.f_var_copy(&name.replace('.', "/"), &value)?;
+        let group = if value.dim() > 1 { DECAYED } else { UNDECAYED };
+        let variable = root.set_group(group).f_var_copy(&name.replace('.', "/"), &value)?;
         model.replace(&name, variable);
     }
     Ok(())
+}
+
+/// Matrices, kernels and embeddings.
+const DECAYED: usize = 0;
+/// Biases, norms and factors, which AdamW leaves alone as is customary.
+const UNDECAYED: usize = 1;
+
+/// The optimiser of a recipe for a network, never `Auto`.
+pub(crate) fn optimizer_of(spec: &RecoverySpec, graph: &Graph) -> OptimizerChoice {
+    let layer_norms = graph.nodes().iter().any(|node| matches!(node.op, Op::LayerNorm(_)));
+    match spec.optimizer {
+        OptimizerChoice::Auto if layer_norms => OptimizerChoice::Adamw,
+        OptimizerChoice::Auto => OptimizerChoice::Sgd,
+        other => other,
+    }
+}
+
+impl OptimizerChoice {
+    /// Peak learning rate for finetuning.
+    const fn learning_rate(self) -> f64 {
+        match self {
+            Self::Adamw => 3e-4,
+            Self::Auto | Self::Sgd => 0.01,
+        }
+    }
+
+    fn build(self, store: &VarStore, rate: f64, decay: f64) -> Result<Optimizer, TorchError> {
+        if self == Self::Adamw {
+            let mut adamw = nn::adamw(0.9, 0.999, decay).build(store, rate)?;
+            adamw.set_weight_decay_group(UNDECAYED, 0.0);
+            return Ok(adamw);
+        }
+        Ok(Sgd { momentum: 0.9, dampening: 0.0, wd: decay, nesterov: true }.build(store, rate)?)
+    }
+}
+
+/// Images `[n, c, h, w]` at the size a network reads.
+fn fitted(images: &Tensor, graph: &Graph) -> Result<Tensor, TorchError> {
+    let (_, _, height, width) = images.size4()?;
+    match graph.input {
+        Shape::Map { height: h, width: w, .. } if [h as i64, w as i64] != [height, width] => {
+            let size = [h as i64, w as i64];
+            Ok(images.f_internal_upsample_bilinear2d_aa(size, false, None, None)?)
+        }
+        _ => Ok(images.shallow_clone()),
+    }
 }
 
 fn step(
@@ -127,10 +174,11 @@ fn step(
 ) -> Result<f64, TorchError> {
     let teacher = training.teacher.map(|teacher| {
         let _no_grad = tch::no_grad_guard();
-        forward(&teacher.graph, teacher, Norms::Stored, images, blocks)
+        forward(&teacher.graph, teacher, Norms::Stored, &fitted(images, &teacher.graph)?, blocks)
     });
     let teacher = teacher.transpose()?;
-    let out = forward(&student.model.graph, student, training.norms, images, blocks)?;
+    let own = fitted(images, &student.model.graph)?;
+    let out = forward(&student.model.graph, student, training.norms, &own, blocks)?;
     let loss = loss(training.spec, &out, teacher.as_ref(), classes)?;
     optimizer.zero_grad();
     loss.f_backward()?;
@@ -189,6 +237,12 @@ fn mask_tensors(
         Ok((name.clone(), mask))
     };
     masks.iter().map(tensor).collect()
+}
+
+/// Number of batches that [`shuffled`] makes.
+fn batch_count(len: usize, size: usize) -> usize {
+    let size = size.max(2);
+    len.div_ceil(size).saturating_sub(usize::from(len > size && len % size == 1)).max(1)
 }
 
 fn shuffled(len: usize, size: usize, rng: &mut impl Rng) -> Vec<Vec<i64>> {

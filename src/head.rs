@@ -1,6 +1,6 @@
 //! Heads for the user's classes: rows of the pretrained classifier, or a ridge probe.
 
-use margay_core::{Graph, NodeId, Op, Params};
+use margay_core::{Graph, Node, NodeId, Params};
 use ndarray::Axis;
 use tch::{Device, Kind, Tensor};
 
@@ -27,14 +27,19 @@ impl From<tch::TchError> for HeadError {
 
 /// Keeps the given rows of the classifier, in the given order.
 pub fn slice(graph: &mut Graph, params: &mut Params, rows: &[usize]) -> Result<(), HeadError> {
-    let head = graph.head().ok_or(HeadError::NoHead)?;
-    let node = graph.node(head).clone();
-    for spec in node.params() {
-        let value = params.get(&spec.name).map_err(TorchError::from)?.select(Axis(0), rows);
-        params.insert(spec.name, value);
+    for head in heads(graph)? {
+        for spec in head.params() {
+            let value = params.get(&spec.name).map_err(TorchError::from)?.select(Axis(0), rows);
+            params.insert(spec.name, value);
+        }
     }
     graph.set_classes(rows.len());
     Ok(())
+}
+
+fn heads(graph: &Graph) -> Result<Vec<Node>, HeadError> {
+    let heads: Vec<Node> = graph.heads().into_iter().map(|id| graph.node(id).clone()).collect();
+    if heads.is_empty() { Err(HeadError::NoHead) } else { Ok(heads) }
 }
 
 /// Candidate ridges, relative to the mean eigenvalue of the features' Gram matrix.
@@ -51,10 +56,22 @@ pub fn probe(
     classes: usize,
 ) -> Result<(), HeadError> {
     let _no_grad = tch::no_grad_guard();
-    let head = graph.head().ok_or(HeadError::NoHead)?;
-    let node = graph.node(head).clone();
-    let Op::Linear(_) = node.op else { return Err(HeadError::NoHead) };
-    let features = features(graph, params, examples, node.inputs[0])?.f_to_kind(Kind::Double)?;
+    for head in heads(graph)? {
+        fit(graph, params, examples, classes, &head)?;
+    }
+    graph.set_classes(classes);
+    Ok(())
+}
+
+/// Fits one classifier layer on the features that it reads.
+fn fit(
+    graph: &Graph,
+    params: &mut Params,
+    examples: &Examples,
+    classes: usize,
+    head: &Node,
+) -> Result<(), HeadError> {
+    let features = features(graph, params, examples, head.inputs[0])?.f_to_kind(Kind::Double)?;
     let mean = features.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
     let centred = features.f_sub(&mean)?;
     let truth = examples.classes.f_to_device(Device::Cpu)?;
@@ -64,9 +81,8 @@ pub fn probe(
     let weight =
         centred.f_transpose(0, 1)?.f_matmul(&fit.dual)?.f_transpose(0, 1)?.f_mul_scalar(fit.scale)?;
     let bias = share.f_mul_scalar(fit.scale)?.f_sub(&mean.f_matmul(&weight.f_transpose(0, 1)?)?)?;
-    graph.set_classes(classes);
-    params.insert(node.weight(), crate::torch::to_array(&weight)?);
-    params.insert(node.bias(), crate::torch::to_array(&bias.f_flatten(0, -1)?)?);
+    params.insert(head.weight(), crate::torch::to_array(&weight)?);
+    params.insert(head.bias(), crate::torch::to_array(&bias.f_flatten(0, -1)?)?);
     Ok(())
 }
 

@@ -100,8 +100,11 @@ pub struct RecoverySpec {
     pub epochs: usize,
     /// Images per step.
     pub batch: usize,
-    /// Peak learning rate of SGD with momentum 0.9.
-    pub learning_rate: f64,
+    /// What takes the steps.
+    pub optimizer: OptimizerChoice,
+    /// Peak learning rate; absent: 0.01 for SGD, 0.0003 for AdamW.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
     /// L2 penalty on weights.
     pub weight_decay: f64,
     /// Weight of the cross-entropy with the labels.
@@ -127,6 +130,19 @@ pub enum BatchNormChoice {
     On,
     /// Never.
     Off,
+}
+
+/// What takes the steps of training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerChoice {
+    /// SGD for networks with batch norms, AdamW for those with layer norms.
+    #[default]
+    Auto,
+    /// Stochastic gradient descent with Nesterov momentum 0.9.
+    Sgd,
+    /// Adam with decoupled weight decay (arXiv 1711.05101).
+    Adamw,
 }
 
 /// When finetuning happens.
@@ -163,12 +179,29 @@ pub struct TrainSpec {
     pub epochs: usize,
     /// Images per step.
     pub batch: usize,
-    /// Peak learning rate of SGD with momentum 0.9.
-    pub learning_rate: f64,
+    /// What takes the steps.
+    pub optimizer: OptimizerChoice,
+    /// Peak learning rate; absent: 0.1 for SGD, 0.001 for AdamW.
+    pub learning_rate: Option<f64>,
     /// L2 penalty on weights.
     pub weight_decay: f64,
     /// Label smoothing of the cross-entropy.
     pub label_smoothing: f64,
+    /// A model to imitate beside the labels.
+    pub teacher: Option<Teacher>,
+}
+
+/// A model whose answers are imitated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Teacher {
+    /// Its checkpoint.
+    pub model: PathBuf,
+    /// Its class names; absent: those stored in the checkpoint.
+    pub labels: Option<PathBuf>,
+    /// Weight of the Kullback–Leibler divergence to its answers; the cross-entropy has weight 1.
+    pub weight: f64,
+    /// Temperature of both answers.
+    pub temperature: f64,
 }
 
 /// The weights that training starts from.
@@ -180,6 +213,8 @@ pub enum Start {
         arch: String,
         /// Channels after the stem; absent: the variant's usual width.
         width: Option<usize>,
+        /// Number of blocks; absent: the variant's usual depth.
+        depth: Option<usize>,
     },
     /// A checkpoint.
     Checkpoint {
@@ -237,7 +272,8 @@ impl Default for RecoverySpec {
             schedule: Schedule::OneShot,
             epochs: 20,
             batch: 64,
-            learning_rate: 0.01,
+            optimizer: OptimizerChoice::Auto,
+            learning_rate: None,
             weight_decay: 1e-4,
             cross_entropy: 0.1,
             label_smoothing: 0.1,

@@ -25,7 +25,7 @@ pub use error::CheckpointError;
 pub use tensor::Dtype;
 pub use write::write_safetensors;
 
-use crate::models::{self, ARCHITECTURES, Detected, NameMap, Shapes};
+use crate::models::{self, Config, Detected, ModelError, NameMap, Part, Shapes};
 use container::{Container, Stored};
 
 /// Sides beyond this are no sensible input of a classifier.
@@ -49,6 +49,8 @@ pub struct Pretrained {
     pub params: Params,
     /// The checkpoint's own keys.
     pub names: NameMap,
+    /// The library that names parameters so.
+    pub library: &'static str,
     /// Class names stored in the file, one per output of the classifier.
     pub labels: Option<Vec<String>>,
     /// SHA-256 of the file, hexadecimal.
@@ -63,10 +65,8 @@ impl Checkpoint {
         let path = path.as_ref().to_owned();
         let mut container = Container::open(&path)?;
         let all = std::mem::take(&mut container.tensors);
-        let (mut tensors, prefix) = unwrap::unwrap(all, &container.facts, |tensors| {
-            let shapes = shapes(tensors);
-            ARCHITECTURES.iter().any(|family| family.recognises(&shapes))
-        });
+        let (mut tensors, prefix) =
+            unwrap::unwrap(all, &container.facts, |tensors| models::is_recognised(&shapes(tensors)));
         // Counters such as the number of steps are no weights.
         tensors.retain(|_, t| !(t.shape.is_empty() && matches!(t.dtype, Dtype::Other(_))));
         if tensors.is_empty() {
@@ -112,14 +112,24 @@ impl Checkpoint {
         })
     }
 
-    /// Recognises the architecture and reads every weight.
+    /// The architecture, as far as names, shapes and stored facts tell it.
+    pub fn detect(&self, image: [usize; 2]) -> Result<Detected, CheckpointError> {
+        let config = Config::from(self.facts().clone());
+        models::detect(&self.shapes, &config, image).map_err(|source| self.model_error(source))
+    }
+
+    /// Height and width of the images whose positions the network has learned, if it has learned any.
+    pub fn native_size(&self) -> Option<[usize; 2]> {
+        self.detect([224, 224]).ok().and_then(|detected| models::native_size(&detected.graph))
+    }
+
+    /// Recognises the architecture and reads every weight; positions are resampled to the image.
     pub fn into_model(self, image: [usize; 2]) -> Result<Pretrained, CheckpointError> {
-        let Detected { graph, names } = models::detect(&self.shapes, image)
-            .map_err(|source| CheckpointError::Model { path: self.path.clone(), source })?;
+        let Detected { graph, names, library } = self.detect(image)?;
         self.check_shapes(&graph, &names)?;
         let mut params = Params::new();
-        for key in self.tensors.keys() {
-            params.insert(names.name(key), self.read(key)?);
+        for spec in graph.params() {
+            params.insert(spec.name.clone(), self.joined(&names.parts(&spec.name, &spec.shape), spec.shape)?);
         }
         params.check(&graph).map_err(|e| self.params_error(renamed(e, |name| names.key(name).to_owned())))?;
         self.check_variances(&params, &names)?;
@@ -128,13 +138,27 @@ impl Checkpoint {
             return Err(CheckpointError::Labels { path: self.path, classes: graph.classes(), got });
         }
         let dtype = self.dtype();
-        Ok(Pretrained { graph, params, names, labels, sha256: file_sha256(&self.path)?, dtype })
+        let graph = models::resize(graph, &mut params, image).map_err(|source| self.model_error(source))?;
+        Ok(Pretrained { graph, params, names, library, labels, sha256: file_sha256(&self.path)?, dtype })
+    }
+
+    /// The tensors of one parameter, one behind the other along the first axis.
+    fn joined(&self, parts: &[Part], shape: Vec<usize>) -> Result<ArrayD<f32>, CheckpointError> {
+        let mut values = Vec::with_capacity(shape.iter().product());
+        for part in parts {
+            values.extend(self.read(&part.key)?);
+        }
+        let got = vec![values.len()];
+        ArrayD::from_shape_vec(shape.clone(), values).map_err(|_| {
+            let name = parts.first().map_or_else(String::new, |part| part.key.clone());
+            self.params_error(ParamsError::Shape { name, expected: shape, got })
+        })
     }
 
     /// Names and shapes are checked before any value is read.
     fn check_shapes(&self, graph: &Graph, names: &NameMap) -> Result<(), CheckpointError> {
-        let wanted: Shapes =
-            graph.params().map(|spec| (names.key(&spec.name).to_owned(), spec.shape)).collect();
+        let parts = graph.params().flat_map(|spec| names.parts(&spec.name, &spec.shape));
+        let wanted: Shapes = parts.map(|part| (part.key, part.shape)).collect();
         let fail = |error| Err(self.params_error(error));
         for (key, expected) in &wanted {
             match self.shapes.get(key) {
@@ -157,6 +181,10 @@ impl Checkpoint {
             }
             None => Ok(()),
         }
+    }
+
+    fn model_error(&self, source: ModelError) -> CheckpointError {
+        CheckpointError::Model { path: self.path.clone(), source }
     }
 
     fn check_variances(&self, params: &Params, names: &NameMap) -> Result<(), CheckpointError> {

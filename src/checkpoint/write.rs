@@ -8,7 +8,7 @@ use ndarray::ArrayD;
 use safetensors::tensor::{Dtype, SafeTensorError, View};
 
 use super::CheckpointError;
-use crate::models::NameMap;
+use crate::models::{NameMap, Part};
 
 /// Writes every parameter of `graph` densely as f32 under the checkpoint's own keys.
 ///
@@ -26,7 +26,7 @@ pub fn write_safetensors(
     let path = path.as_ref();
     let fail = |source| CheckpointError::Params { path: path.to_owned(), source };
     params.check(graph).map_err(fail)?;
-    let tensors = params.iter().map(|(name, value)| (names.key(name), Tensor(value)));
+    let tensors = params.iter().flat_map(|(name, value)| tensors(names, name, value));
     // One entry only: the library writes metadata in hash order.
     let mut facts = serde_json::Map::new();
     if !labels.is_empty() {
@@ -72,7 +72,26 @@ fn readable(_file: &std::fs::File) -> std::io::Result<()> {
     Ok(())
 }
 
-struct Tensor<'a>(&'a ArrayD<f32>);
+/// The tensors under which a checkpoint keeps one parameter, by key.
+fn tensors<'a>(names: &NameMap, name: &str, value: &'a ArrayD<f32>) -> Vec<(String, Tensor<'a>)> {
+    let values = value.as_slice().map_or_else(|| value.iter().copied().collect(), Cow::Borrowed);
+    let mut start = 0;
+    let cut = |Part { key, shape }: Part| {
+        let end = start + shape.iter().product::<usize>();
+        let values = match &values {
+            Cow::Borrowed(all) => Cow::Borrowed(&all[start..end]),
+            Cow::Owned(all) => Cow::Owned(all[start..end].to_vec()),
+        };
+        start = end;
+        (key, Tensor { shape, values })
+    };
+    names.parts(name, value.shape()).into_iter().map(cut).collect()
+}
+
+struct Tensor<'a> {
+    shape: Vec<usize>,
+    values: Cow<'a, [f32]>,
+}
 
 impl View for Tensor<'_> {
     fn dtype(&self) -> Dtype {
@@ -80,14 +99,14 @@ impl View for Tensor<'_> {
     }
 
     fn shape(&self) -> &[usize] {
-        self.0.shape()
+        &self.shape
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        self.0.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()
+        self.values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()
     }
 
     fn data_len(&self) -> usize {
-        self.0.len() * size_of::<f32>()
+        self.values.len() * size_of::<f32>()
     }
 }

@@ -9,7 +9,8 @@ use toml::{Table, Value};
 use super::exit::{Failure, OrFail};
 use crate::allocate::ALLOCATORS;
 use crate::recipe::{
-    BatchNormChoice, InputSpec, PruneSpec, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
+    BatchNormChoice, InputSpec, OptimizerChoice, PruneSpec, Recipe, RecoverySpec, ResizeChoice, Schedule,
+    Shots,
 };
 
 /// The largest seed: TOML, in which recipes are saved, has signed integers only.
@@ -22,6 +23,9 @@ const RESIZES: &[(&str, ResizeChoice)] =
     &[("squash", ResizeChoice::Squash), ("short-side", ResizeChoice::ShortSide)];
 const BATCH_NORMS: &[(&str, BatchNormChoice)] =
     &[("auto", BatchNormChoice::Auto), ("on", BatchNormChoice::On), ("off", BatchNormChoice::Off)];
+/// Optimisers by their names on the command line.
+pub const OPTIMIZERS: &[(&str, OptimizerChoice)] =
+    &[("auto", OptimizerChoice::Auto), ("sgd", OptimizerChoice::Sgd), ("adamw", OptimizerChoice::Adamw)];
 const SCHEDULES: &[(&str, Schedule)] =
     &[("one-shot", Schedule::OneShot), ("gradual", Schedule::Gradual), ("none", Schedule::None)];
 
@@ -91,7 +95,10 @@ pub struct RecipeArgs {
     /// Images per finetuning step [default: 64]
     #[arg(long, value_name = "N", help_heading = "Recovery")]
     pub batch: Option<usize>,
-    /// Peak learning rate [default: 0.01]
+    /// What takes the steps; auto: sgd for batch-norm networks, adamw for layer-norm ones [default: auto]
+    #[arg(long, value_parser = choice(OPTIMIZERS), help_heading = "Recovery")]
+    pub optimizer: Option<OptimizerChoice>,
+    /// Peak learning rate [default: 0.01 for sgd, 0.0003 for adamw]
     #[arg(long, value_name = "X", help_heading = "Recovery")]
     pub learning_rate: Option<f64>,
     /// L2 penalty on weights [default: 0.0001]
@@ -196,6 +203,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         batch_norm,
         epochs,
         batch,
+        optimizer,
         learning_rate,
         weight_decay,
         cross_entropy,
@@ -232,7 +240,8 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
             schedule: recovery.unwrap_or(from.recovery.schedule),
             epochs: epochs.unwrap_or(from.recovery.epochs),
             batch: batch.unwrap_or(from.recovery.batch),
-            learning_rate: learning_rate.unwrap_or(from.recovery.learning_rate),
+            learning_rate: learning_rate.or(from.recovery.learning_rate),
+            optimizer: optimizer.unwrap_or(from.recovery.optimizer),
             weight_decay: weight_decay.unwrap_or(from.recovery.weight_decay),
             cross_entropy: cross_entropy.unwrap_or(from.recovery.cross_entropy),
             label_smoothing: label_smoothing.unwrap_or(from.recovery.label_smoothing),
@@ -262,7 +271,9 @@ fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("calibration-batch", prune.batch as f64, 1.0..=65536.0)?;
     within("batch", recovery.batch as f64, 1.0..=65536.0)?;
     within("epochs", recovery.epochs as f64, 0.0..=1e6)?;
-    within("learning-rate", recovery.learning_rate, 1e-12..=1e3)?;
+    if let Some(rate) = recovery.learning_rate {
+        within("learning-rate", rate, 1e-12..=1e3)?;
+    }
     within("weight-decay", recovery.weight_decay, 0.0..=1e3)?;
     within("cross-entropy", recovery.cross_entropy, 0.0..=1e6)?;
     within("label-smoothing", recovery.label_smoothing, 0.0..=0.99)?;
@@ -307,7 +318,7 @@ fn solver_names() -> Option<Vec<&'static str>> {
     None
 }
 
-fn choice<T: Copy + Send + Sync + 'static>(
+pub fn choice<T: Copy + Send + Sync + 'static>(
     table: &'static [(&'static str, T)],
 ) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(table.iter().map(|(name, _)| *name)).try_map(move |given| {

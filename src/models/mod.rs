@@ -3,20 +3,27 @@
 //! An [`Architecture`] recognises its checkpoints by names and shapes alone and builds the [`Graph`]
 //! they were trained as, under canonical (timm) names. A [`NameMap`] leads back to the checkpoint's own.
 
+mod config;
+mod dialect;
 mod names;
+mod positions;
 mod resnet;
+mod vit;
 
 use std::collections::BTreeMap;
 
 use margay_core::{Graph, GraphError, nearest_name};
 
-pub use names::NameMap;
+pub use config::Config;
+pub use dialect::Dialect;
+pub use names::{NameMap, Part};
+pub use positions::{native_size, resize};
 
 /// Shape of every tensor of a checkpoint by its own key, wrapping prefixes removed.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Every family of architectures.
-pub static ARCHITECTURES: &[&dyn Architecture] = &[&resnet::ResNet];
+pub static ARCHITECTURES: &[&dyn Architecture] = &[&resnet::ResNet, &vit::Vit];
 
 /// A family of architectures.
 pub trait Architecture: Sync {
@@ -29,11 +36,16 @@ pub trait Architecture: Sync {
     /// Keys that checkpoints of the family have: what a stranger is compared with.
     fn marks(&self) -> &'static [&'static str];
 
-    /// Whether a checkpoint with these tensors belongs to the family, sound or not.
+    /// Libraries whose checkpoints it reads.
+    fn dialects(&self) -> &'static [Dialect];
+
+    /// Whether a checkpoint with these tensors, under canonical names, belongs to the family, sound or not.
     fn recognises(&self, shapes: &Shapes) -> bool;
 
-    /// The graph of a recognised checkpoint, for images of this height and width.
-    fn detect(&self, shapes: &Shapes, image: [usize; 2]) -> Result<Detected, ModelError>;
+    /// The graph of a recognised checkpoint, under canonical names, for images of this height and width.
+    ///
+    /// Networks with position embeddings come for the size they were trained with.
+    fn detect(&self, shapes: &Shapes, config: &Config, image: [usize; 2]) -> Result<Graph, ModelError>;
 
     /// The graph of a variant, to be trained from scratch.
     fn build(&self, design: &Design) -> Result<Graph, ModelError>;
@@ -46,6 +58,8 @@ pub struct Detected {
     pub graph: Graph,
     /// Its own keys.
     pub names: NameMap,
+    /// The library that names parameters so.
+    pub library: &'static str,
 }
 
 /// What a model to be trained from scratch shall look like.
@@ -55,6 +69,8 @@ pub struct Design {
     pub variant: String,
     /// Channels after the stem; absent: the variant's usual width.
     pub width: Option<usize>,
+    /// Number of blocks of a transformer; absent: the variant's usual depth.
+    pub depth: Option<usize>,
     /// Number of classes.
     pub classes: usize,
     /// Height and width of the image.
@@ -119,12 +135,25 @@ fn hint(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!(" (nearest: `{name}`)"))
 }
 
+/// The first family and dialect that recognise a checkpoint, and its shapes in canonical names.
+fn recognise(shapes: &Shapes) -> Option<(&'static dyn Architecture, Dialect, Shapes, NameMap)> {
+    let readings = ARCHITECTURES.iter().flat_map(|f| f.dialects().iter().map(move |dialect| (*f, *dialect)));
+    readings.into_iter().find_map(|(family, dialect)| {
+        let (canonical, names) = dialect.translate(shapes);
+        family.recognises(&canonical).then_some((family, dialect, canonical, names))
+    })
+}
+
+/// Whether some family knows a checkpoint with these tensors.
+pub fn is_recognised(shapes: &Shapes) -> bool {
+    recognise(shapes).is_some()
+}
+
 /// Recognises a checkpoint by the names and shapes of its tensors.
-pub fn detect(shapes: &Shapes, image: [usize; 2]) -> Result<Detected, ModelError> {
-    match ARCHITECTURES.iter().find(|family| family.recognises(shapes)) {
-        Some(family) => family.detect(shapes, image),
-        None => Err(unrecognised(shapes)),
-    }
+pub fn detect(shapes: &Shapes, config: &Config, image: [usize; 2]) -> Result<Detected, ModelError> {
+    let (family, dialect, canonical, names) = recognise(shapes).ok_or_else(|| unrecognised(shapes))?;
+    let graph = family.detect(&canonical, config, image)?;
+    Ok(Detected { graph, names, library: dialect.library })
 }
 
 /// Builds a variant by name.
@@ -172,24 +201,30 @@ mod tests {
     fn every_variant_builds_and_is_detected_again() {
         for family in ARCHITECTURES {
             for variant in family.variants() {
-                let design =
-                    Design { variant: (*variant).to_owned(), width: None, classes: 12, image: [64, 64] };
+                let design = Design {
+                    variant: (*variant).to_owned(),
+                    width: None,
+                    depth: None,
+                    classes: 12,
+                    image: [64, 64],
+                };
                 let graph = build(&design).unwrap();
                 assert_eq!(graph.architecture, *variant);
                 assert_eq!(graph.classes(), 12);
                 let shapes: Shapes = graph.params().map(|spec| (spec.name, spec.shape)).collect();
-                assert_eq!(detect(&shapes, [64, 64]).unwrap().graph, graph);
+                assert_eq!(detect(&shapes, &Config::default(), [64, 64]).unwrap().graph, graph);
             }
         }
     }
 
     #[test]
     fn strangers_are_named() {
-        let design = Design { variant: "resnet81".to_owned(), width: None, classes: 2, image: [32, 32] };
+        let design =
+            Design { variant: "resnet81".to_owned(), width: None, depth: None, classes: 2, image: [32, 32] };
         let error = build(&design).unwrap_err().to_string();
         assert!(error.contains("`resnet81`") && error.contains("`resnet1"), "{error}");
         let shapes = Shapes::from([("stem.0.weight".to_owned(), vec![40, 3, 4, 4])]);
-        let error = detect(&shapes, [64, 64]).unwrap_err().to_string();
+        let error = detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string();
         assert!(error.contains("`resnet`") && error.contains("`stem.0.weight`"), "{error}");
     }
 }

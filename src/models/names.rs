@@ -2,11 +2,21 @@ use std::collections::BTreeMap;
 
 /// Leads from canonical parameter names to a checkpoint's own keys and back.
 ///
-/// Names that are not in the map are their own keys.
+/// A parameter may be stored in several tensors, joined along their first axis (queries, keys and values),
+/// and with axes of extent 1 around its own. Names that are not in the map are their own keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameMap {
-    keys: BTreeMap<String, String>,
+    parts: BTreeMap<String, Vec<Part>>,
     names: BTreeMap<String, String>,
+}
+
+/// One tensor of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its key.
+    pub key: String,
+    /// Its shape in the file.
+    pub shape: Vec<usize>,
 }
 
 impl NameMap {
@@ -15,9 +25,28 @@ impl NameMap {
         Self::default()
     }
 
-    /// The checkpoint's key of a canonical name.
+    /// Adds a tensor behind those that a parameter has already.
+    pub fn push(&mut self, name: &str, part: Part) {
+        self.names.insert(part.key.clone(), name.to_owned());
+        self.parts.entry(name.to_owned()).or_default().push(part);
+    }
+
+    /// The tensors of a parameter of this shape, in order; their rows add up to the parameter's.
+    pub fn parts(&self, name: &str, shape: &[usize]) -> Vec<Part> {
+        match self.parts.get(name).map(Vec::as_slice) {
+            None => vec![Part { key: name.to_owned(), shape: shape.to_vec() }],
+            // A head may have been sliced and positions resampled since the file was read.
+            Some([only]) => {
+                let shape = widened(shape, &only.shape);
+                vec![Part { key: only.key.clone(), shape }]
+            }
+            Some(parts) => parts.to_vec(),
+        }
+    }
+
+    /// The first key of a canonical name.
     pub fn key<'a>(&'a self, name: &'a str) -> &'a str {
-        self.keys.get(name).map_or(name, String::as_str)
+        self.parts.get(name).and_then(|parts| parts.first()).map_or(name, |part| part.key.as_str())
     }
 
     /// The canonical name of a checkpoint's key.
@@ -26,23 +55,49 @@ impl NameMap {
     }
 }
 
-impl FromIterator<(String, String)> for NameMap {
-    /// Collects pairs of canonical name and key.
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
-        let keys: BTreeMap<String, String> = pairs.into_iter().collect();
-        let names = keys.iter().map(|(name, key)| (key.clone(), name.clone())).collect();
-        Self { keys, names }
-    }
+/// `shape` with the axes of extent 1 that `stored` has around its own.
+fn widened(shape: &[usize], stored: &[usize]) -> Vec<usize> {
+    let extra = stored.len().saturating_sub(shape.len());
+    let leading = stored.iter().take(extra).take_while(|extent| **extent == 1).count();
+    let ones = |n: usize| std::iter::repeat_n(1, n);
+    ones(leading).chain(shape.iter().copied()).chain(ones(extra - leading)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn part(key: &str, shape: &[usize]) -> Part {
+        Part { key: key.to_owned(), shape: shape.to_vec() }
+    }
+
     #[test]
     fn leads_both_ways_and_is_the_identity_elsewhere() {
-        let map: NameMap = [("fc.weight".to_owned(), "head.weight".to_owned())].into_iter().collect();
+        let mut map = NameMap::identity();
+        map.push("fc.weight", part("head.weight", &[3, 2]));
         assert_eq!((map.key("fc.weight"), map.name("head.weight")), ("head.weight", "fc.weight"));
         assert_eq!((map.key("conv1.weight"), map.name("conv1.weight")), ("conv1.weight", "conv1.weight"));
+        assert_eq!(map.parts("conv1.weight", &[2]), [part("conv1.weight", &[2])]);
+    }
+
+    #[test]
+    fn axes_of_extent_one_follow_a_changed_shape() {
+        let mut map = NameMap::identity();
+        map.push("position", part("pos_embed", &[1, 5, 4]));
+        map.push("gamma", part("layer_scale", &[4, 1, 1]));
+        map.push("fc1", part("fc1.weight", &[8, 4, 1, 1]));
+        assert_eq!(map.parts("position", &[10, 4]), [part("pos_embed", &[1, 10, 4])]);
+        assert_eq!(map.parts("gamma", &[4]), [part("layer_scale", &[4, 1, 1])]);
+        assert_eq!(map.parts("fc1", &[8, 4]), [part("fc1.weight", &[8, 4, 1, 1])]);
+    }
+
+    #[test]
+    fn joined_tensors_keep_their_order() {
+        let mut map = NameMap::identity();
+        map.push("qkv", part("query", &[2, 2]));
+        map.push("qkv", part("key", &[2, 2]));
+        let parts = map.parts("qkv", &[4, 2]);
+        assert_eq!(parts, [part("query", &[2, 2]), part("key", &[2, 2])]);
+        assert_eq!(map.name("key"), "qkv");
     }
 }

@@ -3,11 +3,13 @@
 
 use margay_core::{BatchNorm, Conv2d, Graph, GraphBuilder, Linear, MaxPool2d, NodeId, Op, Role, Shape};
 
-use super::{Architecture, Design, Detected, ModelError, NameMap, Shapes, extents};
+use super::{Architecture, Config, Design, Dialect, ModelError, Shapes, extents};
 
 /// ResNet-18, 34, 50, 101 and 152 of any width, and their grouped and wide relatives.
 pub(super) struct ResNet;
 
+/// torchvision and timm share the keys.
+const NATIVE: Dialect = Dialect::canonical("torchvision or timm");
 const EPS: f64 = 1e-5;
 const WIDTH: usize = 64;
 const STAGES: [&str; 4] = ["layer1", "layer2", "layer3", "layer4"];
@@ -60,9 +62,12 @@ impl Architecture for ResNet {
         ["conv1.weight", "layer1.0.conv1.weight"].iter().all(|key| shapes.contains_key(*key))
     }
 
-    fn detect(&self, shapes: &Shapes, image: [usize; 2]) -> Result<Detected, ModelError> {
-        let graph = Geometry::read(shapes)?.graph(image)?;
-        Ok(Detected { graph, names: NameMap::identity() })
+    fn dialects(&self) -> &'static [Dialect] {
+        &[NATIVE]
+    }
+
+    fn detect(&self, shapes: &Shapes, _config: &Config, image: [usize; 2]) -> Result<Graph, ModelError> {
+        Geometry::read(shapes)?.graph(image)
     }
 
     fn build(&self, design: &Design) -> Result<Graph, ModelError> {
@@ -124,7 +129,7 @@ impl Geometry {
         let stem = net.conv("conv1", image, self.stem_geometry());
         let stem = net.norm("bn1", stem, self.stem);
         net.0.role(Role::Body);
-        let stem = net.0.push("relu", Op::Relu, &[stem]);
+        let stem = net.0.push("relu", Op::RELU, &[stem]);
         let pool = MaxPool2d { kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
         let mut x = net.0.push("maxpool", Op::MaxPool2d(pool), &[stem]);
         let mut channels = self.stem;
@@ -197,7 +202,7 @@ impl Net {
             y = self.conv(&format!("{name}.conv{i}"), y, geometry);
             y = self.norm(&format!("{name}.bn{i}"), y, out);
             if i < last {
-                y = self.0.push(format!("{name}.relu{i}"), Op::Relu, &[y]);
+                y = self.0.push(format!("{name}.relu{i}"), Op::RELU, &[y]);
             }
         }
         let mut shortcut = x;
@@ -207,7 +212,7 @@ impl Net {
             shortcut = self.norm(&format!("{name}.downsample.1"), shortcut, stage.outer);
         }
         let sum = self.0.push(format!("{name}.add"), Op::Add, &[y, shortcut]);
-        let end = self.0.push(format!("{name}.relu"), Op::Relu, &[sum]);
+        let end = self.0.push(format!("{name}.relu"), Op::RELU, &[sum]);
         self.0.block(end);
         end
     }
@@ -243,7 +248,7 @@ mod tests {
     use super::*;
 
     fn design(variant: &str, width: Option<usize>) -> Design {
-        Design { variant: variant.to_owned(), width, classes: 1000, image: [224, 224] }
+        Design { variant: variant.to_owned(), width, depth: None, classes: 1000, image: [224, 224] }
     }
 
     #[test]
@@ -292,7 +297,7 @@ mod tests {
                 shape[1] /= 4;
             }
         }
-        let found = ResNet.detect(&shapes, [64, 64]).unwrap().graph;
+        let found = ResNet.detect(&shapes, &Config::default(), [64, 64]).unwrap();
         let again: Shapes = found.params().map(|spec| (spec.name, spec.shape)).collect();
         assert_eq!(again, shapes);
     }
@@ -307,7 +312,7 @@ mod tests {
                 Some(shape) => shapes.insert(key.to_owned(), shape),
                 None => shapes.remove(key),
             };
-            ResNet.detect(&shapes, [64, 64]).unwrap_err().to_string()
+            ResNet.detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string()
         };
         assert!(with("fc.weight", None).contains("`fc.weight` is missing"));
         assert!(with("conv1.weight", Some(vec![4, 3])).contains("expected 4 axes"));

@@ -51,7 +51,7 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
     let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
     dataset.tell(progress);
     let checkpoint = Checkpoint::open(&recipe.model)?;
-    let preprocess = preprocess(&recipe.input, checkpoint.preprocess(), &dataset.train, progress);
+    let preprocess = preprocess(&recipe.input, Some(&checkpoint), &dataset.train, progress);
     let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
     shots.tell(progress);
     let mut graph = checkpoint.into_model(preprocess.size)?.graph;

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use margay_core::{Graph, Params, Preprocess};
 use margay_runtime::Preprocessor;
@@ -47,9 +47,9 @@ impl Task {
         let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
         dataset.tell(progress);
         let checkpoint = Checkpoint::open(&recipe.model)?;
-        let preprocess = preprocess(&recipe.input, checkpoint.preprocess(), &dataset.train, progress);
+        let preprocess = preprocess(&recipe.input, Some(&checkpoint), &dataset.train, progress);
         let pretrained = checkpoint.into_model(preprocess.size)?;
-        let head = head_plan(recipe, &pretrained, &dataset, progress)?;
+        let head = head_plan(recipe.labels.as_deref(), &pretrained, &dataset.classes, progress)?;
         let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
         shots.tell(progress);
         let preprocessor = Preprocessor::new(&preprocess);
@@ -82,12 +82,8 @@ impl Task {
 
     /// The dense network with the task's head; a probe is fitted on `examples`.
     pub fn dense(&self, examples: &Examples) -> Result<TorchModel, PipelineError> {
-        let (mut graph, mut params): (Graph, Params) =
-            (self.pretrained.graph.clone(), self.pretrained.params.clone());
-        match &self.head {
-            HeadPlan::Slice(rows) => head::slice(&mut graph, &mut params, rows)?,
-            HeadPlan::Probe(_) => head::probe(&mut graph, &mut params, examples, self.dataset.classes.len())?,
-        }
+        let (mut graph, mut params) = (self.pretrained.graph.clone(), self.pretrained.params.clone());
+        set_head(&mut graph, &mut params, &self.head, examples, self.dataset.classes.len())?;
         Ok(TorchModel::new(graph, &params, self.device)?)
     }
 
@@ -115,14 +111,16 @@ impl Task {
 /// Input spec of a recipe; where it is silent, what the checkpoint stores, else what the images suggest.
 pub fn preprocess(
     spec: &InputSpec,
-    stored: Option<Preprocess>,
+    checkpoint: Option<&Checkpoint>,
     samples: &[Sample],
     progress: &mut dyn Progress,
 ) -> Preprocess {
+    let stored = checkpoint.and_then(Checkpoint::preprocess);
     if let (InputSpec { image_size: None, resize: None }, Some(stored)) = (spec, stored) {
         return stored;
     }
-    let size = spec.image_size.unwrap_or_else(|| {
+    let native = checkpoint.and_then(Checkpoint::native_size).map(|[height, _]| height);
+    let size = spec.image_size.or(native).unwrap_or_else(|| {
         let hint = image_size_hint(samples);
         if let Some(side) = hint.filter(|side| *side != 224) {
             progress
@@ -142,13 +140,29 @@ fn share_threads(threads: usize) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
-fn head_plan(
-    recipe: &Recipe,
+/// Gives a network the head that was planned; a probe is fitted on `examples`.
+pub(super) fn set_head(
+    graph: &mut Graph,
+    params: &mut Params,
+    plan: &HeadPlan,
+    examples: &Examples,
+    classes: usize,
+) -> Result<(), PipelineError> {
+    match plan {
+        HeadPlan::Slice(rows) => head::slice(graph, params, rows)?,
+        HeadPlan::Probe(_) => head::probe(graph, params, examples, classes)?,
+    }
+    Ok(())
+}
+
+/// Finds the user's classes among a checkpoint's labels: those of a file, else those stored in it.
+pub(super) fn head_plan(
+    labels: Option<&Path>,
     pretrained: &Pretrained,
-    dataset: &Dataset,
+    classes: &[String],
     progress: &mut dyn Progress,
 ) -> Result<HeadPlan, PipelineError> {
-    let labels = match &recipe.labels {
+    let labels = match labels {
         Some(path) => {
             let labels = read_labels(path)?;
             check_count(&labels, pretrained.graph.classes())?;
@@ -160,8 +174,8 @@ fn head_plan(
         progress.note("the checkpoint has no class names (--labels gives them): a new head is fitted");
         return Ok(HeadPlan::Probe(Vec::new()));
     };
-    let plan = match_classes(&dataset.classes, &labels);
-    if let Some(why) = plan.explain(dataset.classes.len()) {
+    let plan = match_classes(classes, &labels);
+    if let Some(why) = plan.explain(classes.len()) {
         progress.warn(&why);
     }
     Ok(plan)

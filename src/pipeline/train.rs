@@ -1,22 +1,23 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use margay_core::{Graph, Op, ParamRole, Params};
+use margay_core::{Graph, Op, ParamRole, ParamSpec, Params, Preprocess, Role};
+use margay_runtime::Preprocessor;
 use ndarray::{ArrayD, IxDyn};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
+use tch::Device;
 
 use super::PipelineError;
 use super::evaluate::on_torch;
-use super::task::{examples, preprocess};
-use crate::checkpoint::{Checkpoint, load_model, write_safetensors};
-use crate::data::{Dataset, FewShot, HeadPlan, load, match_classes, read_labels};
-use crate::distill::{Training, train as train_loop};
-use crate::head;
+use super::task::{examples, head_plan, preprocess, set_head};
+use crate::checkpoint::{Checkpoint, Pretrained, write_safetensors};
+use crate::data::{Dataset, FewShot, HeadPlan, load};
+use crate::distill::{Examples, Training, optimizer_of, train as train_loop};
 use crate::models::{Design, NameMap, build};
 use crate::progress::Progress;
-use crate::recipe::{InputSpec, RecoverySpec, Start, TrainSpec};
+use crate::recipe::{InputSpec, OptimizerChoice, RecoverySpec, Start, Teacher, TrainSpec};
 use crate::record::Evaluation;
 use crate::torch::{Norms, TorchModel, parse_device, seed_everything, set_threads};
 
@@ -32,51 +33,92 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
         Start::Scratch { .. } => None,
         Start::Checkpoint { model, .. } => Some(Checkpoint::open(model)?),
     };
-    let stored = checkpoint.as_ref().and_then(Checkpoint::preprocess);
-    let preprocess = preprocess(&input, stored, &dataset.train, progress);
-    let preprocessor = margay_runtime::Preprocessor::new(&preprocess);
+    let own = preprocess(&input, checkpoint.as_ref(), &dataset.train, progress);
+    let teacher = spec.teacher.as_ref().map(|t| Teaching::open(t, &dataset, progress)).transpose()?;
+    let side = |p: &Preprocess| p.size[0].max(p.size[1]);
+    // The larger of both sizes is loaded; the loop shows each network its own.
+    let seen = teacher.as_ref().map(|t| &t.preprocess).filter(|p| side(p) > side(&own)).unwrap_or(&own);
     let shots = FewShot::draw(&dataset, spec.shots, 0.0, spec.seed)?;
     shots.tell(progress);
-    let loaded = load(&shots.calibration, &preprocessor, progress)?;
+    let loaded = load(&shots.calibration, &Preprocessor::new(seen), progress)?;
     loaded.check_classes(&shots.calibration, &dataset.classes)?;
     let shots = examples(&loaded, device)?;
-    let (graph, params, names) = match &spec.start {
-        Start::Scratch { arch, width } => {
-            let classes = dataset.classes.len();
-            let design = Design { variant: arch.clone(), width: *width, classes, image: preprocess.size };
-            let graph = build(&design)?;
-            let params = random_params(&graph, spec.seed);
-            (graph, params, NameMap::identity())
-        }
-        Start::Checkpoint { model, labels } => {
-            let pretrained = load_model(model, preprocess.size)?;
-            let labels = labels.as_deref().map(read_labels).transpose()?.or(pretrained.labels);
-            let (mut graph, mut params) = (pretrained.graph, pretrained.params);
-            match labels.map(|labels| match_classes(&dataset.classes, &labels)) {
-                Some(HeadPlan::Slice(rows)) => head::slice(&mut graph, &mut params, &rows)?,
-                _ => head::probe(&mut graph, &mut params, &shots, dataset.classes.len())?,
-            }
-            (graph, params, pretrained.names)
-        }
-    };
+    drop(loaded);
+    let (graph, params, names) = start(spec, checkpoint, &own, &dataset, &shots, progress)?;
     let mut model = TorchModel::new(graph, &params, device)?;
-    let recovery = recovery(spec);
+    let teacher = teacher.map(|t| t.model(&dataset, &shots, device)).transpose()?;
+    let recovery = recovery(spec, &model.graph);
     let training = Training {
         spec: &recovery,
         masks: &BTreeMap::new(),
-        teacher: None,
+        teacher: teacher.as_ref(),
         norms: norms(&spec.start),
         seed: spec.seed,
         stage: "train",
     };
     train_loop(&mut model, &shots, &training, progress)?;
-    write_safetensors(out, &model.graph, &model.to_params()?, &names, &dataset.classes, Some(&preprocess))?;
-    let val = load(&dataset.val, &preprocessor, progress)?;
+    write_safetensors(out, &model.graph, &model.to_params()?, &names, &dataset.classes, Some(&own))?;
+    let val = load(&dataset.val, &Preprocessor::new(&own), progress)?;
     if val.is_empty() {
         progress.warn("no photo of val can be read: the model is written, but not evaluated");
         return Ok(Evaluation::default());
     }
     Ok(on_torch(&model, &examples(&val, device)?)?.evaluate(&dataset.classes, &val.classes))
+}
+
+/// The network to train, with a head for the dataset's classes.
+fn start(
+    spec: &TrainSpec,
+    checkpoint: Option<Checkpoint>,
+    preprocess: &Preprocess,
+    dataset: &Dataset,
+    shots: &Examples,
+    progress: &mut dyn Progress,
+) -> Result<(Graph, Params, NameMap), PipelineError> {
+    let (classes, image) = (dataset.classes.len(), preprocess.size);
+    match (&spec.start, checkpoint) {
+        (Start::Checkpoint { labels, .. }, Some(checkpoint)) => {
+            let pretrained = checkpoint.into_model(image)?;
+            let plan = head_plan(labels.as_deref(), &pretrained, &dataset.classes, progress)?;
+            let (mut graph, mut params) = (pretrained.graph, pretrained.params);
+            set_head(&mut graph, &mut params, &plan, shots, classes)?;
+            Ok((graph, params, pretrained.names))
+        }
+        (Start::Scratch { arch, width, depth }, _) => {
+            let design = Design { variant: arch.clone(), width: *width, depth: *depth, classes, image };
+            let graph = build(&design)?;
+            let params = random_params(&graph, spec.seed);
+            Ok((graph, params, NameMap::identity()))
+        }
+        (Start::Checkpoint { .. }, None) => unreachable!("a checkpoint was opened for this start"),
+    }
+}
+
+/// A teacher whose file is open, and how it sees photos.
+struct Teaching {
+    pretrained: Pretrained,
+    plan: HeadPlan,
+    preprocess: Preprocess,
+}
+
+impl Teaching {
+    fn open(
+        teacher: &Teacher,
+        dataset: &Dataset,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, PipelineError> {
+        let checkpoint = Checkpoint::open(&teacher.model)?;
+        let preprocess = preprocess(&InputSpec::default(), Some(&checkpoint), &dataset.train, progress);
+        let pretrained = checkpoint.into_model(preprocess.size)?;
+        let plan = head_plan(teacher.labels.as_deref(), &pretrained, &dataset.classes, progress)?;
+        Ok(Self { pretrained, plan, preprocess })
+    }
+
+    fn model(self, dataset: &Dataset, shots: &Examples, device: Device) -> Result<TorchModel, PipelineError> {
+        let (mut graph, mut params) = (self.pretrained.graph, self.pretrained.params);
+        set_head(&mut graph, &mut params, &self.plan, shots, dataset.classes.len())?;
+        Ok(TorchModel::new(graph, &params, device)?)
+    }
 }
 
 /// A pretrained network keeps its statistics: few photos would only blur them.
@@ -87,19 +129,27 @@ fn norms(start: &Start) -> Norms {
     }
 }
 
-fn recovery(spec: &TrainSpec) -> RecoverySpec {
+fn recovery(spec: &TrainSpec, graph: &Graph) -> RecoverySpec {
+    let unset = RecoverySpec { optimizer: spec.optimizer, ..RecoverySpec::default() };
+    let optimizer = optimizer_of(&unset, graph);
+    let usual = if optimizer == OptimizerChoice::Adamw { 1e-3 } else { 0.1 };
     RecoverySpec {
         epochs: spec.epochs,
         batch: spec.batch,
-        learning_rate: spec.learning_rate,
+        optimizer,
+        learning_rate: Some(spec.learning_rate.unwrap_or(usual)),
         weight_decay: spec.weight_decay,
         cross_entropy: 1.0,
         label_smoothing: spec.label_smoothing,
-        ..RecoverySpec::default()
+        distillation: spec.teacher.as_ref().map_or(0.0, |t| t.weight),
+        temperature: spec.teacher.as_ref().map_or(1.0, |t| t.temperature),
+        square_head: 0.0,
+        ..unset
     }
 }
 
-/// Kaiming-normal weights (fan out, gain √2), a small normal head, unit norms: as torchvision starts.
+/// Random weights as the papers start: Kaiming-normal convolutions (fan out, gain √2), normal linear layers
+/// and embeddings (deviation 0.02, the head's 0.01), unit norms, zero biases.
 pub fn random_params(graph: &Graph, seed: u64) -> Params {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut params = Params::new();
@@ -109,17 +159,28 @@ pub fn random_params(graph: &Graph, seed: u64) -> Params {
                 (Op::Conv2d(c), ParamRole::Weight) => {
                     (2.0 / (c.out_channels / c.groups * c.kernel[0] * c.kernel[1]) as f64).sqrt()
                 }
-                (_, ParamRole::Weight) => 0.01,
+                (_, ParamRole::Weight) if node.role == Role::Head => 0.01,
+                (_, ParamRole::Weight | ParamRole::Embedding) => 0.02,
                 _ => 0.0,
             };
-            let fill = f32::from(u8::from(
-                matches!(spec.role, ParamRole::Norm | ParamRole::Statistic)
-                    && (spec.name.ends_with("weight") || spec.name.ends_with("var")),
-            ));
+            let fill = constant(&node.op, &spec);
             let normal = Normal::new(0.0, std).unwrap_or_else(|_| unreachable!("a finite deviation"));
             let draw = || if std > 0.0 { normal.sample(&mut rng) as f32 } else { fill };
             params.insert(spec.name, ArrayD::from_shape_simple_fn(IxDyn(&spec.shape), draw));
         }
     }
     params
+}
+
+/// What a parameter that is not random starts as.
+fn constant(op: &Op, spec: &ParamSpec) -> f32 {
+    let unit = spec.name.ends_with("weight") || spec.name.ends_with("running_var");
+    match (op, spec.role) {
+        // Response norms start as the identity.
+        (Op::ResponseNorm(_), _) => 0.0,
+        // ConvNeXt's and DINOv2's factors start near zero; 0.1 suits the few blocks of small networks.
+        (Op::Scale(_), _) => 0.1,
+        (_, ParamRole::Norm | ParamRole::Statistic) if unit => 1.0,
+        _ => 0.0,
+    }
 }

@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
 
 use margay_core::{Graph, Node, NodeId, Op};
-use tch::{TchError, Tensor};
+use tch::Tensor;
 
 use super::TorchError;
+use super::ops::{
+    activate, attend, embed, layer_norm, like, linear, mean_of, mean_over_plane, over_planes, pair,
+    response_norm, same_pad,
+};
 
 /// What a layer multiplies with: the base weight, or a function of it, a mask and adapters.
 pub trait Effective {
@@ -74,28 +78,38 @@ pub(super) fn apply(
     let x = inputs[0];
     let value = match &node.op {
         Op::Input => Ok(x.shallow_clone()),
-        Op::Relu => x.f_relu(),
+        Op::Activation(function) => activate(*function, x),
         Op::Add => x.f_add(inputs[1]),
+        Op::Average => mean_of(x, inputs[1]),
+        Op::Gate => x.f_mul(&over_planes(inputs[1])),
+        Op::Concat => Tensor::f_cat(&[x, inputs[1]], 1),
         Op::Conv2d(c) => {
             let (stride, padding) = (pair(c.stride), pair(c.padding));
             x.f_conv2d(&weight("weight")?, bias(c.bias)?, stride, padding, [1, 1], c.groups as i64)
         }
-        Op::Linear(l) => x.f_linear(&weight("weight")?, bias(l.bias)?),
+        Op::Linear(l) => linear(x, &weight("weight")?, bias(l.bias)?.as_ref()),
         Op::MaxPool2d(p) => x.f_max_pool2d(pair(p.kernel), pair(p.stride), pair(p.padding), [1, 1], false),
+        Op::AvgPool2d(p) => x.f_avg_pool2d(pair(p.kernel), pair(p.kernel), [0, 0], true, false, None::<i64>),
+        Op::SamePad(pad) => same_pad(x, pad),
         Op::GlobalAvgPool => mean_over_plane(x),
         Op::BatchNorm(norm) => {
             let [w, b, m, v] = ["weight", "bias", "running_mean", "running_var"].map(weight);
             let train = norms == Norms::Batch;
             x.f_batch_norm(Some(w?), Some(b?), Some(m?), Some(v?), train, 0.1, norm.eps, true)
         }
+        Op::LayerNorm(norm) => layer_norm(x, norm, &weight("weight")?, &weight("bias")?),
+        Op::ResponseNorm(norm) => response_norm(x, norm.eps, &weight("weight")?, &weight("bias")?),
+        Op::Scale(_) => x.f_mul(&like(x, &weight("weight")?)),
+        Op::Attention(attention) => attend(x, attention),
+        Op::Embed(e) => {
+            let prefix = (e.prefix > 0).then(|| weight("prefix")).transpose()?;
+            embed(x, e, prefix.as_ref(), &weight("position")?)
+        }
+        Op::Token(token) => x.f_select(1, token.index as i64),
+        Op::MeanTokens(mean) => {
+            let rest = x.size()[1] - mean.prefix as i64;
+            x.f_narrow(1, mean.prefix as i64, rest)?.f_mean_dim([1_i64].as_slice(), false, x.kind())
+        }
     };
     value.map_err(|source| TorchError::Node { node: node.name.clone(), source })
-}
-
-fn mean_over_plane(x: &Tensor) -> Result<Tensor, TchError> {
-    x.f_mean_dim([2_i64, 3].as_slice(), false, x.kind())
-}
-
-pub(super) fn pair(of: [usize; 2]) -> [i64; 2] {
-    of.map(|n| n as i64)
 }

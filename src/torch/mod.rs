@@ -8,6 +8,7 @@ mod device;
 mod exec;
 mod linalg;
 mod model;
+mod ops;
 mod stream;
 
 pub use device::{DeviceError, parse_device, seed_everything, set_threads};

@@ -12,7 +12,8 @@ use ndarray::{ArrayD, IxDyn};
 
 /// A narrow network with weights of its own, nine of ten of them pruned.
 fn write_model(path: &Path) {
-    let design = Design { variant: "resnet18".into(), width: Some(4), classes: 2, image: [32, 32] };
+    let design =
+        Design { variant: "resnet18".into(), width: Some(4), depth: None, classes: 2, image: [32, 32] };
     let graph = build(&design).unwrap();
     let mut params = Params::new();
     for (i, spec) in graph.params().enumerate() {

@@ -83,7 +83,7 @@ mod tests {
         };
         let conv = builder.push("conv", Op::Conv2d(geometry), &[image]);
         let norm = builder.push("bn", Op::BatchNorm(BatchNorm { channels: 1, eps: 0.5 }), &[conv]);
-        let relu = builder.push("relu", Op::Relu, &[norm]);
+        let relu = builder.push("relu", Op::RELU, &[norm]);
         let pool = builder.push("pool", Op::GlobalAvgPool, &[relu]);
         builder.push("fc", Op::Linear(Linear { in_features: 1, out_features: 1, bias: false }), &[pool]);
         builder.block(norm);

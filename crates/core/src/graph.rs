@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::Shape;
+use crate::{Op, ParamSpec, Shape};
 
 /// Index of a node in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -14,82 +14,6 @@ impl NodeId {
     }
 }
 
-/// What a node computes. Exhaustive on purpose: a new op must not compile until every executor knows it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Op {
-    /// The image `[channels, height, width]`.
-    Input,
-    /// Two-dimensional cross-correlation.
-    Conv2d(Conv2d),
-    /// Batch normalisation with stored statistics.
-    BatchNorm(BatchNorm),
-    /// `y = W x + b`.
-    Linear(Linear),
-    /// `max(x, 0)`.
-    Relu,
-    /// Sum of two inputs of one shape.
-    Add,
-    /// Maximum over windows.
-    MaxPool2d(MaxPool2d),
-    /// Mean of each plane: map to vector.
-    GlobalAvgPool,
-}
-
-/// Geometry of a convolution. Weight `[out, in / groups, kh, kw]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Conv2d {
-    /// Planes read.
-    pub in_channels: usize,
-    /// Planes written.
-    pub out_channels: usize,
-    /// Kernel height and width.
-    pub kernel: [usize; 2],
-    /// Step between windows, down and across.
-    pub stride: [usize; 2],
-    /// Zero rows and columns added on each side.
-    pub padding: [usize; 2],
-    /// Independent groups of channels.
-    pub groups: usize,
-    /// Whether there is a bias `[out]`.
-    pub bias: bool,
-}
-
-/// `y = (x − mean) / sqrt(var + eps) · weight + bias`, per channel.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BatchNorm {
-    /// Number of planes.
-    pub channels: usize,
-    /// Added to the variance.
-    pub eps: f64,
-}
-
-/// Geometry of a linear layer. Weight `[out, in]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Linear {
-    /// Features read.
-    pub in_features: usize,
-    /// Features written.
-    pub out_features: usize,
-    /// Whether there is a bias `[out]`.
-    pub bias: bool,
-}
-
-/// Geometry of a max pooling; padding counts as −∞.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MaxPool2d {
-    /// Window height and width.
-    pub kernel: [usize; 2],
-    /// Step between windows, down and across.
-    pub stride: [usize; 2],
-    /// Rows and columns added on each side.
-    pub padding: [usize; 2],
-}
-
 /// Which part of a classifier a layer belongs to. Only body layers are pruned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -99,6 +23,8 @@ pub enum Role {
     /// Everything between stem and head.
     #[default]
     Body,
+    /// Small helpers of the body, such as squeeze-and-excitation. Stay dense.
+    Side,
     /// The classifier. Stays dense.
     Head,
 }
@@ -118,61 +44,10 @@ pub struct Node {
     pub role: Role,
 }
 
-/// What a parameter is to its layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParamRole {
-    /// The matrix or kernel of a convolution or linear layer.
-    Weight,
-    /// An additive vector of a convolution or linear layer.
-    Bias,
-    /// Scale or shift of a normalisation.
-    Norm,
-    /// Running mean or variance of a normalisation: not trained by gradients.
-    Statistic,
-}
-
-/// Name, shape and meaning of one parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParamSpec {
-    /// Canonical name (`layer1.0.conv1.weight`).
-    pub name: String,
-    /// Extents.
-    pub shape: Vec<usize>,
-    /// Meaning.
-    pub role: ParamRole,
-}
-
 impl Node {
     /// Every parameter of the node.
     pub fn params(&self) -> Vec<ParamSpec> {
-        let spec = |suffix: &str, shape: Vec<usize>, role| ParamSpec {
-            name: format!("{}.{suffix}", self.name),
-            shape,
-            role,
-        };
-        let bias = |has: bool, n: usize| has.then(|| spec("bias", vec![n], ParamRole::Bias));
-        match &self.op {
-            Op::Conv2d(conv) => {
-                let [kh, kw] = conv.kernel;
-                let shape = vec![conv.out_channels, conv.in_channels / conv.groups, kh, kw];
-                let weight = spec("weight", shape, ParamRole::Weight);
-                [weight].into_iter().chain(bias(conv.bias, conv.out_channels)).collect()
-            }
-            Op::Linear(linear) => {
-                let shape = vec![linear.out_features, linear.in_features];
-                let weight = spec("weight", shape, ParamRole::Weight);
-                [weight].into_iter().chain(bias(linear.bias, linear.out_features)).collect()
-            }
-            Op::BatchNorm(norm) => [
-                ("weight", ParamRole::Norm),
-                ("bias", ParamRole::Norm),
-                ("running_mean", ParamRole::Statistic),
-                ("running_var", ParamRole::Statistic),
-            ]
-            .map(|(suffix, role)| spec(suffix, vec![norm.channels], role))
-            .into(),
-            Op::Input | Op::Relu | Op::Add | Op::MaxPool2d(_) | Op::GlobalAvgPool => Vec::new(),
-        }
+        self.op.params(&self.name)
     }
 
     /// Name of the node's weight.
@@ -187,11 +62,7 @@ impl Node {
 
     /// The weight seen as a matrix `[out, in / groups · kh · kw]`, if the node has one.
     pub fn matrix(&self) -> Option<[usize; 2]> {
-        match &self.op {
-            Op::Conv2d(c) => Some([c.out_channels, c.in_channels / c.groups * c.kernel[0] * c.kernel[1]]),
-            Op::Linear(l) => Some([l.out_features, l.in_features]),
-            _ => None,
-        }
+        self.op.matrix()
     }
 
     /// Whether the weight may be pruned: body layers, but not depthwise convolutions.
@@ -296,9 +167,10 @@ impl Graph {
         self.ids().filter(|id| self.node(*id).is_prunable())
     }
 
-    /// The classifier layer.
-    pub fn head(&self) -> Option<NodeId> {
-        self.ids().find(|id| self.node(*id).role == Role::Head)
+    /// The classifier layers: one, or one per class token of a distilled network.
+    pub fn heads(&self) -> Vec<NodeId> {
+        let is_head = |node: &Node| node.role == Role::Head && matches!(node.op, Op::Linear(_));
+        self.ids().filter(|id| is_head(self.node(*id))).collect()
     }
 
     /// Number of classes.
@@ -306,7 +178,7 @@ impl Graph {
         self.shapes().ok().and_then(|shapes| shapes.last().copied()).map_or(0, Shape::len)
     }
 
-    /// Gives the classifier layer another number of classes.
+    /// Gives the classifier layers another number of classes.
     pub fn set_classes(&mut self, classes: usize) {
         for node in self.nodes.iter_mut().filter(|node| node.role == Role::Head) {
             if let Op::Linear(linear) = &mut node.op {
@@ -324,11 +196,20 @@ impl Graph {
         readers
     }
 
-    /// The same graph for images of another height and width.
+    /// The same graph for images of another height and width, with position embeddings for its patches.
     pub fn with_image_size(mut self, [height, width]: [usize; 2]) -> Result<Self, GraphError> {
         let Shape::Map { channels, .. } = self.input else { return Err(GraphError::Ends) };
         self.input = Shape::map(channels, height, width);
-        self.shapes()?;
+        let mut shapes: Vec<Shape> = Vec::with_capacity(self.nodes.len());
+        for index in 0..self.nodes.len() {
+            let before = self.nodes[index].inputs.first().map(|id| shapes[id.index()]);
+            if let (Op::Embed(embed), Some(Shape::Map { height, width, .. })) =
+                (&mut self.nodes[index].op, before)
+            {
+                embed.grid = [height, width];
+            }
+            shapes.push(self.output_shape(index, &shapes)?);
+        }
         Ok(self)
     }
 
@@ -343,11 +224,7 @@ impl Graph {
             if matches!(node.op, Op::Input) != (index == 0) {
                 return Err(GraphError::Ends);
             }
-            if let Some(bad) = node.inputs.iter().find(|id| id.index() >= index) {
-                return Err(GraphError::Order { node: node.name.clone(), input: bad.index() });
-            }
-            let inputs: Vec<Shape> = node.inputs.iter().map(|id| shapes[id.index()]).collect();
-            shapes.push(output_shape(node, &inputs, self.input)?);
+            shapes.push(self.output_shape(index, &shapes)?);
         }
         match shapes.last() {
             Some(Shape::Vector { .. }) => Ok(shapes),
@@ -355,13 +232,29 @@ impl Graph {
         }
     }
 
+    /// The output shape of a node, given those of all nodes before it.
+    fn output_shape(&self, index: usize, shapes: &[Shape]) -> Result<Shape, GraphError> {
+        let node = &self.nodes[index];
+        if let Some(bad) = node.inputs.iter().find(|id| id.index() >= index) {
+            return Err(GraphError::Order { node: node.name.clone(), input: bad.index() });
+        }
+        let (expected, got) = (node.op.arity(), node.inputs.len());
+        if got != expected {
+            return Err(GraphError::Arity { node: node.name.clone(), expected, got });
+        }
+        let inputs: Vec<Shape> = node.inputs.iter().map(|id| shapes[id.index()]).collect();
+        let Some(&got) = inputs.first() else { return Ok(self.input) };
+        let refuse = |reason| GraphError::Shape { node: node.name.clone(), got, reason };
+        node.op.output_shape(&inputs).map_err(refuse)
+    }
+
     /// Multiply-adds of each node for one image, zeros counted like any weight.
     pub fn macs(&self) -> Result<Vec<u64>, GraphError> {
         let shapes = self.shapes()?;
-        let macs = self.nodes.iter().zip(&shapes).map(|(node, shape)| match (node.matrix(), *shape) {
-            (Some([out, inner]), Shape::Map { height, width, .. }) => (out * inner * height * width) as u64,
-            (Some([out, inner]), Shape::Vector { .. }) => (out * inner) as u64,
-            (None, _) => 0,
+        let macs = self.nodes.iter().zip(&shapes).map(|(node, shape)| match (&node.op, node.matrix()) {
+            (Op::Attention(a), _) => (2 * shape.positions() * shape.positions() * a.features) as u64,
+            (_, Some([out, inner])) => (out * inner * shape.positions()) as u64,
+            (_, None) => 0,
         });
         Ok(macs.collect())
     }
@@ -369,66 +262,6 @@ impl Graph {
     pub(crate) fn rebuilt(&self, nodes: Vec<Node>, blocks: Vec<NodeId>) -> Self {
         Self { architecture: self.architecture.clone(), input: self.input, nodes, blocks }
     }
-}
-
-fn output_shape(node: &Node, inputs: &[Shape], image: Shape) -> Result<Shape, GraphError> {
-    let expected = match node.op {
-        Op::Input => 0,
-        Op::Add => 2,
-        _ => 1,
-    };
-    if inputs.len() != expected {
-        return Err(GraphError::Arity { node: node.name.clone(), expected, got: inputs.len() });
-    }
-    let Some(&first) = inputs.first() else { return Ok(image) };
-    let refuse = |reason: String| GraphError::Shape { node: node.name.clone(), got: first, reason };
-    match (&node.op, first) {
-        (Op::Conv2d(conv), Shape::Map { channels, height, width }) => {
-            if channels != conv.in_channels {
-                return Err(refuse(format!("the convolution reads {} channels", conv.in_channels)));
-            }
-            if conv.groups == 0 || channels % conv.groups != 0 || conv.out_channels % conv.groups != 0 {
-                return Err(refuse(format!("{} groups do not divide its channels", conv.groups)));
-            }
-            windows([height, width], conv.kernel, conv.stride, conv.padding)
-                .map(|[h, w]| Shape::map(conv.out_channels, h, w))
-                .ok_or_else(|| refuse(format!("kernel {:?} does not fit", conv.kernel)))
-        }
-        (Op::MaxPool2d(pool), Shape::Map { channels, height, width }) => {
-            windows([height, width], pool.kernel, pool.stride, pool.padding)
-                .map(|[h, w]| Shape::map(channels, h, w))
-                .ok_or_else(|| refuse(format!("window {:?} does not fit", pool.kernel)))
-        }
-        (Op::BatchNorm(norm), Shape::Map { channels, .. }) if channels == norm.channels => Ok(first),
-        (Op::BatchNorm(norm), _) => Err(refuse(format!("the norm has {} channels", norm.channels))),
-        (Op::Linear(linear), Shape::Vector { features }) if features == linear.in_features => {
-            Ok(Shape::vector(linear.out_features))
-        }
-        (Op::Linear(linear), _) => Err(refuse(format!("the layer reads {} features", linear.in_features))),
-        (Op::GlobalAvgPool, Shape::Map { channels, .. }) => Ok(Shape::vector(channels)),
-        (Op::Add, _) if inputs[1] != first => {
-            Err(refuse(format!("the other summand has shape {}", inputs[1])))
-        }
-        (Op::Relu | Op::Add, _) => Ok(first),
-        (Op::Conv2d(_) | Op::MaxPool2d(_) | Op::GlobalAvgPool, Shape::Vector { .. }) => {
-            Err(refuse("a feature map is needed".to_owned()))
-        }
-        (Op::Input, _) => Err(GraphError::Ends),
-    }
-}
-
-fn windows(
-    size: [usize; 2],
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    padding: [usize; 2],
-) -> Option<[usize; 2]> {
-    let extent = |axis: usize| {
-        let padded = size[axis] + 2 * padding[axis];
-        let fits = kernel[axis] > 0 && stride[axis] > 0 && padded >= kernel[axis];
-        fits.then(|| (padded - kernel[axis]) / stride[axis] + 1)
-    };
-    Some([extent(0)?, extent(1)?])
 }
 
 /// Builds a graph node by node.

@@ -13,18 +13,20 @@ pub mod fold;
 mod graph;
 mod mask;
 pub mod model;
+mod op;
 mod params;
 mod preprocess;
 mod shape;
 mod sparsity;
 
 pub use csr::{Csr, CsrError};
-pub use graph::{
-    BatchNorm, Conv2d, Graph, GraphBuilder, GraphError, Linear, MaxPool2d, Node, NodeId, Op, ParamRole,
-    ParamSpec, Role,
-};
+pub use graph::{Graph, GraphBuilder, GraphError, Node, NodeId, Role};
 pub use mask::Mask;
 pub use model::{FormatError, Provenance, SparseModel, Weight};
+pub use op::{
+    Activation, Attention, AvgPool2d, BatchNorm, Conv2d, Embed, LayerNorm, Linear, MaxPool2d, MeanTokens, Op,
+    ParamRole, ParamSpec, ResponseNorm, SamePad, Scale, Token,
+};
 pub use params::{Params, ParamsError, nearest_name};
 pub use preprocess::{Interpolation, Normalization, Preprocess, Resize};
 pub use shape::Shape;

@@ -15,6 +15,13 @@ pub enum Shape {
         /// Columns of a plane.
         width: usize,
     },
+    /// A sequence of tokens `[count, features]`.
+    Tokens {
+        /// Number of tokens.
+        count: usize,
+        /// Features of each token.
+        features: usize,
+    },
     /// A feature vector `[features]`.
     Vector {
         /// Number of features.
@@ -28,6 +35,11 @@ impl Shape {
         Self::Map { channels, height, width }
     }
 
+    /// A sequence of tokens `[count, features]`.
+    pub const fn tokens(count: usize, features: usize) -> Self {
+        Self::Tokens { count, features }
+    }
+
     /// A feature vector `[features]`.
     pub const fn vector(features: usize) -> Self {
         Self::Vector { features }
@@ -37,7 +49,36 @@ impl Shape {
     pub const fn len(self) -> usize {
         match self {
             Self::Map { channels, height, width } => channels * height * width,
+            Self::Tokens { count, features } => count * features,
             Self::Vector { features } => features,
+        }
+    }
+
+    /// Features at each position: channels of a map.
+    pub const fn features(self) -> usize {
+        match self {
+            Self::Map { channels: features, .. }
+            | Self::Tokens { features, .. }
+            | Self::Vector { features } => features,
+        }
+    }
+
+    /// Number of positions: pixels of a map, tokens of a sequence, one for a vector.
+    pub const fn positions(self) -> usize {
+        match self {
+            Self::Map { height, width, .. } => height * width,
+            Self::Tokens { count, .. } => count,
+            Self::Vector { .. } => 1,
+        }
+    }
+
+    /// The same positions with another number of features.
+    #[must_use]
+    pub const fn with_features(self, features: usize) -> Self {
+        match self {
+            Self::Map { height, width, .. } => Self::map(features, height, width),
+            Self::Tokens { count, .. } => Self::tokens(count, features),
+            Self::Vector { .. } => Self::vector(features),
         }
     }
 
@@ -46,10 +87,11 @@ impl Shape {
         self.len() == 0
     }
 
-    /// Extents as a list: `[c, h, w]` or `[n]`.
+    /// Extents as a list: `[c, h, w]`, `[count, features]` or `[n]`.
     pub fn dims(self) -> Vec<usize> {
         match self {
             Self::Map { channels, height, width } => vec![channels, height, width],
+            Self::Tokens { count, features } => vec![count, features],
             Self::Vector { features } => vec![features],
         }
     }

@@ -77,6 +77,8 @@ impl Layout {
     pub fn of(shape: Shape, margin: Margin) -> Option<Self> {
         match shape {
             Shape::Map { channels, height, width } => Self::new([channels, height, width], margin),
+            // Positions lie side by side in memory, as those of a map do.
+            Shape::Tokens { count, features } => Self::new([features, 1, count], margin),
             Shape::Vector { features } => Self::vector(features),
         }
     }

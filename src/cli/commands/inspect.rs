@@ -150,7 +150,7 @@ fn facts(
         layers.iter().filter(|l| l.prunable).fold((0, 0), |(w, n), l| (w + l.weights, n + l.nonzeros));
     let input = match graph.input {
         Shape::Map { height, width, .. } => [height, width],
-        Shape::Vector { features } => [1, features],
+        other => [other.positions(), other.features()],
     };
     Ok(Facts {
         file: path.to_string_lossy().into_owned(),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
-use crate::cli::settings::{MAX_SEED, check_device, parse_shots, within};
-use crate::recipe::{Start, TrainSpec};
+use crate::cli::settings::{MAX_SEED, OPTIMIZERS, check_device, choice, parse_shots, within};
+use crate::recipe::{OptimizerChoice, Start, Teacher, TrainSpec};
 
 /// Trains or finetunes a dense model
 ///
@@ -23,6 +23,9 @@ pub struct TrainArgs {
     /// Channels after the stem [default: the architecture's own]
     #[arg(long, value_name = "N", requires = "arch", value_parser = clap::value_parser!(u16).range(1..))]
     width: Option<u16>,
+    /// Number of transformer blocks [default: the architecture's own]
+    #[arg(long, value_name = "N", requires = "arch", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    depth: Option<u16>,
     /// Checkpoint to finetune
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
@@ -62,15 +65,30 @@ pub struct TrainArgs {
     /// Images per step
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch: usize,
-    /// Peak learning rate
-    #[arg(long, value_name = "X", default_value_t = 0.1)]
-    learning_rate: f64,
+    /// What takes the steps
+    #[arg(long, value_parser = choice(OPTIMIZERS), default_value = "auto")]
+    optimizer: OptimizerChoice,
+    /// Peak learning rate [default: 0.1 for sgd, 0.001 for adamw]
+    #[arg(long, value_name = "X")]
+    learning_rate: Option<f64>,
     /// L2 penalty on weights
     #[arg(long, value_name = "X", default_value_t = 5e-4)]
     weight_decay: f64,
     /// Label smoothing
     #[arg(long, value_name = "X", default_value_t = 0.1)]
     label_smoothing: f64,
+    /// Checkpoint whose answers are imitated beside the labels (knowledge distillation)
+    #[arg(long, value_name = "FILE")]
+    teacher: Option<PathBuf>,
+    /// Class names of the teacher: a JSON list or a text file
+    #[arg(long, value_name = "FILE", requires = "teacher")]
+    teacher_labels: Option<PathBuf>,
+    /// Weight of the teacher's answers; that of the labels is 1
+    #[arg(long, value_name = "X", requires = "teacher", default_value_t = 1.0)]
+    distillation: f64,
+    /// Temperature of the teacher's answers
+    #[arg(long, value_name = "X", requires = "teacher", default_value_t = 2.0)]
+    temperature: f64,
     /// Print the evaluation on val as JSON
     #[arg(long)]
     json: bool,
@@ -101,14 +119,26 @@ fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
         within("image-size", size as f64, 8.0..=1024.0)?;
     }
     within("batch", args.batch as f64, 1.0..=65536.0)?;
-    within("learning-rate", args.learning_rate, 1e-12..=1e3)?;
+    if let Some(rate) = args.learning_rate {
+        within("learning-rate", rate, 1e-12..=1e3)?;
+    }
+    within("distillation", args.distillation, 0.0..=1e6)?;
+    within("temperature", args.temperature, 0.01..=1e3)?;
     within("weight-decay", args.weight_decay, 0.0..=1e3)?;
     within("label-smoothing", args.label_smoothing, 0.0..=0.99)?;
     let start = match (args.arch, args.model) {
-        (Some(arch), _) => Start::Scratch { arch, width: args.width.map(usize::from) },
+        (Some(arch), _) => {
+            Start::Scratch { arch, width: args.width.map(usize::from), depth: args.depth.map(usize::from) }
+        }
         (None, Some(model)) => Start::Checkpoint { model, labels: args.labels },
         (None, None) => return Err(Failure::usage("give --arch or --model")),
     };
+    let teacher = args.teacher.map(|model| Teacher {
+        model,
+        labels: args.teacher_labels,
+        weight: args.distillation,
+        temperature: args.temperature,
+    });
     Ok(TrainSpec {
         start,
         data: args.data,
@@ -122,6 +152,8 @@ fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
         learning_rate: args.learning_rate,
         weight_decay: args.weight_decay,
         label_smoothing: args.label_smoothing,
+        optimizer: args.optimizer,
+        teacher,
     })
 }
 

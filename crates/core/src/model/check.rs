@@ -51,9 +51,21 @@ fn is_bounded(node: &Node) -> bool {
                 && within(MAX_WINDOW, &[c.kernel, c.stride, c.padding].concat())
         }
         Op::MaxPool2d(p) => within(MAX_WINDOW, &[p.kernel, p.stride, p.padding].concat()),
+        Op::AvgPool2d(p) => within(MAX_WINDOW, &p.kernel),
+        Op::SamePad(p) => within(MAX_WINDOW, &[p.kernel, p.stride].concat()),
         Op::BatchNorm(norm) => within(MAX_EXTENT, &[norm.channels]) && norm.eps.is_finite(),
+        Op::LayerNorm(norm) => within(MAX_EXTENT, &[norm.features]) && norm.eps.is_finite(),
+        Op::ResponseNorm(norm) => within(MAX_EXTENT, &[norm.features]) && norm.eps.is_finite(),
         Op::Linear(linear) => within(MAX_EXTENT, &[linear.in_features, linear.out_features]),
-        Op::Input | Op::Relu | Op::Add | Op::GlobalAvgPool => true,
+        Op::Attention(a) => within(MAX_EXTENT, &[a.heads, a.features]),
+        Op::Embed(e) => {
+            within(MAX_EXTENT, &[e.features, e.prefix, e.positioned]) && within(MAX_EXTENT, &e.grid)
+        }
+        Op::Scale(scale) => within(MAX_EXTENT, &[scale.features]),
+        Op::Token(_) | Op::MeanTokens(_) => true,
+        Op::Input | Op::Activation(_) | Op::Add | Op::Average | Op::Gate | Op::Concat | Op::GlobalAvgPool => {
+            true
+        }
     }
 }
 

@@ -136,9 +136,13 @@ impl Builder<'_> {
             }
             Op::MaxPool2d(pool) => Kernel::MaxPool(check_pool(&node.name, pool)?),
             Op::GlobalAvgPool => Kernel::Mean,
-            Op::Add | Op::Relu => Kernel::Combine { relu: group.relu },
+            Op::Add | &Op::RELU => Kernel::Combine { relu: group.relu },
             Op::Input => {
                 let reason = "a second image".to_owned();
+                return Err(RuntimeError::Unsupported { node: node.name.clone(), reason });
+            }
+            other => {
+                let reason = format!("{other:?}");
                 return Err(RuntimeError::Unsupported { node: node.name.clone(), reason });
             }
         };

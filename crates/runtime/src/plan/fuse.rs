@@ -76,12 +76,12 @@ fn grow(graph: &Graph, id: NodeId, sole: &[Option<NodeId>], taken: &mut [bool]) 
         taken[sum.index()] = true;
     }
     if matches!(main.op, Op::Conv2d(_) | Op::BatchNorm(_) | Op::Linear(_) | Op::Add)
-        && let Some(relu) = next(&group, taken).filter(|n| is(n, &Op::Relu))
+        && let Some(relu) = next(&group, taken).filter(|n| is(n, &Op::RELU))
     {
         group.relu = true;
         group.nodes.push(relu);
         taken[relu.index()] = true;
     }
-    group.relu |= main.op == Op::Relu;
+    group.relu |= main.op == Op::RELU;
     group
 }

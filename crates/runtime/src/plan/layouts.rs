@@ -80,7 +80,7 @@ pub(super) fn source(group: &Group, taps: &Taps) -> Value {
 }
 
 fn joined_values(graph: &Graph, group: &Group) -> Vec<NodeId> {
-    let elementwise = matches!(graph.node(group.main()).op, Op::Add | Op::Relu);
+    let elementwise = matches!(&graph.node(group.main()).op, Op::Add | &Op::RELU);
     group.residual.into_iter().chain(elementwise.then_some(group.input)).collect()
 }
 

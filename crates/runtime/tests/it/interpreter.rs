@@ -36,7 +36,7 @@ pub fn run(model: &SparseModel, image: &[f32]) -> Vec<Vec<f64>> {
                 let one = |c: usize, x: f64| (x - mean[c]) / (var[c] + norm.eps).sqrt() * gain[c] + shift[c];
                 (0..c * h * w).map(|i| one(i / (h * w), input(0)[i])).collect()
             }
-            Op::Relu => input(0).iter().map(|v| v.max(0.0)).collect(),
+            Op::RELU => input(0).iter().map(|v| v.max(0.0)).collect(),
             Op::Add => input(0).iter().zip(input(1)).map(|(a, b)| a + b).collect(),
             Op::MaxPool2d(pool) => max_pool(pool, input(0), dims(0)),
             Op::GlobalAvgPool => {

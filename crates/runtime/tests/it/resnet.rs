@@ -86,7 +86,7 @@ impl Net {
     }
 
     fn relu(&mut self, name: &str, x: NodeId) -> NodeId {
-        self.builder.push(name, Op::Relu, &[x])
+        self.builder.push(name, Op::RELU, &[x])
     }
 
     fn block(

@@ -140,7 +140,7 @@ fn odd() -> SparseModel {
     let norm = || Op::BatchNorm(BatchNorm { channels: 6, eps: 1e-3 });
     let a = push(&mut net, "a", Op::Conv2d(conv(3, 6, [3, 1], [1, 1], [0, 0])), &[image]);
     let b = push(&mut net, "b", norm(), &[a]);
-    let c = push(&mut net, "c", Op::Relu, &[a]);
+    let c = push(&mut net, "c", Op::RELU, &[a]);
     let d = push(&mut net, "d", Op::Add, &[b, c]);
     let e = push(&mut net, "e", Op::Add, &[d, d]);
     let pool = MaxPool2d { kernel: [2, 3], stride: [1, 3], padding: [1, 0] };
@@ -148,7 +148,7 @@ fn odd() -> SparseModel {
     let g = push(&mut net, "g", Op::Conv2d(conv(6, 4, [5, 2], [3, 2], [2, 1])), &[f]);
     let h = push(&mut net, "h", Op::GlobalAvgPool, &[g]);
     let i = push(&mut net, "i", Op::Linear(Linear { in_features: 4, out_features: 9, bias: false }), &[h]);
-    let j = push(&mut net, "j", Op::Relu, &[i]);
+    let j = push(&mut net, "j", Op::RELU, &[i]);
     push(&mut net, "k", Op::Linear(Linear { in_features: 9, out_features: 3, bias: true }), &[j]);
     let graph = net.finish().unwrap();
     let params: Params = graph

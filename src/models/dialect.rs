@@ -1,0 +1,141 @@
+//! Other libraries' names for the parameters of a family, as tables of renamings.
+
+use std::collections::BTreeMap;
+
+use super::names::Part;
+use super::{NameMap, Shapes};
+
+/// How one library names the parameters of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialect {
+    /// Name of the library, as `margay inspect` prints it.
+    pub library: &'static str,
+    /// Module names under which whole networks hang; the first that fits is passed over.
+    pub roots: &'static [&'static str],
+    /// `(its key, canonical name)`, the first that fits counts; keys that none fits stay as they are.
+    ///
+    /// In a key `*` stands for one or more characters other than a point; in the name `*` stands for what
+    /// it stood for, and `+` for that number plus one. `name#1` joins tensors in the order of the numbers.
+    pub renamings: &'static [(&'static str, &'static str)],
+}
+
+impl Dialect {
+    /// A library whose names are the canonical ones.
+    pub const fn canonical(library: &'static str) -> Self {
+        Self { library, roots: &[], renamings: &[] }
+    }
+
+    /// Shapes by canonical name, and the way back.
+    pub fn translate(&self, shapes: &Shapes) -> (Shapes, NameMap) {
+        let mut found: BTreeMap<(String, usize), Part> = BTreeMap::new();
+        for (key, shape) in shapes {
+            let part = Part { key: key.clone(), shape: shape.clone() };
+            found.insert(self.rename(key), part);
+        }
+        let (mut canonical, mut names) = (Shapes::new(), NameMap::identity());
+        for ((name, _), part) in found {
+            let own = own_axes(&part.shape);
+            canonical.entry(name.clone()).and_modify(|shape| join(shape, &own)).or_insert(own);
+            names.push(&name, part);
+        }
+        (canonical, names)
+    }
+
+    /// The canonical name of a key, and its place among the tensors that are joined.
+    fn rename(&self, key: &str) -> (String, usize) {
+        let stem = self.roots.iter().find_map(|root| key.strip_prefix(root)).unwrap_or(key);
+        let renamed = self.renamings.iter().find_map(|(pattern, name)| {
+            let captures = captures(pattern, stem)?;
+            filled(name, &captures)
+        });
+        match renamed {
+            None => (key.to_owned(), 0),
+            Some(name) => match name.split_once('#') {
+                Some((name, place)) => (name.to_owned(), place.parse().unwrap_or(0)),
+                None => (name, 0),
+            },
+        }
+    }
+}
+
+/// Axes without those of extent 1 that libraries put around vectors and embeddings.
+fn own_axes(shape: &[usize]) -> Vec<usize> {
+    match shape {
+        [1, rows, features] => vec![*rows, *features],
+        [n, 1, 1] | [1, 1, 1, n] => vec![*n],
+        _ => shape.to_vec(),
+    }
+}
+
+fn join(shape: &mut [usize], other: &[usize]) {
+    if let (Some(rows), Some(more)) = (shape.first_mut(), other.first()) {
+        *rows += more;
+    }
+}
+
+/// What each `*` of a pattern stands for.
+fn captures<'k>(pattern: &str, key: &'k str) -> Option<Vec<&'k str>> {
+    let Some((before, after)) = pattern.split_once('*') else {
+        return (pattern == key).then(Vec::new);
+    };
+    let rest = key.strip_prefix(before)?;
+    let component = rest.split('.').next().unwrap_or(rest).len();
+    // The longest reading first: numbers end at a point or at the next literal.
+    (1..=component).rev().find_map(|end| {
+        let mut captures = captures(after, &rest[end..])?;
+        captures.insert(0, &rest[..end]);
+        Some(captures)
+    })
+}
+
+/// The name with its wildcards replaced; nothing if a `+` stands for no number.
+fn filled(name: &str, captures: &[&str]) -> Option<String> {
+    let mut captures = captures.iter();
+    let mut out = String::with_capacity(name.len() + 8);
+    for letter in name.chars() {
+        match letter {
+            '*' => out.push_str(captures.next()?),
+            '+' => out.push_str(&(captures.next()?.parse::<usize>().ok()?.checked_add(1)?).to_string()),
+            _ => out.push(letter),
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIALECT: Dialect = Dialect {
+        library: "test",
+        roots: &["net."],
+        renamings: &[
+            ("layer_*.query.*", "blocks.*.qkv.*#0"),
+            ("layer_*.key.*", "blocks.*.qkv.*#1"),
+            ("stages.*.conv.weight", "layer+.conv.weight"),
+            ("cls", "prefix"),
+        ],
+    };
+
+    #[test]
+    fn keys_are_renamed_counted_up_and_joined() {
+        let table = [
+            ("layer_11.query.weight", ("blocks.11.qkv.weight", 0)),
+            ("net.layer_3.key.bias", ("blocks.3.qkv.bias", 1)),
+            ("stages.0.conv.weight", ("layer1.conv.weight", 0)),
+            ("stages.x.conv.weight", ("stages.x.conv.weight", 0)),
+            ("net.other", ("net.other", 0)),
+        ];
+        for (key, (name, place)) in table {
+            assert_eq!(DIALECT.rename(key), (name.to_owned(), place));
+        }
+        let keys = [("layer_0.key.weight", vec![4, 2]), ("layer_0.query.weight", vec![4, 2])];
+        let shapes = keys.into_iter().chain([("cls", vec![1, 1, 2])]);
+        let shapes: Shapes = shapes.map(|(key, shape)| (key.to_owned(), shape)).collect();
+        let (canonical, names) = DIALECT.translate(&shapes);
+        assert_eq!(canonical["blocks.0.qkv.weight"], [8, 2]);
+        assert_eq!(canonical["prefix"], [1, 2]);
+        let order: Vec<_> = names.parts("blocks.0.qkv.weight", &[8, 2]).into_iter().map(|p| p.key).collect();
+        assert_eq!(order, ["layer_0.query.weight", "layer_0.key.weight"]);
+    }
+}
