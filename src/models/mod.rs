@@ -6,6 +6,7 @@
 mod config;
 mod convnext;
 mod dialect;
+mod efficientnet;
 mod names;
 mod positions;
 mod read;
@@ -25,7 +26,8 @@ pub use positions::{native_size, resize};
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Every family of architectures.
-pub static ARCHITECTURES: &[&dyn Architecture] = &[&resnet::ResNet, &vit::Vit, &convnext::ConvNext];
+pub static ARCHITECTURES: &[&dyn Architecture] =
+    &[&resnet::ResNet, &vit::Vit, &convnext::ConvNext, &efficientnet::EfficientNet];
 
 /// A family of architectures.
 pub trait Architecture: Sync {
