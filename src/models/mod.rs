@@ -189,6 +189,8 @@ fn unrecognised(shapes: &Shapes) -> ModelError {
 
 #[cfg(test)]
 mod tests {
+    use margay_core::ParamRole;
+
     use super::*;
 
     #[test]
@@ -210,6 +212,69 @@ mod tests {
                 assert!(detected.graph == graph, "{variant}");
             }
         }
+    }
+
+    /// What scripts/key_shapes.py wrote about a checkpoint.
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        library: String,
+        architecture: String,
+        classes: usize,
+        parameters: usize,
+        config: BTreeMap<String, serde_json::Value>,
+    }
+
+    fn golden(text: &str) -> (Golden, Shapes) {
+        let (header, tensors) = text.split_once('\n').unwrap();
+        let tensor = |line: &str| {
+            let mut words = line.split(' ');
+            let key = words.next().unwrap().to_owned();
+            (key, words.map(|extent| extent.parse().unwrap()).collect())
+        };
+        (serde_json::from_str(header).unwrap(), tensors.lines().map(tensor).collect())
+    }
+
+    /// Every tensor belongs to one parameter or is left out, and every parameter is in the file.
+    fn check_names(found: &Detected, shapes: &Shapes) -> usize {
+        let mut rest = shapes.clone();
+        for spec in found.graph.params() {
+            let parts = found.names.parts(&spec.name, &spec.shape);
+            for part in &parts {
+                assert_eq!(rest.remove(&part.key), Some(part.shape.clone()), "{} of {}", part.key, spec.name);
+                assert_eq!(found.names.name(&part.key), spec.name);
+            }
+            let stored: usize = parts.iter().map(|part| part.shape.iter().product::<usize>()).sum();
+            assert_eq!(stored, spec.shape.iter().product::<usize>(), "{}", spec.name);
+        }
+        let left: Vec<_> = rest.keys().filter(|key| !found.names.leaves_out(key)).collect();
+        assert!(left.is_empty(), "{left:?} belong to no parameter");
+        rest.values().map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
+    #[test]
+    fn checkpoints_of_every_library_are_read_completely() {
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/shapes");
+        let folder = std::env::var("MARGAY_SHAPES").unwrap_or_else(|_| own.to_owned());
+        let mut checked = 0;
+        for entry in fs_err::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let (golden, shapes) = golden(&fs_err::read_to_string(&path).unwrap());
+            let file = path.file_stem().unwrap().display();
+            let found = detect(&shapes, &Config::from(golden.config), [64, 64]);
+            let found = found.unwrap_or_else(|error| panic!("{file}: {error}"));
+            let got = (found.library, found.graph.architecture.as_str(), found.graph.classes());
+            assert_eq!(
+                got,
+                (golden.library.as_str(), golden.architecture.as_str(), golden.classes),
+                "{file}"
+            );
+            let unused = check_names(&found, &shapes);
+            let learned = found.graph.params().filter(|spec| spec.role != ParamRole::Statistic);
+            let learned: usize = learned.map(|spec| spec.shape.iter().product::<usize>()).sum();
+            assert_eq!(learned + unused, golden.parameters, "{file}");
+            checked += 1;
+        }
+        assert!(checked >= 16, "{checked}");
     }
 
     #[test]
