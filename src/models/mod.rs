@@ -11,6 +11,7 @@ mod names;
 mod positions;
 mod read;
 mod resnet;
+mod strangers;
 mod vit;
 
 use std::collections::BTreeMap;
@@ -96,6 +97,14 @@ pub enum ModelError {
         /// The first keys that it does not have.
         unmatched: Vec<String>,
     },
+    /// The checkpoint is a network of another kind.
+    #[error("this is {what}; {advice}")]
+    Stranger {
+        /// What its keys look like.
+        what: &'static str,
+        /// What to do instead.
+        advice: &'static str,
+    },
     /// No family has a variant of this name.
     #[error("no architecture is named `{name}`{}", hint(nearest.as_deref()))]
     UnknownVariant {
@@ -155,6 +164,7 @@ pub fn is_recognised(shapes: &Shapes) -> bool {
 
 /// Recognises a checkpoint by the names and shapes of its tensors.
 pub fn detect(shapes: &Shapes, config: &Config, image: [usize; 2]) -> Result<Detected, ModelError> {
+    strangers::check(shapes)?;
     let (family, dialect, canonical, names) = recognise(shapes).ok_or_else(|| unrecognised(shapes))?;
     let graph = family.detect(&canonical, &config.assuming(dialect.assumes), image)?;
     Ok(Detected { graph, names, library: dialect.library })
@@ -179,11 +189,13 @@ fn unrecognised(shapes: &Shapes) -> ModelError {
     let nearest = ARCHITECTURES.iter().rev().max_by_key(likeness);
     let marks = nearest.map_or(&[] as &[_], |family| family.marks());
     let lacking: Vec<_> = marks.iter().filter(|mark| !shapes.contains_key(**mark)).collect();
-    if let Some(key) = lacking.first().filter(|_| 2 * lacking.len() < marks.len()) {
+    let unmatched: Vec<_> =
+        shapes.keys().filter(|key| !marks.contains(&key.as_str())).take(3).cloned().collect();
+    let nearly = 2 * lacking.len() < marks.len() || unmatched.is_empty();
+    if let Some(key) = lacking.first().filter(|_| nearly) {
         let nearest = nearest_name(key, shapes.keys().map(String::as_str));
         return ModelError::MissingKey { key: (***key).to_owned(), nearest };
     }
-    let unmatched = shapes.keys().filter(|key| !marks.contains(&key.as_str())).take(3).cloned().collect();
     ModelError::Unrecognised { nearest: nearest.map_or("none", |family| family.name()), unmatched }
 }
 
@@ -286,5 +298,12 @@ mod tests {
         let shapes = Shapes::from([("trunk.0.weight".to_owned(), vec![40, 3, 4, 4])]);
         let error = detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string();
         assert!(error.contains("`resnet`") && error.contains("`trunk.0.weight`"), "{error}");
+        for (key, what) in
+            [("layers.0.blocks.0.attn.relative_position_bias_table", "Swin"), ("rpn.head", "detector")]
+        {
+            let shapes = Shapes::from([(key.to_owned(), vec![169, 3])]);
+            let error = detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains("classif"), "{error}");
+        }
     }
 }

@@ -110,10 +110,10 @@ impl Architecture for EfficientNet {
     fn marks(&self) -> &'static [&'static str] {
         &[
             "conv_stem.weight",
-            "blocks.1.0.conv_exp.weight",
             "blocks.3.0.conv_dw.weight",
             "blocks.3.0.se.conv_reduce.weight",
             "conv_head.weight",
+            "bn2.weight",
             "classifier.weight",
         ]
     }

@@ -152,6 +152,7 @@ impl Block {
 
 impl Geometry {
     fn read(shapes: &Shapes, config: &Config) -> Result<Self, ModelError> {
+        check_relatives(shapes, config)?;
         let has = |key: &str| shapes.contains_key(key);
         let (stem, colours) = Stem::read(shapes)?;
         let block = if has("layer1.0.conv3.weight") { Block::Bottleneck } else { Block::Basic };
@@ -171,7 +172,6 @@ impl Geometry {
         };
         let name = geometry.name();
         check_colours(colours, &name)?;
-        check_relatives(shapes, config, &name)?;
         geometry.activation = activation(config, Activation::Relu, &name)?;
         Ok(geometry)
     }
@@ -237,19 +237,19 @@ impl Geometry {
 }
 
 /// Refuses what the weights or the configuration tell to be different.
-fn check_relatives(shapes: &Shapes, config: &Config, name: &str) -> Result<(), ModelError> {
-    if let Some((_, what)) = RELATIVES.iter().find(|(mark, _)| shapes.keys().any(|key| key.contains(mark))) {
-        return Err(unsupported(name, *what));
-    }
-    if !shapes.contains_key("bn1.running_mean") && shapes.contains_key("bn1.bias") {
-        return Err(unsupported(name, "norms without running statistics"));
-    }
+fn check_relatives(shapes: &Shapes, config: &Config) -> Result<(), ModelError> {
+    let relative = RELATIVES.iter().find(|(mark, _)| shapes.keys().any(|key| key.contains(mark)));
     // Anti-aliasing has no weights; only the name of the architecture tells it.
     let smoothed = |name: &str| name.starts_with("resnetblur") || name.starts_with("resnetaa");
-    if config.text("architecture").is_some_and(smoothed) {
-        return Err(unsupported(name, "anti-aliased strides"));
-    }
-    Ok(())
+    let what = match relative {
+        Some((_, what)) => what,
+        None if !shapes.contains_key("bn1.running_mean") && shapes.contains_key("bn1.bias") => {
+            "norms without running statistics"
+        }
+        None if config.text("architecture").is_some_and(smoothed) => "anti-aliased strides",
+        None => return Ok(()),
+    };
+    Err(unsupported("a ResNet", what))
 }
 
 impl Stem {
