@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use margay_core::{Interpolation, Normalization, Preprocess, Resize};
+use margay_core::Preprocess;
 use margay_runtime::{Photo, Preprocessor, decode};
 use rayon::prelude::*;
 
@@ -40,9 +40,7 @@ fn jpeg(photo: &Photo) -> Option<Vec<u8>> {
     let scaled = |side: usize| (side * SIDE / longest).max(1);
     let spec = Preprocess {
         size: [scaled(photo.height()), scaled(photo.width())],
-        resize: Resize::Squash,
-        interpolation: Interpolation::Bilinear,
-        normalization: Normalization::IMAGENET,
+        ..Preprocess::squash(SIDE)
     };
     let small = Preprocessor::new(&spec).resize(photo).into_owned();
     let mut bytes = Cursor::new(Vec::new());
