@@ -55,7 +55,8 @@ pub fn read(config: &Value) -> Option<Preprocess> {
     let class = ["image_processor_type", "feature_extractor_type"];
     let class = class.iter().find_map(|key| config.get(*key)?.as_str()).unwrap_or_default();
     let marks = ["image_mean", "size", "crop_size"];
-    if class.starts_with("TimmWrapper") || class.is_empty() && !marks.iter().any(|key| config.get(*key).is_some())
+    if class.starts_with("TimmWrapper")
+        || class.is_empty() && !marks.iter().any(|key| config.get(*key).is_some())
     {
         return None;
     }
@@ -208,8 +209,12 @@ mod tests {
         let read = |config: Value| read(&config).unwrap().normalization;
         let half = Normalization::INCEPTION;
         assert_eq!(read(json!({"size": 8, "do_normalize": false})), Normalization::UNIT);
-        assert_eq!(read(json!({"size": 8, "do_rescale": false, "image_mean": 127.5, "image_std": 127.5})), half);
-        let offset = json!({"size": 8, "do_normalize": false, "rescale_factor": 2.0 / 255.0, "rescale_offset": true});
+        assert_eq!(
+            read(json!({"size": 8, "do_rescale": false, "image_mean": 127.5, "image_std": 127.5})),
+            half
+        );
+        let offset =
+            json!({"size": 8, "do_normalize": false, "rescale_factor": 2.0 / 255.0, "rescale_offset": true});
         assert_eq!(read(offset), half);
     }
 

@@ -238,7 +238,8 @@ mod tests {
     #[test]
     fn a_spec_says_what_it_does() {
         let text = Preprocess::torchvision(224).to_string();
-        let expected = "short side 256, centre 224 x 224, bilinear, mean 0.485 0.456 0.406, std 0.229 0.224 0.225";
+        let expected =
+            "short side 256, centre 224 x 224, bilinear, mean 0.485 0.456 0.406, std 0.229 0.224 0.225";
         assert_eq!(text, expected);
         let unit = Preprocess { normalization: Normalization::UNIT, ..Preprocess::squash(64) };
         assert_eq!(unit.to_string(), "squash to 64 x 64, bilinear, mean 0.000, std 1.000");

@@ -1,7 +1,7 @@
 use std::path::Path;
 
-use margay_core::model::FormatError;
 use margay_core::SparseModel;
+use margay_core::model::FormatError;
 
 use crate::{Photo, Preprocessor, RuntimeError, Session, SessionOptions};
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use margay_core::{GraphBuilder, Linear, Op, Params, Provenance, Shape};
+use margay_core::{GraphBuilder, Linear, Op, Params, Preprocess, Provenance, Resize, Shape};
 use ndarray::{ArrayD, IxDyn};
 
 use super::*;

@@ -91,7 +91,8 @@ fn centre_offsets_are_rounded_as_each_library_does() {
 /// First row and column of the photo on the canvas of a 10 × 10 input, and the colour beside it.
 fn placed(width: usize, height: usize, resize: Resize) -> ([usize; 2], [u8; 3]) {
     let photo = Photo::from_rgb(width, height, vec![200; 3 * width * height]).unwrap();
-    let fitted = Preprocessor::new(&spec(resize, Interpolation::Bilinear, [10, 10])).resize(&photo).into_owned();
+    let fitted =
+        Preprocessor::new(&spec(resize, Interpolation::Bilinear, [10, 10])).resize(&photo).into_owned();
     let is_photo = |i: &usize| fitted.pixels()[3 * i] == 200;
     let first = (0..100).find(is_photo).unwrap();
     let corner = [fitted.pixels()[0], fitted.pixels()[1], fitted.pixels()[2]];
