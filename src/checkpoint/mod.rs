@@ -190,7 +190,7 @@ impl Checkpoint {
         params.check(&graph).map_err(|e| self.params_error(renamed(e, |name| names.key(name).to_owned())))?;
         self.check_variances(&params, &names)?;
         let (dtype, sha256) = (self.dtype(), self.source.sha256()?);
-        let graph = models::resize(graph, &mut params, image).map_err(|source| self.model_error(source))?;
+        let graph = models::resize(&graph, &mut params, image).map_err(|source| self.model_error(source))?;
         let labels = self.labels.map(|labels| labels.names);
         Ok(Pretrained { graph, params, names, library, labels, sha256, dtype })
     }

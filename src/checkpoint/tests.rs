@@ -310,9 +310,9 @@ fn keys_that_do_not_fit_are_named() {
     assert!(error.contains("`layer1.0.bn1.weight` is missing"), "{error}");
     assert!(error.contains("nearest: `layer1.0.bn1.wieght`"), "{error}");
     let error = refusal(&changed(folder.path(), |t| {
-        t.insert("layer1.0.se.weight".to_owned(), (vec![1], vec![0.0]));
+        t.insert("layer1.0.extra.weight".to_owned(), (vec![1], vec![0.0]));
     }));
-    assert!(error.contains("`layer1.0.se.weight` belongs to no layer"), "{error}");
+    assert!(error.contains("`layer1.0.extra.weight` belongs to no layer"), "{error}");
     let error = refusal(&changed(folder.path(), |t| t.get_mut("fc.bias").unwrap().0 = vec![3, 1]));
     assert!(error.contains("`fc.bias` has shape [3, 1], expected [3]"), "{error}");
     let error = refusal(&changed(folder.path(), |t| t.get_mut("fc.bias").unwrap().1[1] = f32::NAN));
