@@ -203,6 +203,13 @@ fn configurations_name_classes_and_preprocessing() {
     checkpoint.forget_labels();
     assert_eq!(checkpoint.into_model(IMAGE).unwrap().labels, None);
 
+    // A broken configuration is a defect of a repository, and nothing beside a lone file.
+    let folder = repository(&[]);
+    fs_err::write(folder.path().join("config.json"), "{ // settings\n}").unwrap();
+    assert!(refusal(folder.path()).contains("config.json: not a usable configuration"));
+    fs_err::copy(golden("zip.pth"), folder.path().join("zip.pth")).unwrap();
+    assert!(load_model(folder.path().join("zip.pth"), IMAGE).is_ok());
+
     // The configuration of something else that lies there says nothing.
     let folder = repository(&[("config.json", json!({"editor": "vim", "labels": ["a"]}))]);
     assert_eq!(Checkpoint::open(folder.path()).unwrap().config_file(), None);
