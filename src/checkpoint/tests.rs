@@ -308,6 +308,17 @@ fn truncated_files_are_errors() {
 }
 
 #[test]
+fn a_backbone_without_its_classifier_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = changed(folder.path(), |t| t.retain(|key, _| !key.starts_with("fc.")));
+    let model = load_model(&path, IMAGE).unwrap();
+    assert_eq!(model.graph.classes(), 0);
+    let weight = model.params.get("fc.weight").unwrap();
+    assert_eq!((weight.shape()[0], weight.len()), (0, 0));
+    assert_eq!(model.params.get("conv1.weight").unwrap(), reference().params.get("conv1.weight").unwrap());
+}
+
+#[test]
 fn keys_that_do_not_fit_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let error = refusal(&changed(folder.path(), |t| {
