@@ -76,6 +76,10 @@ fn widened(shape: &[usize], stored: &[usize]) -> Vec<usize> {
     let extra = stored.len().saturating_sub(shape.len());
     let leading = stored.iter().take(extra).take_while(|extent| **extent == 1).count();
     let ones = |n: usize| std::iter::repeat_n(1, n);
+    // Height and width come together; one axis behind is no library's habit.
+    if extra - leading == 1 {
+        return shape.to_vec();
+    }
     ones(leading).chain(shape.iter().copied()).chain(ones(extra - leading)).collect()
 }
 
@@ -106,6 +110,8 @@ mod tests {
         assert_eq!(map.parts("position", &[10, 4]), [part("pos_embed", &[1, 10, 4])]);
         assert_eq!(map.parts("gamma", &[4]), [part("layer_scale", &[4, 1, 1])]);
         assert_eq!(map.parts("fc1", &[8, 4]), [part("fc1.weight", &[8, 4, 1, 1])]);
+        map.push("bias", part("fc1.bias", &[4, 1]));
+        assert_eq!(map.parts("bias", &[4]), [part("fc1.bias", &[4])]);
     }
 
     #[test]
