@@ -321,10 +321,10 @@ fn keys_that_do_not_fit_are_named() {
     }));
     assert!(error.contains("`layer1.0.se.weight` belongs to no layer"), "{error}");
     let error = refusal(&changed(folder.path(), |t| {
-        t.get_mut("layer3.0.conv1.weight").unwrap().0 = vec![2, 4, 3, 3];
+        t.get_mut("layer3.0.downsample.0.weight").unwrap().0 = vec![2, 4, 1, 1];
     }));
     assert!(
-        error.contains("`layer3.0.conv1.weight` has shape [2, 4, 3, 3], expected [4, 2, 3, 3]"),
+        error.contains("`layer3.0.downsample.0.weight` has shape [2, 4, 1, 1], expected [4, 2, 1, 1]"),
         "{error}"
     );
     let error = refusal(&changed(folder.path(), |t| t.get_mut("fc.bias").unwrap().1[1] = f32::NAN));
