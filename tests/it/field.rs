@@ -18,7 +18,7 @@ fn write_model(path: &Path) {
     let mut params = Params::new();
     for (i, spec) in graph.params().enumerate() {
         let value = |j: usize| match spec.role {
-            ParamRole::Weight => (((i * 31 + j * 17) % 29) as f32 - 14.0) / 40.0,
+            ParamRole::Weight | ParamRole::Embedding => (((i * 31 + j * 17) % 29) as f32 - 14.0) / 40.0,
             ParamRole::Norm | ParamRole::Statistic => 1.0,
             ParamRole::Bias | ParamRole::Embedding => 0.0,
         };

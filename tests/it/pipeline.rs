@@ -117,7 +117,7 @@ fn a_bad_photo_is_skipped_and_listed() {
     assert_eq!(record.specialist.total, 30);
 }
 
-/// The generalist without its stored preprocessing, made for images that are normalised to −1 … 1 if `other`.
+/// The generalist without its stored preprocessing, made for images from 0 to 1 if `other`.
 fn unlabelled(path: &Path, other: bool) {
     let Pretrained { graph, mut params, names, labels, .. } = load_model(GENERALIST, [64, 64]).unwrap();
     if other {
@@ -125,11 +125,11 @@ fn unlabelled(path: &Path, other: bool) {
         let weight = params.get("conv1.weight").unwrap().clone();
         let mut means = params.get("bn1.running_mean").unwrap().clone();
         for (index, value) in weight.indexed_iter() {
-            means[[index[0]].as_slice()] -= value * (0.5 - mean[index[1]]) / std[index[1]];
+            means[[index[0]].as_slice()] -= value * -mean[index[1]] / std[index[1]];
         }
         let mut folded = weight;
         for (index, value) in folded.indexed_iter_mut() {
-            *value *= 0.5 / std[index[1]];
+            *value /= std[index[1]];
         }
         params.insert("conv1.weight".to_owned(), folded);
         params.insert("bn1.running_mean".to_owned(), means);
@@ -153,13 +153,13 @@ fn assumed_constants_are_tried_and_better_ones_are_named() {
         let against = warnings.iter().find(|text| text.contains("speak against"));
         assert_eq!(against.is_some(), other, "{warnings:?} {choices:?}");
         assert!(
-            against.is_none_or(|text| text.contains("--preprocess augreg --image-size 64")),
+            against.is_none_or(|text| text.contains("--preprocess speciesnet --image-size 64")),
             "{against:?}"
         );
         assert_eq!((choices.len(), choices[0].candidates.len()), (1, 5));
         assert_eq!(choices[0].taken, choices[0].candidates[0].name);
     }
-    recipe.input.preprocess = Some("augreg".to_owned());
+    recipe.input.preprocess = Some("speciesnet".to_owned());
     let record = run(&recipe, &root.path().join("named"));
     assert_eq!((record.choices, record.warnings), (vec![], vec![]));
 }
