@@ -161,7 +161,7 @@ pub(crate) unsafe fn finish<S: Simd, const V: usize>(s: S, job: &Job, row: usize
     }
 }
 
-/// Applies an activation other than ReLU to `vectors` vectors from `at` of some rows, just stored. Apart
+/// Applies an activation other than a rectifier to `vectors` vectors from `at` of some rows, just stored. Apart
 /// from [`finish`], which is compiled for every size of tile and stays small.
 ///
 /// # Safety

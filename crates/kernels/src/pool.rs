@@ -137,34 +137,32 @@ pub fn global_mean(isa: Isa, input: &Tensor, skip: usize, output: &mut Tensor) {
     let layout = *input.layout();
     assert_eq!(output.layout().values(), layout.channels, "planes of the mean");
     assert!(skip == 0 || layout.height == 1 && skip < layout.width, "places of the mean");
-    let scale = 1.0 / (layout.height * layout.width - skip) as f32;
-    let means = output.as_mut_slice().iter_mut().take(layout.channels);
-    for (plane, mean) in means.enumerate() {
-        let source = &input.as_slice()[layout.origin + plane * layout.plane..][skip..layout.body()];
-        // SAFETY: the body has no contract beyond its slices.
-        unsafe { sum(isa, source, mean) };
-        *mean *= scale;
-    }
+    // SAFETY: the body has no contract beyond its slices.
+    unsafe { means(isa, input.as_slice(), &layout, skip, output.as_mut_slice()) };
 }
 
 dispatch! {
     /// # Safety
     /// None beyond the slices'.
-    fn sum(values: &[f32], total: &mut f32) = sum_body
+    fn means(x: &[f32], layout: &Layout, skip: usize, y: &mut [f32]) = means_body
 }
 
 #[inline(always)]
-unsafe fn sum_body<S: Simd>(_: S, values: &[f32], total: &mut f32) {
-    let mut sums = [0.0_f32; ALIGN];
-    let chunks = values.chunks_exact(ALIGN);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
+unsafe fn means_body<S: Simd>(_: S, x: &[f32], layout: &Layout, skip: usize, y: &mut [f32]) {
+    let share = 1.0 / (layout.height * layout.width - skip) as f32;
+    for (plane, mean) in y.iter_mut().enumerate().take(layout.channels) {
+        let values = &x[layout.origin + plane * layout.plane..][skip..layout.body()];
+        let mut sums = [0.0_f32; ALIGN];
+        let chunks = values.chunks_exact(ALIGN);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            for (sum, value) in sums.iter_mut().zip(chunk) {
+                *sum += value;
+            }
+        }
+        for (sum, value) in sums.iter_mut().zip(rest) {
             *sum += value;
         }
+        *mean = share * sums.iter().sum::<f32>();
     }
-    for (sum, value) in sums.iter_mut().zip(rest) {
-        *sum += value;
-    }
-    *total = sums.iter().sum();
 }

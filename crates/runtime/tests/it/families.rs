@@ -12,7 +12,9 @@ use crate::session::{CHOICES, compare, isas, logits, open};
 /// Against the definition, and on several threads against one.
 fn check(model: &SparseModel) {
     for isa in isas() {
-        CHOICES.iter().for_each(|kernel| compare(model, isa, *kernel));
+        for kernel in CHOICES {
+            compare(model, isa, kernel);
+        }
         let mut one = open(model, 1, isa, KernelChoice::Auto);
         let images = noise(3 * one.image_len(), 11);
         let expected = logits(&mut one, &images);

@@ -90,7 +90,7 @@ fn apply(node: &Node, inputs: &[Input], shape: Shape, params: &Params) -> Vec<f6
         }
         Op::Activation(function) => x.values.iter().map(|v| activate(*function, *v)).collect(),
         Op::Add => with(|a, b| a + b),
-        Op::Average => with(|a, b| (a + b) / 2.0),
+        Op::Average => with(f64::midpoint),
         Op::Gate => build(shape, |f, p| x.at(f, p) * inputs[1].at(f, 0)),
         Op::Concat => [x.values, inputs[1].values].concat(),
         Op::MaxPool2d(pool) => max_pool(pool, x.values, x.dims()),

@@ -1,10 +1,10 @@
-//! EfficientNetV2.
+//! `EfficientNetV2`.
 
 use margay_core::{Activation, BatchNorm, Graph, GraphBuilder, GraphError, NodeId, Op, Role, SamePad, Shape};
 
 use super::{conv, linear};
 
-/// What makes an EfficientNetV2.
+/// What makes an `EfficientNetV2`.
 #[derive(Clone)]
 pub struct Spec {
     pub size: [usize; 2],
@@ -41,7 +41,7 @@ impl Spec {
         Self { size: [45, 38], stem: 8, stages, head: 24, classes: 5 }
     }
 
-    /// EfficientNetV2-S at 224².
+    /// `EfficientNetV2`-S at 224².
     pub fn s224() -> Self {
         let stages = vec![
             stage(true, [1, 1, 24, 2]),

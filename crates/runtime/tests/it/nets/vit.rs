@@ -49,7 +49,7 @@ impl Spec {
         }
     }
 
-    /// A model of DeiT's sizes at 224².
+    /// A model of the `DeiT` sizes at 224².
     pub fn deit(width: usize) -> Self {
         Self {
             size: [224, 224],
