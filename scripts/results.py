@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs the grid of docs/results.md and prints its tables. Needs a built margay and a folder of tasks.
 
-    scripts/results.py DATA OUT [--jobs 2] [--threads 1] [--one-shot] [--tables]
+    scripts/results.py DATA OUT [--model FILE] [--solvers alps,sparsegpt] [--allocations erk] [--tables]
 
-DATA holds a checkpoint `resnet18.pth`, its `labels.json` and `tasks/{wildlife,vehicles}`. Each cell is one
-`margay compress` into OUT; cells that are there already are not run again, so a killed sweep goes on.
+DATA holds `labels.json` with the class names of the checkpoint, `tasks/{wildlife,vehicles}`, and
+`resnet18.pth`, which is the checkpoint unless --model names another. Each cell is one `margay compress` into
+OUT; cells that are there already are not run again, so a killed sweep goes on.
 """
 
 import argparse
@@ -16,20 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TASKS = ["wildlife", "vehicles"]
-SOLVERS = ["alps", "sparsegpt", "wanda", "magnitude"]
+FOLDS = [20, 10]
+# Cells of which three seeds are run, on the first task.
+HEADLINE = [("alps", "erk", 20), ("alps", "uniform", 10)]
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by number of seeds
 
 
-def cells():
-    """(task, solver, allocation, fold, seed): the cells with three seeds first."""
-    for seed in range(3):
-        for allocation, fold in [("erk", 20), ("uniform", 10)]:
-            yield "wildlife", "alps", allocation, fold, seed
-    for task in TASKS:
-        for solver in SOLVERS:
-            for allocation in ["erk", "uniform"]:
-                for fold in [20, 10]:
-                    yield task, solver, allocation, fold, 0
+def cells(args):
+    """(task, solver, allocation, fold, seed), each once: the cells with three seeds first."""
+    wanted = [(s, a, f) for s in args.solvers for a in args.allocations for f in FOLDS]
+    headline = [(TASKS[0], *cell, seed) for seed in range(args.seeds) for cell in HEADLINE if cell in wanted]
+    return list(dict.fromkeys(headline + [(task, *cell, 0) for task in TASKS for cell in wanted]))
 
 
 def folder(out, cell):
@@ -41,7 +39,7 @@ def run(args, cell):
     target = folder(args.out, cell)
     if (target / "run.json").exists():
         return
-    command = [args.margay, "compress", "--quiet", "--no-progress", "--model", args.data / "resnet18.pth"]
+    command = [args.margay, "compress", "--quiet", "--no-progress", "--model", args.model]
     command += ["--labels", args.data / "labels.json", "--data", args.data / "tasks" / task, "--shots", 16]
     command += ["--solver", solver, "--allocation", allocation, "--compression", f"{fold}x", "--seed", seed]
     command += ["--recovery", "none"] if args.one_shot else []
@@ -61,7 +59,7 @@ def figure(records, key):
 
 def tables(args):
     by_cell = {}
-    for cell in dict.fromkeys(cells()):
+    for cell in cells(args):
         path = folder(args.out, cell) / "run.json"
         if path.exists():
             by_cell.setdefault(cell[:4], []).append(json.loads(path.read_text()))
@@ -83,16 +81,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    names = lambda text: text.split(",")
+    parser.add_argument("--model", type=Path, help="checkpoint; default: DATA/resnet18.pth")
+    parser.add_argument("--solvers", type=names, default=["alps", "sparsegpt", "wanda", "magnitude"])
+    parser.add_argument("--allocations", type=names, default=["erk", "uniform"])
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the headline cells")
     parser.add_argument("--margay", default="target/release/margay")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--one-shot", action="store_true", help="do not finetune the cells that are not there yet")
     parser.add_argument("--tables", action="store_true", help="run nothing, print the tables of what is there")
     args = parser.parse_args()
+    args.model = args.model or args.data / "resnet18.pth"
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.tables:
         with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(lambda cell: run(args, cell), dict.fromkeys(cells())))
+            list(pool.map(lambda cell: run(args, cell), cells(args)))
     tables(args)
 
 

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use margay_core::{Graph, Mask, NodeId, Op, Shape};
+use margay_core::{Graph, Mask, NodeId, Shape};
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -125,7 +125,7 @@ const UNDECAYED: usize = 1;
 
 /// The optimiser of a recipe for a network, never `Auto`.
 pub(crate) fn optimizer_of(spec: &RecoverySpec, graph: &Graph) -> OptimizerChoice {
-    let layer_norms = graph.nodes().iter().any(|node| matches!(node.op, Op::LayerNorm(_)));
+    let layer_norms = graph.has_layer_norms();
     match spec.optimizer {
         OptimizerChoice::Auto if layer_norms => OptimizerChoice::Adamw,
         OptimizerChoice::Auto => OptimizerChoice::Sgd,

@@ -92,8 +92,8 @@ pub struct PruneSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RecoverySpec {
-    /// Re-estimation of batch-norm statistics on the shots.
-    pub batch_norm: BatchNormChoice,
+    /// Recalibration of norms on the shots after pruning.
+    pub recalibrate: Recalibration,
     /// When finetuning happens.
     pub schedule: Schedule,
     /// Passes over the shots (per halving when gradual).
@@ -119,10 +119,10 @@ pub struct RecoverySpec {
     pub square_head: f64,
 }
 
-/// Whether batch-norm statistics are re-estimated.
+/// Whether norms are recalibrated after pruning: statistics of batch norms, means behind layer norms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum BatchNormChoice {
+pub enum Recalibration {
     /// Kept only if the held-out fold says that it helps.
     #[default]
     Auto,
@@ -268,7 +268,7 @@ impl Default for PruneSpec {
 impl Default for RecoverySpec {
     fn default() -> Self {
         Self {
-            batch_norm: BatchNormChoice::Auto,
+            recalibrate: Recalibration::Auto,
             schedule: Schedule::OneShot,
             epochs: 20,
             batch: 64,

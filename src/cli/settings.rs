@@ -9,8 +9,7 @@ use toml::{Table, Value};
 use super::exit::{Failure, OrFail};
 use crate::allocate::ALLOCATORS;
 use crate::recipe::{
-    BatchNormChoice, InputSpec, OptimizerChoice, PruneSpec, Recipe, RecoverySpec, ResizeChoice, Schedule,
-    Shots,
+    InputSpec, OptimizerChoice, PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
 };
 
 /// The largest seed: TOML, in which recipes are saved, has signed integers only.
@@ -21,8 +20,8 @@ const MAX_IMAGE_SIZE: usize = 1024;
 
 const RESIZES: &[(&str, ResizeChoice)] =
     &[("squash", ResizeChoice::Squash), ("short-side", ResizeChoice::ShortSide)];
-const BATCH_NORMS: &[(&str, BatchNormChoice)] =
-    &[("auto", BatchNormChoice::Auto), ("on", BatchNormChoice::On), ("off", BatchNormChoice::Off)];
+const RECALIBRATIONS: &[(&str, Recalibration)] =
+    &[("auto", Recalibration::Auto), ("on", Recalibration::On), ("off", Recalibration::Off)];
 /// Optimisers by their names on the command line.
 pub const OPTIMIZERS: &[(&str, OptimizerChoice)] =
     &[("auto", OptimizerChoice::Auto), ("sgd", OptimizerChoice::Sgd), ("adamw", OptimizerChoice::Adamw)];
@@ -86,9 +85,9 @@ pub struct RecipeArgs {
     /// When the sparse model is finetuned [default: one-shot]
     #[arg(long, value_parser = choice(SCHEDULES), help_heading = "Recovery")]
     pub recovery: Option<Schedule>,
-    /// Whether batch-norm statistics are re-estimated; auto asks the held-out fold [default: auto]
-    #[arg(long, value_parser = choice(BATCH_NORMS), help_heading = "Recovery")]
-    pub batch_norm: Option<BatchNormChoice>,
+    /// Whether norms are recalibrated on the shots; auto asks the held-out fold [default: auto]
+    #[arg(long, value_parser = choice(RECALIBRATIONS), help_heading = "Recovery")]
+    pub recalibrate: Option<Recalibration>,
     /// Passes over the shots, per halving when gradual [default: 20]
     #[arg(long, value_name = "N", help_heading = "Recovery")]
     pub epochs: Option<usize>,
@@ -200,7 +199,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         damping,
         calibration_batch,
         recovery,
-        batch_norm,
+        recalibrate,
         epochs,
         batch,
         optimizer,
@@ -236,7 +235,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
             batch: calibration_batch.unwrap_or(from.prune.batch),
         },
         recovery: RecoverySpec {
-            batch_norm: batch_norm.unwrap_or(from.recovery.batch_norm),
+            recalibrate: recalibrate.unwrap_or(from.recovery.recalibrate),
             schedule: recovery.unwrap_or(from.recovery.schedule),
             epochs: epochs.unwrap_or(from.recovery.epochs),
             batch: batch.unwrap_or(from.recovery.batch),

@@ -76,6 +76,25 @@ impl Dataset {
         Ok(dataset)
     }
 
+    /// Lists the photos to evaluate on: those of `val/` where there is one, whatever `train/` holds, else
+    /// every photo. The classes are those that have a folder there.
+    pub fn scan_for_evaluation(root: &Path) -> Result<Self, DataError> {
+        let mut notes = Vec::new();
+        let split = if root.is_dir() { split_folders(&visible_folders(root)?, &mut notes)? } else { None };
+        let Some([_, Some(val)]) = split else {
+            let mut whole = Self::scan(root, 0)?;
+            whole.val = whole.all();
+            whole.train.clear();
+            whole.warnings.clear();
+            return Ok(whole);
+        };
+        let mut found = Found { notes, ..Found::default() };
+        let listing = found.listing(&visible_folders(&val)?)?;
+        let mut dataset = Self::given(root, None, listing)?;
+        dataset.notes = found.into_notes();
+        Ok(dataset)
+    }
+
     /// Every photo, train before val.
     pub fn all(&self) -> Vec<Sample> {
         self.train.iter().chain(&self.val).cloned().collect()
@@ -238,9 +257,15 @@ fn split_folders(
     notes: &mut Vec<String>,
 ) -> Result<Option<[Option<PathBuf>; 2]>, DataError> {
     let named = |name: &str| folders.iter().find(|path| path.file_name().is_some_and(|n| n == name)).cloned();
-    let (train, val) = (named("train"), named("val"));
+    let (train, mut val) = (named("train"), named("val"));
     let known = ["train", "val", "test"].iter().filter(|name| named(name).is_some()).count();
     let split_only = known == folders.len();
+    if let (Some(_), Some(path)) = (&train, &val)
+        && visible_entries(path)?.is_empty()
+    {
+        notes.push(format!("`{}` is empty and is ignored", path.display()));
+        val = None;
+    }
     for path in [&train, &val].into_iter().flatten() {
         if visible_folders(path)?.is_empty() {
             return Ok(None);
@@ -250,7 +275,8 @@ fn split_folders(
     if !both && !(split_only && (train.is_some() || val.is_some())) {
         return Ok(None);
     }
-    let ignored = folders.iter().filter(|path| Some(*path) != train.as_ref() && Some(*path) != val.as_ref());
+    let splits = [named("train"), named("val")];
+    let ignored = folders.iter().filter(|path| !splits.iter().flatten().any(|split| split == *path));
     notes.extend(ignored.map(|path| format!("`{}` is neither train nor val and is ignored", path.display())));
     Ok(Some([train, val]))
 }

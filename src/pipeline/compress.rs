@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use margay_runtime::{Session, SessionOptions};
+use margay_runtime::{Isa, RuntimeError, Session, SessionOptions};
 
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros};
@@ -37,6 +37,8 @@ pub fn compress(
     progress: &mut dyn Progress,
 ) -> Result<RunRecord, PipelineError> {
     let progress = &mut Recorder::new(progress);
+    // A wrong MARGAY_ISA is told now, not when hours of work are done.
+    Isa::choose(None).map_err(RuntimeError::from)?;
     let mut seconds = Stages::default();
     let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
     let result = sparsify(&task, recipe, &mut seconds, progress)?;

@@ -2,13 +2,13 @@
 //!
 //! Val images are read only after every choice is made and the model is final.
 
-mod batch_norm;
 mod compress;
 mod demo;
 mod evaluate;
 mod export;
 mod host;
 mod plan;
+mod recalibrate;
 mod sparsify;
 mod task;
 mod train;

@@ -3,15 +3,15 @@ use std::collections::BTreeMap;
 use margay_core::{Mask, Sparsity};
 use tch::Tensor;
 
-use super::batch_norm::reestimate;
 use super::evaluate::score;
+use super::recalibrate::recalibrate;
 use super::task::Task;
 use super::{PipelineError, plan};
 use crate::allocate::{Allocator, allocate, profiles};
 use crate::distill::{Examples, Training, train};
 use crate::progress::Progress;
 use crate::prune::{LayerOutcome, Pruned, Solver, sequential};
-use crate::recipe::{BatchNormChoice, Recipe, Schedule};
+use crate::recipe::{Recalibration, Recipe, Schedule};
 use crate::record::{Candidate, Choice, Stages};
 use crate::torch::{Norms, TorchModel};
 
@@ -47,8 +47,8 @@ pub fn sparsify(
     progress: &mut dyn Progress,
 ) -> Result<Sparsified, PipelineError> {
     let method = plan::method(recipe)?;
-    let (renormalise, choices) =
-        timed(seconds, "choose", || choose_batch_norm(task, recipe, &method, progress))?;
+    let (recalibrated, choices) =
+        timed(seconds, "choose", || choose_recalibration(task, recipe, &method, progress))?;
     let shots = task.all_shots()?;
     let dense = task.dense(&shots)?;
     let mut model = dense.deep_clone()?;
@@ -57,9 +57,9 @@ pub fn sparsify(
     for (index, level) in levels.iter().enumerate() {
         let pruned =
             timed(seconds, "prune", || prune(&mut model, &shots, recipe, &method, *level, progress))?;
-        if renormalise {
-            timed(seconds, "batch norm", || {
-                Ok(reestimate(&mut model, &shots.batches(recipe.prune.batch)?)?)
+        if recalibrated {
+            timed(seconds, "recalibrate", || {
+                Ok(recalibrate(&mut model, &dense, &shots.batches(recipe.prune.batch)?)?)
             })?;
         }
         let oneshot = model.deep_clone()?;
@@ -106,39 +106,45 @@ fn prune(
     Ok(sequential(model, &batches, method.solver, &keep, recipe.prune.damping, progress)?)
 }
 
-/// Whether statistics are re-estimated after pruning: as told, or as the held-out fold says.
-fn choose_batch_norm(
+/// Whether norms are recalibrated after pruning: as told, or as the held-out fold says.
+fn choose_recalibration(
     task: &Task,
     recipe: &Recipe,
     method: &Method,
     progress: &mut dyn Progress,
 ) -> Result<(bool, Vec<Choice>), PipelineError> {
-    match recipe.recovery.batch_norm {
-        BatchNormChoice::On => return Ok((true, Vec::new())),
-        BatchNormChoice::Off => return Ok((false, Vec::new())),
-        BatchNormChoice::Auto if task.heldout.is_empty() => {
-            progress.warn("nothing is held out: batch-norm statistics stay as they are");
+    match recipe.recovery.recalibrate {
+        Recalibration::On => return Ok((true, Vec::new())),
+        Recalibration::Off => return Ok((false, Vec::new())),
+        Recalibration::Auto if task.heldout.is_empty() => {
+            progress.warn("nothing is held out: norms are not recalibrated");
             return Ok((false, Vec::new()));
         }
-        BatchNormChoice::Auto => {}
+        Recalibration::Auto => {}
     }
-    let mut model = task.dense(&task.calibration)?;
+    let dense = task.dense(&task.calibration)?;
+    let mut model = dense.deep_clone()?;
     prune(&mut model, &task.calibration, recipe, method, recipe.prune.sparsity, progress)?;
     let stored = score(&model, &task.heldout)?;
-    reestimate(&mut model, &task.calibration.batches(recipe.prune.batch)?)?;
+    recalibrate(&mut model, &dense, &task.calibration.batches(recipe.prune.batch)?)?;
     let fresh = score(&model, &task.heldout)?;
-    let renormalise = fresh.loss < stored.loss;
+    let helps = fresh.loss < stored.loss;
+    let [what, fresh_name] = if model.graph.has_layer_norms() {
+        ["means behind layer norms after pruning", "corrected"]
+    } else {
+        ["batch-norm statistics after pruning", "re-estimated"]
+    };
     let candidate = |name: &str, s: &super::evaluate::Score| Candidate {
         name: name.to_owned(),
         top1: Some(s.top1),
         loss: Some(s.loss),
     };
     let choice = Choice {
-        what: "batch-norm statistics after pruning".to_owned(),
-        candidates: vec![candidate("stored", &stored), candidate("re-estimated", &fresh)],
-        taken: if renormalise { "re-estimated" } else { "stored" }.to_owned(),
+        what: what.to_owned(),
+        candidates: vec![candidate("stored", &stored), candidate(fresh_name, &fresh)],
+        taken: if helps { fresh_name } else { "stored" }.to_owned(),
     };
-    Ok((renormalise, vec![choice]))
+    Ok((helps, vec![choice]))
 }
 
 /// Finetuning may not bring a pruned weight back.

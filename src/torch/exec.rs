@@ -67,7 +67,7 @@ pub fn forward(
 }
 
 /// Computes one node for one batch.
-pub(super) fn apply(
+pub(crate) fn apply(
     node: &Node,
     weights: &dyn Effective,
     norms: Norms,

@@ -12,6 +12,7 @@ mod ops;
 mod stream;
 
 pub use device::{DeviceError, parse_device, seed_everything, set_threads};
+pub(crate) use exec::apply;
 pub use exec::{Effective, Norms, Outputs, forward};
 pub use linalg::{Spectrum, mask_to_tensor, tensor_to_mask, top_k_mask};
 pub use model::TorchModel;

@@ -187,6 +187,11 @@ impl Graph {
         }
     }
 
+    /// Whether layer norms are what the network normalises with.
+    pub fn has_layer_norms(&self) -> bool {
+        self.nodes.iter().any(|node| matches!(node.op, Op::LayerNorm(_)))
+    }
+
     /// How many nodes read each node.
     pub fn readers(&self) -> Vec<usize> {
         let mut readers = vec![0; self.nodes.len()];

@@ -12,6 +12,9 @@ use super::engine::read_model;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 
+/// Values of all inputs together: 2 GiB.
+const MAX_VALUES: usize = 1 << 29;
+
 /// Measures how fast a specialist runs here
 ///
 /// Sparse model and dense twin (the same weights with every zero stored, on dense kernels) take turns,
@@ -74,6 +77,10 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
     let mut sparse = Session::new(&model, &options).or_bad_input("could not prepare the model")?;
     let mut dense = if args.no_dense { None } else { Some(dense_session(&model, &options)?) };
     let batch = usize::from(args.batch);
+    if batch * sparse.image_len() > MAX_VALUES {
+        let most = MAX_VALUES / sparse.image_len().max(1);
+        return Err(Failure::usage(format!("--batch {batch} is too large: this model takes {most} at most")));
+    }
     let images = noise(batch * sparse.image_len());
     let latency_ms = time(args, &mut sparse, dense.as_mut(), &images)?;
     let profile = args.profile.then(|| sparse.profile(&images, args.runs as usize));

@@ -11,7 +11,7 @@ use super::engine::{Engine, highest, read_model};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::settings::within;
-use crate::data::{Dataset, HeadPlan, Sample, SplitOrigin, match_classes};
+use crate::data::{Dataset, HeadPlan, Sample, match_classes};
 use crate::progress::Progress;
 use crate::record::{BadPhoto, Evaluation};
 
@@ -94,12 +94,9 @@ fn labelled_photos(
     model: &SparseModel,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Sample>, Failure> {
-    let dataset = Dataset::scan(&args.data, 0).or_bad_input("could not use the data folder")?;
-    let whole = dataset.split != SplitOrigin::Folders;
-    if !whole {
-        dataset.tell(progress);
-    }
-    let mut samples = if whole { dataset.all() } else { dataset.val.clone() };
+    let dataset = Dataset::scan_for_evaluation(&args.data).or_bad_input("could not use the data folder")?;
+    dataset.tell(progress);
+    let mut samples = dataset.val.clone();
     let mut positions = Vec::with_capacity(dataset.classes.len());
     for class in &dataset.classes {
         let position = match match_classes(std::slice::from_ref(class), &model.labels) {

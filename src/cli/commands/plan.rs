@@ -32,28 +32,14 @@ fn table(plan: &Plan) -> String {
             layer.name, layer.weights, layer.kept
         );
     }
-    let fold = |from: f64, to: f64| from / to.max(1.0);
-    let _ = writeln!(
-        text,
-        "\nprunable weights  {} -> {} ({:.1}x)",
-        prunable[0],
-        prunable[1],
-        fold(prunable[0] as f64, prunable[1] as f64)
-    );
-    let _ = writeln!(
-        text,
-        "all weights       {} -> {} ({:.1}x)",
-        all[0],
-        all[1],
-        fold(all[0] as f64, all[1] as f64)
-    );
-    let _ = writeln!(
-        text,
-        "multiply-adds     {} -> {} ({:.1}x)",
-        macs[0],
-        macs[1],
-        fold(macs[0] as f64, macs[1] as f64)
-    );
+    text.push('\n');
+    for (name, [dense, sparse]) in [
+        ("prunable weights", prunable.map(|n| n as f64)),
+        ("all weights", all.map(|n| n as f64)),
+        ("multiply-adds", macs.map(|n| n as f64)),
+    ] {
+        let _ = writeln!(text, "{name:<16}  {dense} -> {sparse} ({:.1}x)", dense / sparse.max(1.0));
+    }
     let _ = writeln!(text, "memory            about {:.1} GB", *bytes as f64 / 1e9);
     text
 }

@@ -74,10 +74,10 @@ pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_model(&args.model)?;
     let options = SessionOptions { threads: context.threads(), ..SessionOptions::default() };
     let mut engine = Engine::new(&model, &options)?;
-    let photos = walk::photos(&args.photos)?;
+    let mut progress = context.progress();
+    let photos = walk::photos(&args.photos, &mut progress)?;
     let top = usize::from(args.top).min(engine.labels.len());
     let mut sink = Sink::open(args, top, context)?;
-    let mut progress = context.progress();
     let mut bad = 0;
     progress.start("predict", photos.len() as u64);
     for group in photos.chunks(GROUP) {

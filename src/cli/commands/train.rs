@@ -21,10 +21,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "NAME")]
     arch: Option<String>,
     /// Channels after the stem [default: the architecture's own]
-    #[arg(long, value_name = "N", requires = "arch", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "model", value_parser = clap::value_parser!(u16).range(1..))]
     width: Option<u16>,
     /// Number of transformer blocks [default: the architecture's own]
-    #[arg(long, value_name = "N", requires = "arch", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", conflicts_with = "model", value_parser = clap::value_parser!(u16).range(1..=1000))]
     depth: Option<u16>,
     /// Checkpoint to finetune
     #[arg(short, long, value_name = "FILE")]
@@ -97,6 +97,10 @@ pub struct TrainArgs {
 pub fn run(args: TrainArgs, context: &Context) -> Result<Exit, Failure> {
     let (json, force, out) = (args.json, args.force, args.out.clone());
     let spec = spec(args, context)?;
+    if out.extension().is_none_or(|extension| extension != "safetensors") {
+        return Err(Failure::usage(format!("--out {} does not end in .safetensors", out.display()))
+            .hint("margay writes safetensors only"));
+    }
     if out.exists() && !force {
         return Err(Failure::new(Exit::Io, format!("{} exists", out.display()))
             .hint("choose another --out, or pass --force to replace it"));
@@ -161,13 +165,21 @@ fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
 mod torch {
     use std::path::Path;
 
-    use super::{Context, Exit, Failure, TrainSpec};
+    use super::{Context, Exit, Failure, OrFail, TrainSpec};
     use crate::cli::commands::run::PipelineResult;
+    use crate::cli::interrupt::Temporary;
+    use crate::cli::output::sibling;
     use crate::pipeline;
     use crate::record::Evaluation;
 
     pub fn run(spec: &TrainSpec, out: &Path, json: bool, context: &Context) -> Result<Exit, Failure> {
-        let evaluation = pipeline::train(spec, out, &mut context.progress()).or_failure()?;
+        // A folder beside the goal, which Ctrl-C removes with whatever is half-written in it.
+        let staging = Temporary::new(sibling(out)?);
+        fs_err::create_dir(staging.path()).or_io("could not make a temporary folder")?;
+        let draft = staging.path().join("model.safetensors");
+        let evaluation = pipeline::train(spec, &draft, &mut context.progress()).or_failure()?;
+        fs_err::rename(&draft, out).or_io("could not put the checkpoint in its place")?;
+        drop(staging);
         context.printer.show(json, &evaluation, line)?;
         context.printer.note(&format!("model   {}", out.display()));
         Ok(Exit::Success)

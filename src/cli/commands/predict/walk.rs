@@ -1,18 +1,23 @@
 //! Photos below folders, in a fixed order.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::exit::{Exit, Failure, OrFail};
+use crate::progress::Progress;
 
 const EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff"];
 
 /// Every file that is named, and every photo below every folder that is named.
-pub fn photos(given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+///
+/// A folder below them that cannot be read is warned about and left out.
+pub fn photos(given: &[PathBuf], progress: &mut dyn Progress) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     for path in given {
         if path.is_dir() {
-            search(path, &mut BTreeSet::new(), &mut found)?;
+            search(path, &mut BTreeSet::new(), &mut found, progress)
+                .or_bad_input("could not search a folder")?;
         } else if path.exists() {
             found.push(path.clone());
         } else {
@@ -27,21 +32,23 @@ pub fn photos(given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// `seen` holds the real folders visited, so that a link to a folder above ends.
-fn search(folder: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
-    if !seen.insert(fs_err::canonicalize(folder).or_bad_input("could not search a folder")?) {
+fn search(
+    folder: &Path,
+    seen: &mut BTreeSet<PathBuf>,
+    found: &mut Vec<PathBuf>,
+    progress: &mut dyn Progress,
+) -> io::Result<()> {
+    if !seen.insert(fs_err::canonicalize(folder)?) {
         return Ok(());
     }
-    let entries: Result<Vec<_>, _> =
-        fs_err::read_dir(folder).or_bad_input("could not search a folder")?.collect();
-    let mut paths: Vec<PathBuf> =
-        entries.or_bad_input("could not search a folder")?.iter().map(fs_err::DirEntry::path).collect();
+    let entries: Vec<fs_err::DirEntry> = fs_err::read_dir(folder)?.collect::<Result<_, _>>()?;
+    let mut paths: Vec<PathBuf> = entries.iter().map(fs_err::DirEntry::path).collect();
     paths.sort();
-    for path in paths {
-        if is_hidden(&path) {
-            continue;
-        }
+    for path in paths.into_iter().filter(|path| !is_hidden(path)) {
         if path.is_dir() {
-            search(&path, seen, found)?;
+            if let Err(error) = search(&path, seen, found, progress) {
+                progress.warn(&format!("skipped a folder: {error}"));
+            }
         } else if is_photo(&path) {
             found.push(path);
         }
@@ -60,6 +67,7 @@ fn is_photo(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Silent;
 
     #[test]
     fn folders_are_searched_in_order_and_links_end() {
@@ -71,14 +79,14 @@ mod tests {
         }
         #[cfg(unix)]
         std::os::unix::fs::symlink(root, root.join("b/loop")).unwrap();
-        let found = photos(&[root.to_owned()]).unwrap();
+        let found = photos(&[root.to_owned()], &mut Silent).unwrap();
         assert_eq!(found, [root.join("a.png"), root.join("b/ç/2.JPG")]);
     }
 
     #[test]
     fn nothing_found_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(photos(&[dir.path().to_owned()]).unwrap_err().exit, Exit::BadInput);
-        assert_eq!(photos(&[dir.path().join("none")]).unwrap_err().exit, Exit::BadInput);
+        assert_eq!(photos(&[dir.path().to_owned()], &mut Silent).unwrap_err().exit, Exit::BadInput);
+        assert_eq!(photos(&[dir.path().join("none")], &mut Silent).unwrap_err().exit, Exit::BadInput);
     }
 }

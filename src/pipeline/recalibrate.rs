@@ -1,0 +1,90 @@
+//! Norms after pruning: batch norms are measured anew, layer norms are brought back to the dense means.
+
+use std::collections::BTreeMap;
+
+use margay_core::{Node, NodeId, Op};
+use tch::{Kind, Tensor};
+
+use crate::torch::{Norms, TorchError, TorchModel, apply, stream};
+
+/// Recalibrates every norm on the images, layer by layer: each is measured on what its recalibrated
+/// predecessors produce.
+///
+/// Batch norms get the images' statistics. Layer norms, which store none, get a bias that restores the
+/// mean of each feature in the dense network (bias correction, arXiv 1906.04721).
+pub fn recalibrate(model: &mut TorchModel, dense: &TorchModel, batches: &[Tensor]) -> Result<(), TorchError> {
+    let targets = if model.graph.has_layer_norms() { layer_means(dense, batches)? } else { BTreeMap::new() };
+    stream(model, batches, |id, inputs, model| {
+        let node = model.graph.node(id).clone();
+        match &node.op {
+            Op::BatchNorm(_) => reestimate(model, &node, inputs),
+            Op::LayerNorm(_) => match targets.get(&id) {
+                Some(target) => correct(model, &node, inputs, target),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    })?;
+    Ok(())
+}
+
+fn reestimate(model: &mut TorchModel, node: &Node, inputs: &[Tensor]) -> Result<(), TorchError> {
+    let (mean, var) = moments(inputs)?;
+    model.set(&format!("{}.running_mean", node.name), &mean)?;
+    model.set(&format!("{}.running_var", node.name), &var)
+}
+
+fn correct(
+    model: &mut TorchModel,
+    node: &Node,
+    inputs: &[Tensor],
+    target: &Tensor,
+) -> Result<(), TorchError> {
+    let shift = target.f_sub(&mean_output(model, node, inputs)?)?;
+    let bias = model.get(&node.bias())?.f_to_kind(Kind::Double)?.f_add(&shift)?;
+    model.set(&node.bias(), &bias)
+}
+
+/// Mean of each feature behind every layer norm.
+fn layer_means(dense: &TorchModel, batches: &[Tensor]) -> Result<BTreeMap<NodeId, Tensor>, TorchError> {
+    let mut means = BTreeMap::new();
+    stream(&mut dense.deep_clone()?, batches, |id, inputs, model| {
+        let node = model.graph.node(id).clone();
+        if let Op::LayerNorm(_) = node.op {
+            means.insert(id, mean_output(model, &node, inputs)?);
+        }
+        Ok::<(), TorchError>(())
+    })?;
+    Ok(means)
+}
+
+fn mean_output(model: &TorchModel, node: &Node, inputs: &[Tensor]) -> Result<Tensor, TorchError> {
+    let outputs = inputs.iter().map(|batch| apply(node, model, Norms::Stored, &[batch]));
+    Ok(moments(&outputs.collect::<Result<Vec<_>, _>>()?)?.0)
+}
+
+/// Mean and unbiased variance of each feature over all batches and positions, summed in f64.
+fn moments(batches: &[Tensor]) -> Result<(Tensor, Tensor), TorchError> {
+    let rows: Vec<Tensor> = batches.iter().map(by_feature).collect::<Result<_, TorchError>>()?;
+    let sum = |power: &dyn Fn(&Tensor) -> Result<Tensor, tch::TchError>| -> Result<Tensor, TorchError> {
+        let mut total: Option<Tensor> = None;
+        for rows in &rows {
+            let part = power(rows)?.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Double)?;
+            total = Some(match total {
+                Some(total) => total.f_add(&part)?,
+                None => part,
+            });
+        }
+        Ok(total.unwrap_or_else(|| Tensor::from_slice(&[0.0_f64])))
+    };
+    let count: i64 = rows.iter().map(|rows| rows.size()[0]).sum();
+    let mean = sum(&|x| Ok(x.shallow_clone()))?.f_div_scalar(count.max(1) as f64)?;
+    let squares = sum(&|x| x.f_to_kind(Kind::Double)?.f_sub(&mean)?.f_square())?;
+    Ok((mean, squares.f_div_scalar((count - 1).max(1) as f64)?))
+}
+
+/// A map `[n, c, h, w]`, tokens or vectors as rows `[positions, features]`.
+fn by_feature(x: &Tensor) -> Result<Tensor, TorchError> {
+    let features_last = if x.dim() == 4 { x.f_permute([0, 2, 3, 1])? } else { x.shallow_clone() };
+    Ok(features_last.f_flatten(0, -2)?)
+}
