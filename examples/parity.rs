@@ -112,5 +112,5 @@ fn on_runtime(model: &Pretrained, reference: &Reference) -> Result<Vec<f32>, Box
 
 /// An error and everything behind it.
 fn chain(error: &dyn Error) -> String {
-    successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    successors(Some(error), |error| (*error).source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

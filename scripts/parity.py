@@ -7,7 +7,7 @@ Each library builds its own model with random weights and norm statistics, saves
 computes the logits of two images in f32. examples/parity.rs reads what was saved and computes them twice: on the
 torch executor and on the runtime. Models of which margay says that it cannot run them must be refused.
 
-The table goes to stdout, and with --table to a file. Exits with 1 if a largest difference exceeds 1e-4 of the
+The table goes to stdout, and with --table into a page, between its marks. Exits with 1 if a largest difference exceeds 1e-4 of the
 largest logit, if a model is not read, or if one is read that must be refused.
 """
 
@@ -40,6 +40,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-4
 CLASSES = 12
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 SOURCES = {
     "timm": f"timm {timm.__version__}",
     "torchvision": f"torchvision {torchvision.__version__.split('+')[0]}",
@@ -496,12 +497,18 @@ def table(results):
     return "\n".join(lines) + "\n"
 
 
+def insert(text, page):
+    """Replaces what stands between the marks of a page."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    page.write_text(before + BEGIN + "\n\n" + text + "\n" + END + rest.partition(END)[2])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="only the small models")
     parser.add_argument("--only", default="", metavar="TEXT", help="only models whose name or source contains TEXT")
     parser.add_argument("--out", type=Path, help="keep what was saved in this folder")
-    parser.add_argument("--table", type=Path, help="write the table into this file, too")
+    parser.add_argument("--table", type=Path, help="put the table into this page, too")
     parser.add_argument("--margay-parity", default=str(ROOT / "target/release/examples/parity"), metavar="PROGRAM")
     parser.add_argument("--build-only", action="store_true", help="do not compare, show sizes and logits")
     args = parser.parse_args()
@@ -527,7 +534,7 @@ def main():
     text = table(results)
     print(text, end="")
     if args.table:
-        args.table.write_text(text)
+        insert(text, args.table)
     wrong = [case for case, result in results if not is_sound(case, result)]
     print(f"{len(results) - len(wrong)} of {len(results)} as they should be", file=sys.stderr)
     sys.exit(bool(wrong) and program is not None)
