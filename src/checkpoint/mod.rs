@@ -174,7 +174,7 @@ impl Checkpoint {
                 Some(_) => {}
             }
         }
-        match self.shapes.keys().find(|key| !wanted.contains_key(*key)) {
+        match self.shapes.keys().find(|key| !wanted.contains_key(*key) && !names.leaves_out(key)) {
             Some(key) => {
                 let nearest = margay_core::nearest_name(key, wanted.keys().map(String::as_str));
                 fail(ParamsError::Extra { name: key.clone(), nearest })

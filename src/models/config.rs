@@ -28,6 +28,17 @@ impl Config {
         self.0.get(key)?.as_bool()
     }
 
+    /// The same with JSON values for entries that are missing.
+    #[must_use]
+    pub fn assuming(&self, facts: &[(&str, &str)]) -> Self {
+        let mut config = self.clone();
+        for (key, value) in facts {
+            let value = || serde_json::from_str(value).unwrap_or_default();
+            config.0.entry((*key).to_owned()).or_insert_with(value);
+        }
+        config
+    }
+
     /// Any entry.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
@@ -37,5 +48,19 @@ impl Config {
 impl From<BTreeMap<String, Value>> for Config {
     fn from(entries: BTreeMap<String, Value>) -> Self {
         Self(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_entries_win_over_assumptions() {
+        let stored = BTreeMap::from([("eps".to_owned(), Value::from(0.5))]);
+        let config = Config::from(stored).assuming(&[("eps", "1e-12"), ("same", "true"), ("heads", "3")]);
+        assert_eq!(config.number("eps"), Some(0.5));
+        assert_eq!((config.flag("same"), config.integer("heads")), (Some(true), Some(3)));
+        assert_eq!(config.text("same"), None);
     }
 }

@@ -17,22 +17,31 @@ pub struct Dialect {
     /// In a key `*` stands for one or more characters other than a point; in the name `*` stands for what
     /// it stood for, and `+` for that number plus one. `name#1` joins tensors in the order of the numbers.
     pub renamings: &'static [(&'static str, &'static str)],
+    /// Patterns of keys that inference does not need, such as mask tokens.
+    pub unused: &'static [&'static str],
+    /// Facts that its code knows and its weights do not tell: keys of a [`Config`](super::Config) and JSON
+    /// values that count where the checkpoint has no such entry.
+    pub assumes: &'static [(&'static str, &'static str)],
 }
 
 impl Dialect {
     /// A library whose names are the canonical ones.
     pub const fn canonical(library: &'static str) -> Self {
-        Self { library, roots: &[], renamings: &[] }
+        Self { library, roots: &[], renamings: &[], unused: &[], assumes: &[] }
     }
 
     /// Shapes by canonical name, and the way back.
     pub fn translate(&self, shapes: &Shapes) -> (Shapes, NameMap) {
         let mut found: BTreeMap<(String, usize), Part> = BTreeMap::new();
+        let (mut canonical, mut names) = (Shapes::new(), NameMap::identity());
         for (key, shape) in shapes {
+            if self.unused.iter().any(|pattern| captures(pattern, self.stem(key)).is_some()) {
+                names.leave_out(key);
+                continue;
+            }
             let part = Part { key: key.clone(), shape: shape.clone() };
             found.insert(self.rename(key), part);
         }
-        let (mut canonical, mut names) = (Shapes::new(), NameMap::identity());
         for ((name, _), part) in found {
             let own = own_axes(&part.shape);
             canonical.entry(name.clone()).and_modify(|shape| join(shape, &own)).or_insert(own);
@@ -41,11 +50,15 @@ impl Dialect {
         (canonical, names)
     }
 
+    /// The key without the module under which the network hangs.
+    fn stem<'k>(&self, key: &'k str) -> &'k str {
+        self.roots.iter().find_map(|root| key.strip_prefix(root)).unwrap_or(key)
+    }
+
     /// The canonical name of a key, and its place among the tensors that are joined.
     fn rename(&self, key: &str) -> (String, usize) {
-        let stem = self.roots.iter().find_map(|root| key.strip_prefix(root)).unwrap_or(key);
         let renamed = self.renamings.iter().find_map(|(pattern, name)| {
-            let captures = captures(pattern, stem)?;
+            let captures = captures(pattern, self.stem(key))?;
             filled(name, &captures)
         });
         match renamed {
@@ -115,6 +128,8 @@ mod tests {
             ("stages.*.conv.weight", "layer+.conv.weight"),
             ("cls", "prefix"),
         ],
+        unused: &["mask"],
+        assumes: &[],
     };
 
     #[test]
@@ -130,11 +145,12 @@ mod tests {
             assert_eq!(DIALECT.rename(key), (name.to_owned(), place));
         }
         let keys = [("layer_0.key.weight", vec![4, 2]), ("layer_0.query.weight", vec![4, 2])];
-        let shapes = keys.into_iter().chain([("cls", vec![1, 1, 2])]);
+        let shapes = keys.into_iter().chain([("cls", vec![1, 1, 2]), ("net.mask", vec![2])]);
         let shapes: Shapes = shapes.map(|(key, shape)| (key.to_owned(), shape)).collect();
         let (canonical, names) = DIALECT.translate(&shapes);
         assert_eq!(canonical["blocks.0.qkv.weight"], [8, 2]);
         assert_eq!(canonical["prefix"], [1, 2]);
+        assert!(names.leaves_out("net.mask") && canonical.len() == 2);
         let order: Vec<_> = names.parts("blocks.0.qkv.weight", &[8, 2]).into_iter().map(|p| p.key).collect();
         assert_eq!(order, ["layer_0.query.weight", "layer_0.key.weight"]);
     }

@@ -4,9 +4,11 @@
 //! they were trained as, under canonical (timm) names. A [`NameMap`] leads back to the checkpoint's own.
 
 mod config;
+mod convnext;
 mod dialect;
 mod names;
 mod positions;
+mod read;
 mod resnet;
 mod vit;
 
@@ -23,7 +25,7 @@ pub use positions::{native_size, resize};
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Every family of architectures.
-pub static ARCHITECTURES: &[&dyn Architecture] = &[&resnet::ResNet, &vit::Vit];
+pub static ARCHITECTURES: &[&dyn Architecture] = &[&resnet::ResNet, &vit::Vit, &convnext::ConvNext];
 
 /// A family of architectures.
 pub trait Architecture: Sync {
@@ -152,7 +154,7 @@ pub fn is_recognised(shapes: &Shapes) -> bool {
 /// Recognises a checkpoint by the names and shapes of its tensors.
 pub fn detect(shapes: &Shapes, config: &Config, image: [usize; 2]) -> Result<Detected, ModelError> {
     let (family, dialect, canonical, names) = recognise(shapes).ok_or_else(|| unrecognised(shapes))?;
-    let graph = family.detect(&canonical, config, image)?;
+    let graph = family.detect(&canonical, &config.assuming(dialect.assumes), image)?;
     Ok(Detected { graph, names, library: dialect.library })
 }
 
@@ -181,16 +183,6 @@ fn unrecognised(shapes: &Shapes) -> ModelError {
     }
     let unmatched = shapes.keys().filter(|key| !marks.contains(&key.as_str())).take(3).cloned().collect();
     ModelError::Unrecognised { nearest: nearest.map_or("none", |family| family.name()), unmatched }
-}
-
-/// Extents of a tensor that must have `N` axes.
-fn extents<const N: usize>(shapes: &Shapes, key: &str) -> Result<[usize; N], ModelError> {
-    let Some(shape) = shapes.get(key) else {
-        let nearest = nearest_name(key, shapes.keys().map(String::as_str));
-        return Err(ModelError::MissingKey { key: key.to_owned(), nearest });
-    };
-    let fitting = <[usize; N]>::try_from(shape.as_slice()).ok().filter(|axes| !axes.contains(&0));
-    fitting.ok_or_else(|| ModelError::Axes { key: key.to_owned(), expected: N, got: shape.clone() })
 }
 
 #[cfg(test)]
@@ -223,8 +215,8 @@ mod tests {
             Design { variant: "resnet81".to_owned(), width: None, depth: None, classes: 2, image: [32, 32] };
         let error = build(&design).unwrap_err().to_string();
         assert!(error.contains("`resnet81`") && error.contains("`resnet1"), "{error}");
-        let shapes = Shapes::from([("stem.0.weight".to_owned(), vec![40, 3, 4, 4])]);
+        let shapes = Shapes::from([("trunk.0.weight".to_owned(), vec![40, 3, 4, 4])]);
         let error = detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string();
-        assert!(error.contains("`resnet`") && error.contains("`stem.0.weight`"), "{error}");
+        assert!(error.contains("`resnet`") && error.contains("`trunk.0.weight`"), "{error}");
     }
 }

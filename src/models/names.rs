@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Leads from canonical parameter names to a checkpoint's own keys and back.
 ///
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 pub struct NameMap {
     parts: BTreeMap<String, Vec<Part>>,
     names: BTreeMap<String, String>,
+    unused: BTreeSet<String>,
 }
 
 /// One tensor of a checkpoint.
@@ -31,8 +32,23 @@ impl NameMap {
         self.parts.entry(name.to_owned()).or_default().push(part);
     }
 
+    /// Marks a key that no parameter needs.
+    pub fn leave_out(&mut self, key: &str) {
+        self.unused.insert(key.to_owned());
+    }
+
+    /// Whether no parameter needs the key.
+    pub fn leaves_out(&self, key: &str) -> bool {
+        self.unused.contains(key)
+    }
+
     /// The tensors of a parameter of this shape, in order; their rows add up to the parameter's.
+    ///
+    /// A parameter without values, such as the classifier of a network that has none, is in no tensor.
     pub fn parts(&self, name: &str, shape: &[usize]) -> Vec<Part> {
+        if shape.contains(&0) {
+            return Vec::new();
+        }
         match self.parts.get(name).map(Vec::as_slice) {
             None => vec![Part { key: name.to_owned(), shape: shape.to_vec() }],
             // A head may have been sliced and positions resampled since the file was read.
@@ -78,6 +94,7 @@ mod tests {
         assert_eq!((map.key("fc.weight"), map.name("head.weight")), ("head.weight", "fc.weight"));
         assert_eq!((map.key("conv1.weight"), map.name("conv1.weight")), ("conv1.weight", "conv1.weight"));
         assert_eq!(map.parts("conv1.weight", &[2]), [part("conv1.weight", &[2])]);
+        assert_eq!(map.parts("fc.weight", &[0, 2]), []);
     }
 
     #[test]

@@ -85,7 +85,7 @@ mod tests {
             let weights = weights(from, to);
             assert!(weights.rows().into_iter().all(|row| (row.sum() - 1.0).abs() < 1e-12));
         }
-        assert_eq!(weights(5, 5), Array2::eye(5));
+        assert_eq!(weights(5, 5), Array2::<f64>::eye(5));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 
 use margay_core::{BatchNorm, Conv2d, Graph, GraphBuilder, Linear, MaxPool2d, NodeId, Op, Role, Shape};
 
-use super::{Architecture, Config, Design, Dialect, ModelError, Shapes, extents};
+use super::read::extents;
+use super::{Architecture, Config, Design, Dialect, ModelError, Shapes};
 
 /// ResNet-18, 34, 50, 101 and 152 of any width, and their grouped and wide relatives.
 pub(super) struct ResNet;

@@ -9,7 +9,8 @@ use margay_core::{
     Shape, Token,
 };
 
-use super::{Architecture, Config, Design, Dialect, ModelError, Shapes, extents};
+use super::read::extents;
+use super::{Architecture, Config, Design, Dialect, ModelError, Shapes};
 
 /// Every plain vision transformer.
 pub(super) struct Vit;
@@ -122,8 +123,6 @@ impl Architecture for Vit {
 
 /// timm, and the original releases of DeiT and DINOv2, which share its keys.
 const TIMM: Dialect = Dialect {
-    library: "timm",
-    roots: &[],
     renamings: &[
         ("cls_token", "embed.prefix#0"),
         ("dist_token", "embed.prefix#1"),
@@ -133,6 +132,7 @@ const TIMM: Dialect = Dialect {
         ("blocks.*.ls*.gamma", "blocks.*.ls*.weight"),
         ("blocks.*.gamma_*", "blocks.*.ls*.weight"),
     ],
+    ..Dialect::canonical("timm")
 };
 
 impl Geometry {
