@@ -36,10 +36,13 @@ import transformers
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from torch import nn
+from torchvision.models.convnext import CNBlockConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-4
 CLASSES = 12
+# What margay says of a model that it does not know: anything else would be an accident.
+REASONS = ("not a supported model", "do not make up the model")
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 SOURCES = {
     "timm": f"timm {timm.__version__}",
@@ -88,9 +91,11 @@ def legacy_pth(model, folder):
 
 
 def half(model, folder):
-    """model.safetensors, f16"""
-    save_file({k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}, folder / "m.safetensors")
-    return folder / "m.safetensors"
+    """model.safetensors in f16"""
+    path = safetensors(model.half(), folder)
+    # The model that is compared has the rounded weights, too.
+    model.float()
+    return path
 
 
 def training(model, folder):
@@ -127,6 +132,13 @@ def hf_shards(model, folder):
     return folder / "model"
 
 
+def hf_bf16(model, folder):
+    """folder in bf16"""
+    hf_folder(model.to(torch.bfloat16), folder)
+    model.float()
+    return folder / "model"
+
+
 def hf_bin(model, folder):
     """folder with .bin"""
     model.save_pretrained(folder / "model")
@@ -147,7 +159,7 @@ def hf_attributes(model, folder):
 
 
 def renamed(*renamings, wrapper="model", extra=lambda model: {}):
-    """A `.pth` under the names of the original release: `(pattern of timm's name, original name)`."""
+    """A `.pth` under other names than the model's own, by `(pattern, name)`, and perhaps in a dictionary."""
 
     def save(model, folder):
         weights = {}
@@ -197,9 +209,9 @@ def resampled(name, side, size, **options):
     return case
 
 
-def torchvision_case(name, size, save=pth, small=False, refused=False, **options):
+def torchvision_case(name, size, save=pth, small=False, refused=False, title=None, **options):
     build = lambda: getattr(torchvision.models, name)(num_classes=CLASSES, **options)
-    return Case("torchvision", label(name, options, "image_size"), build, size, save, small, refused)
+    return Case("torchvision", title or label(name, options, "image_size"), build, size, save, small, refused)
 
 
 def hf(name, size, save=hf_folder, small=True, refused=False, config=None, label="", **options):
@@ -257,6 +269,9 @@ def class_positions(model):
     return {key: value.detach() for key, value in weights.items()}
 
 
+TV_VIT = dict(image_size=64, patch_size=16, num_layers=3, num_heads=2, hidden_dim=128, mlp_dim=320)
+TV_LEGACY = [(r"\.mlp\.0\.", ".mlp.linear_1."), (r"\.mlp\.3\.", ".mlp.linear_2.")]
+TV_NEXT = [CNBlockConfig(32, 64, 2), CNBlockConfig(64, 96, 1), CNBlockConfig(96, 128, 3), CNBlockConfig(128, None, 1)]
 VIT = dict(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=320, image_size=64)
 DINO = dict(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=56, patch_size=14)
 NEXT = dict(hidden_sizes=[32, 64, 96, 128], depths=[2, 1, 3, 1])
@@ -265,6 +280,7 @@ RES = dict(embedding_size=32, hidden_sizes=[32, 64, 96, 128], depths=[2, 1, 2, 1
 CASES = [
     timm_case("resnet18", CNN, small=True),
     timm_case("resnet18d", CNN, pth, small=True),
+    timm_case("resnet18", CNN, half, small=True),
     timm_case("resnet26", CNN, timm_folder, small=True),
     timm_case("resnet34", CNN, training),
     timm_case("resnet50", WIDE),
@@ -314,7 +330,13 @@ CASES = [
     torchvision_case("vit_b_32", (64, 64), image_size=64),
     torchvision_case("convnext_tiny", CNN),
     torchvision_case("convnext_small", CNN),
-    torchvision_case("efficientnet_v2_s", ODD),
+    torchvision_case("VisionTransformer", (64, 64), small=True, title="VisionTransformer of 3 blocks", **TV_VIT),
+    torchvision_case(
+        "VisionTransformer", (64, 64), renamed(*TV_LEGACY, wrapper=None), small=True,
+        title="VisionTransformer of 3 blocks, names before 0.12", **TV_VIT,
+    ),
+    torchvision_case("ConvNeXt", CNN, small=True, title="ConvNeXt of 7 blocks", block_setting=TV_NEXT),
+    torchvision_case("efficientnet_v2_s", ODD, small=True),
     hf("ResNet", CNN, label="bottleneck", **RES),
     hf("ResNet", CNN, hf_bin, label="basic", layer_type="basic", **RES),
     hf("ResNet", CNN, label="stride in the first convolution", downsample_in_bottleneck=True, **RES),
@@ -330,6 +352,7 @@ CASES = [
     hf("Dinov2WithRegisters", (56, 56), hf_attributes, **DINO),
     hf("ConvNext", CNN, layer_norm_eps=1e-2, label="large epsilon", **NEXT),
     hf("ConvNext", CNN, hf_shards, **NEXT),
+    hf("ConvNext", CNN, hf_bf16, **NEXT),
     hf("ConvNextV2", CNN, **NEXT),
     hf("ConvNextV2", CNN, hf_attributes, **NEXT),
     original("ConvNeXt tiny", "convnext_tiny", CNN, renamed(*CONVNEXT)),
@@ -455,12 +478,12 @@ def run(case, folder, program):
     )
     if done.returncode != 0 or not done.stdout.strip():
         return {"crash": (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]}
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.replace(f"{folder}{os.sep}", ""))
 
 
 def is_sound(case, result):
     if case.refused:
-        return "refused" in result
+        return any(reason in result.get("refused", "") for reason in REASONS)
     return all(result.get(side, 1.0) <= TOLERANCE for side in ("torch", "runtime"))
 
 
