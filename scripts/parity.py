@@ -355,6 +355,7 @@ CASES = [
     hf("ConvNext", CNN, hf_bf16, **NEXT),
     hf("ConvNextV2", CNN, **NEXT),
     hf("ConvNextV2", CNN, hf_attributes, **NEXT),
+    hf("TimmWrapper", CNN, label="resnet18", architecture="resnet18"),
     original("ConvNeXt tiny", "convnext_tiny", CNN, renamed(*CONVNEXT)),
     original("ConvNeXt V2 atto", "convnextv2_atto", CNN, renamed(*CONVNEXT_V2, extra=grn_axes), small=True),
     original("DeiT tiny", "deit_tiny_patch16_224", (64, 64), renamed(), small=True, img_size=64),
