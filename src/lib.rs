@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod models;
+pub mod preprocess;
 pub mod progress;
 pub mod recipe;
 pub mod record;

@@ -53,11 +53,15 @@ pub struct Shots {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct InputSpec {
-    /// Side of the square input in pixels; absent: the images' own size where all share a square one
-    /// of at most 224, else 224.
+    /// Name of a preset; absent: what the checkpoint's files say, else the constants of ImageNet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preprocess: Option<String>,
+    /// Side of the square input in pixels; absent: that of the preset or of the checkpoint's files, else the
+    /// images' own where all share a square one of at most 224, else 224.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
-    /// `squash` or `short-side`; absent: `short-side` at 224, else `squash`.
+    /// `squash`, `short-side` or `pad`; absent: as in the preset or the checkpoint's files, else
+    /// `short-side` at 224 and `squash` at other sizes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<ResizeChoice>,
 }
@@ -68,8 +72,10 @@ pub struct InputSpec {
 pub enum ResizeChoice {
     /// Scale both sides.
     Squash,
-    /// Scale the short side to 256/224 of the size, cut out the centre.
+    /// Scale the short side to 256/224 of the size (or as the preset says), cut out the centre.
     ShortSide,
+    /// Scale the photo until it fits, fill the rest with the mean colour.
+    Pad,
 }
 
 /// How weights are removed.
@@ -171,8 +177,8 @@ pub struct TrainSpec {
     pub device: String,
     /// CPU threads; 0 takes all cores.
     pub threads: usize,
-    /// Side of the square input in pixels; absent: as in [`InputSpec`].
-    pub image_size: Option<usize>,
+    /// How photos become inputs.
+    pub input: InputSpec,
     /// Images per class; 0 takes all.
     pub shots: usize,
     /// Passes over the photos.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use margay_core::{Interpolation, Normalization, Preprocess, Resize};
+use margay_core::Preprocess;
 use margay_runtime::{Photo, Preprocessor, decode};
 use rayon::prelude::*;
 
@@ -38,12 +38,8 @@ pub fn thumbnails(record: &RunRecord, root: &Path) -> Vec<Thumbnail> {
 fn jpeg(photo: &Photo) -> Option<Vec<u8>> {
     let longest = photo.width().max(photo.height()).max(SIDE);
     let scaled = |side: usize| (side * SIDE / longest).max(1);
-    let spec = Preprocess {
-        size: [scaled(photo.height()), scaled(photo.width())],
-        resize: Resize::Squash,
-        interpolation: Interpolation::Bilinear,
-        normalization: Normalization::IMAGENET,
-    };
+    let spec =
+        Preprocess { size: [scaled(photo.height()), scaled(photo.width())], ..Preprocess::squash(SIDE) };
     let small = Preprocessor::new(&spec).resize(photo).into_owned();
     let mut bytes = Cursor::new(Vec::new());
     let (width, height) = (u32::try_from(small.width()).ok()?, u32::try_from(small.height()).ok()?);

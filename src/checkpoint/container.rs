@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use pytorch_reader::{DType, PickleError, PickleValue, PytorchError, PytorchReader};
-use safetensors::tensor::{Dtype as SafeDtype, SafeTensors};
+use safetensors::tensor::{Dtype as SafeDtype, SafeTensorError, SafeTensors};
 use serde_json::Value;
 
-use super::{CheckpointError, Dtype};
+use super::{CheckpointError, Dtype, foreign};
 
 /// Tensors may claim this many times the bytes of their file: views may share a storage, and an
 /// archive may be compressed, but an `expand` of one number to gigabytes is no weight.
@@ -42,6 +42,9 @@ impl Container {
         let start = head(path)?;
         let length = <[u8; 8]>::try_from(&start[..start.len().min(8)]).map(u64::from_le_bytes);
         let safetensors = start.get(8) == Some(&b'{') && length.is_ok_and(|n| n <= 100_000_000);
+        if let Some(stranger) = foreign::by_content(path, &start).filter(|_| !safetensors) {
+            return Err(CheckpointError::foreign(path, stranger));
+        }
         let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"));
         let named = named && !start.starts_with(b"PK");
         let container = if safetensors || named { open_safetensors(path)? } else { open_torch(path)? };
@@ -80,13 +83,13 @@ impl Container {
 fn head(path: &Path) -> Result<Vec<u8>, CheckpointError> {
     use std::io::Read;
     let mut start = Vec::new();
-    fs_err::File::open(path)?.take(16).read_to_end(&mut start)?;
+    fs_err::File::open(path)?.take(foreign::HEAD).read_to_end(&mut start)?;
     Ok(start)
 }
 
 fn open_safetensors(path: &Path) -> Result<Container, CheckpointError> {
     let bytes = fs_err::read(path)?;
-    let (length, header) = SafeTensors::read_metadata(&bytes).map_err(|e| damaged(path, &e))?;
+    let (length, header) = SafeTensors::read_metadata(&bytes).map_err(|e| cut_off(path, &bytes, &e))?;
     let start = 8 + length;
     let tensors = header.tensors().into_iter().map(|(key, info)| {
         let (from, to) = info.data_offsets;
@@ -98,6 +101,21 @@ fn open_safetensors(path: &Path) -> Result<Container, CheckpointError> {
     let facts = header.metadata().iter().flatten();
     let facts = facts.map(|(key, text)| (key.clone(), parse(text.clone()))).collect();
     Ok(Container { tensors, facts, bytes })
+}
+
+/// Says how much of a file is there where its end is missing.
+fn cut_off(path: &Path, bytes: &[u8], error: &SafeTensorError) -> CheckpointError {
+    let length = bytes.len();
+    match error {
+        SafeTensorError::HeaderTooSmall | SafeTensorError::InvalidHeaderLength => {
+            damaged(path, &format!("it ends after {length} bytes, in the middle of its header"))
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            let reason = "its tensors and its length do not agree";
+            damaged(path, &format!("{reason}: it ends after {length} bytes"))
+        }
+        other => damaged(path, other),
+    }
 }
 
 fn safe_dtype(dtype: SafeDtype) -> Dtype {
@@ -122,7 +140,7 @@ fn open_torch(path: &Path) -> Result<Container, CheckpointError> {
     let facts = match root {
         PickleValue::Dict(entries) => facts(path, entries)?,
         PickleValue::Unsupported(class) => {
-            return Err(CheckpointError::Executable { path: path.to_owned(), class });
+            return Err(executable(path, class));
         }
         _ => {
             let reason = "its root is not a dictionary of tensors".to_owned();
@@ -176,9 +194,7 @@ fn json(path: &Path, value: PickleValue) -> Result<Value, CheckpointError> {
         }
         PickleValue::Dict(entries) => Value::Object(facts(path, entries)?.into_iter().collect()),
         PickleValue::Unsupported(class) if is_inert(&class) => Value::Null,
-        PickleValue::Unsupported(class) => {
-            return Err(CheckpointError::Executable { path: path.to_owned(), class });
-        }
+        PickleValue::Unsupported(class) => return Err(executable(path, class)),
     })
 }
 
@@ -202,15 +218,24 @@ fn is_inert(class: &str) -> bool {
     NAMES.contains(&class) || data && !callable.iter().any(|prefix| class.starts_with(prefix))
 }
 
+fn executable(path: &Path, class: String) -> CheckpointError {
+    if let Some(stranger) = foreign::by_class(&class) {
+        return CheckpointError::foreign(path, stranger);
+    }
+    let path = path.to_owned();
+    if class.starts_with("__torch__") {
+        return CheckpointError::TorchScript { path };
+    }
+    CheckpointError::Executable { path, class }
+}
+
 fn torch_error(path: &Path, error: PytorchError) -> CheckpointError {
     let path = path.to_owned();
     match error {
         PytorchError::Io(e) if e.raw_os_error().is_some() => {
             CheckpointError::Io(std::io::Error::new(e.kind(), format!("{}: {e}", path.display())))
         }
-        PytorchError::Pickle(PickleError::UnsupportedType(class)) => {
-            CheckpointError::Executable { path, class }
-        }
+        PytorchError::Pickle(PickleError::UnsupportedType(class)) => executable(&path, class),
         PytorchError::InvalidFormat(reason) => CheckpointError::Format { path, reason },
         other => damaged(&path, &other),
     }

@@ -1,11 +1,15 @@
 //! Reading and writing checkpoints: safetensors and PyTorch files, without executing anything.
 //!
-//! [`load_model`] takes a file to a checked [`Pretrained`] network; [`write_safetensors`] writes weights
+//! A checkpoint is a file, the shards of an index, or the folder of a repository with its configuration.
+//! [`load_model`] takes it to a checked [`Pretrained`] network; [`write_safetensors`] writes weights
 //! back under the checkpoint's own keys.
 
 mod container;
 mod error;
+mod facts;
+mod foreign;
 mod labels;
+mod source;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -13,31 +17,33 @@ mod unwrap;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use margay_core::{Graph, Params, ParamsError, Preprocess};
+use margay_core::{Graph, Params, ParamsError};
 use ndarray::ArrayD;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 pub use error::CheckpointError;
 pub use tensor::Dtype;
 pub use write::write_safetensors;
 
 use crate::models::{self, Config, Detected, ModelError, NameMap, Part, Shapes};
+use crate::preprocess::{self, Known};
 use container::{Container, Stored};
-
-/// Sides beyond this are no sensible input of a classifier.
-const MAX_SIDE: usize = 4096;
+use labels::Labels;
+use source::Source;
 
 /// An opened checkpoint: names, shapes and types are known, values are read when asked for.
 pub struct Checkpoint {
     path: PathBuf,
-    container: Container,
-    tensors: BTreeMap<String, Stored>,
+    source: Source,
+    files: Vec<Container>,
+    /// Every tensor, and the file that holds it.
+    tensors: BTreeMap<String, (usize, Stored)>,
+    facts: BTreeMap<String, Value>,
     prefix: String,
     shapes: Shapes,
+    labels: Option<Labels>,
 }
 
 /// A pretrained network that is complete, well-shaped and finite.
@@ -53,27 +59,44 @@ pub struct Pretrained {
     pub library: &'static str,
     /// Class names stored in the file, one per output of the classifier.
     pub labels: Option<Vec<String>>,
-    /// SHA-256 of the file, hexadecimal.
+    /// SHA-256 of the file, hexadecimal; of several files: of their bytes in the order of their names.
     pub sha256: String,
     /// How its weights are stored; the widest type where they differ.
     pub dtype: Dtype,
 }
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file or any container of `torch.save`; the content decides, not the name.
+    /// Opens a `.safetensors` file, any container of `torch.save`, an index of shards, or a folder with one of
+    /// them; the content decides, not the name. Configuration files beside the weights are read, too.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref().to_owned();
-        let mut container = Container::open(&path)?;
-        let all = std::mem::take(&mut container.tensors);
+        let source = Source::find(&path)?;
+        let mut files = Vec::with_capacity(source.weights.len());
+        let (mut all, mut facts) = (BTreeMap::new(), BTreeMap::new());
+        for (number, file) in source.weights.iter().enumerate() {
+            let mut container = Container::open(file)?;
+            let tensors = std::mem::take(&mut container.tensors);
+            source.check_shard(file, &tensors)?;
+            all.extend(tensors.into_iter().map(|(key, stored)| (key, (number, stored))));
+            facts.append(&mut container.facts);
+            files.push(container);
+        }
+        if !all.is_empty() && foreign::is_optimizer(all.keys().map(String::as_str)) {
+            return Err(CheckpointError::foreign(&path, foreign::OPTIMIZER_ONLY));
+        }
         let (mut tensors, prefix) =
-            unwrap::unwrap(all, &container.facts, |tensors| models::is_recognised(&shapes(tensors)));
+            unwrap::unwrap(all, &facts, |tensors| models::is_recognised(&shapes(tensors)));
         // Counters such as the number of steps are no weights.
-        tensors.retain(|_, t| !(t.shape.is_empty() && matches!(t.dtype, Dtype::Other(_))));
+        tensors.retain(|_, (_, t)| !(t.shape.is_empty() && matches!(t.dtype, Dtype::Other(_))));
         if tensors.is_empty() {
             return Err(CheckpointError::Empty { path });
         }
+        if let Some(stranger) = foreign::by_keys(tensors.keys().map(String::as_str)) {
+            return Err(CheckpointError::foreign(&path, stranger));
+        }
         let shapes = shapes(&tensors);
-        Ok(Self { path, container, tensors, prefix, shapes })
+        let labels = labels::find(&facts, &source);
+        Ok(Self { path, source, files, tensors, facts, prefix, shapes, labels })
     }
 
     /// Shape of every tensor by its key without wrapping prefixes.
@@ -88,33 +111,63 @@ impl Checkpoint {
 
     /// Facts stored beside the tensors: safetensors metadata or entries of the top-level dictionary.
     pub fn facts(&self) -> &BTreeMap<String, Value> {
-        &self.container.facts
+        &self.facts
     }
 
-    /// The preprocessing that margay stored beside the weights.
-    pub fn preprocess(&self) -> Option<Preprocess> {
-        let stored = self.facts().get("margay")?.get("preprocess")?;
-        let spec: Preprocess = serde_json::from_value(stored.clone()).ok()?;
-        spec.size.iter().all(|side| (1..=MAX_SIDE).contains(side)).then_some(spec)
+    /// The `config.json` that was read with the weights.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.source.config.as_ref().map(|config| config.path.as_path())
+    }
+
+    /// Bytes of all files with weights.
+    pub fn bytes(&self) -> Result<u64, CheckpointError> {
+        self.source.bytes()
+    }
+
+    /// Class names that are stored do not count: the user gives others.
+    pub fn forget_labels(&mut self) {
+        self.labels = None;
+    }
+
+    /// How photos are prepared, as margay's metadata, `preprocessor_config.json` or timm's `pretrained_cfg` say.
+    pub fn preprocess(&self) -> Option<Known> {
+        let known = |path: &Path| {
+            let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            move |spec| Known { spec, file }
+        };
+        let stored = self.facts.get("margay").and_then(|facts| facts.get("preprocess"));
+        let stored = stored.and_then(preprocess::from_margay).map(known(&self.source.weights[0]));
+        let processor = || {
+            let file = self.source.preprocessor.as_ref()?;
+            preprocess::from_hugging_face(&file.value).map(known(&file.path))
+        };
+        let timm = || {
+            let file = self.source.config.as_ref()?;
+            let config = file.value.get("pretrained_cfg").unwrap_or(&file.value);
+            preprocess::from_timm(config).map(known(&file.path))
+        };
+        stored.or_else(processor).or_else(timm)
     }
 
     /// Values of one tensor as f32.
     pub fn read(&self, key: &str) -> Result<ArrayD<f32>, CheckpointError> {
-        let Some(stored) = self.tensors.get(key) else {
+        let Some((file, stored)) = self.tensors.get(key) else {
             let nearest = margay_core::nearest_name(key, self.tensors.keys().map(String::as_str));
             return Err(self.params_error(ParamsError::Missing { name: key.to_owned(), nearest }));
         };
-        let values = self.container.read(&self.path, &self.key(key), stored)?;
+        let path = &self.source.weights[*file];
+        let values = self.files[*file].read(path, &self.key(key), stored)?;
         let count = values.len();
         ArrayD::from_shape_vec(stored.shape.clone(), values).map_err(|_| CheckpointError::Damaged {
-            path: self.path.clone(),
+            path: path.clone(),
             reason: format!("`{}` has shape {:?} and {count} values", self.key(key), stored.shape),
         })
     }
 
     /// The architecture, as far as names, shapes and stored facts tell it.
     pub fn detect(&self, image: [usize; 2]) -> Result<Detected, CheckpointError> {
-        let config = Config::from(self.facts().clone());
+        let config = self.source.config.as_ref().map(|config| &config.value);
+        let config = Config::from(facts::merged(&self.facts, config));
         models::detect(&self.shapes, &config, image).map_err(|source| self.model_error(source))
     }
 
@@ -127,19 +180,19 @@ impl Checkpoint {
     pub fn into_model(self, image: [usize; 2]) -> Result<Pretrained, CheckpointError> {
         let Detected { graph, names, library } = self.detect(image)?;
         self.check_shapes(&graph, &names)?;
+        if let Some(labels) = &self.labels {
+            labels.check(graph.classes())?;
+        }
         let mut params = Params::new();
         for spec in graph.params() {
             params.insert(spec.name.clone(), self.joined(&names.parts(&spec.name, &spec.shape), spec.shape)?);
         }
         params.check(&graph).map_err(|e| self.params_error(renamed(e, |name| names.key(name).to_owned())))?;
         self.check_variances(&params, &names)?;
-        let labels = labels::stored(self.facts());
-        if let Some(got) = labels.as_ref().map(Vec::len).filter(|n| *n != graph.classes()) {
-            return Err(CheckpointError::Labels { path: self.path, classes: graph.classes(), got });
-        }
-        let dtype = self.dtype();
+        let (dtype, sha256) = (self.dtype(), self.source.sha256()?);
         let graph = models::resize(graph, &mut params, image).map_err(|source| self.model_error(source))?;
-        Ok(Pretrained { graph, params, names, library, labels, sha256: file_sha256(&self.path)?, dtype })
+        let labels = self.labels.map(|labels| labels.names);
+        Ok(Pretrained { graph, params, names, library, labels, sha256, dtype })
     }
 
     /// The tensors of one parameter, one behind the other along the first axis.
@@ -206,7 +259,7 @@ impl Checkpoint {
             Dtype::Bf16 => 1,
             Dtype::F16 | Dtype::Other(_) => 0,
         };
-        self.tensors.values().map(|t| t.dtype).max_by_key(rank).unwrap_or(Dtype::F32)
+        self.tensors.values().map(|(_, t)| t.dtype).max_by_key(rank).unwrap_or(Dtype::F32)
     }
 
     /// The key as it stands in the file.
@@ -224,8 +277,8 @@ pub fn load_model(path: impl AsRef<Path>, image: [usize; 2]) -> Result<Pretraine
     Checkpoint::open(path)?.into_model(image)
 }
 
-fn shapes(tensors: &BTreeMap<String, Stored>) -> Shapes {
-    tensors.iter().map(|(key, tensor)| (key.clone(), tensor.shape.clone())).collect()
+fn shapes(tensors: &BTreeMap<String, (usize, Stored)>) -> Shapes {
+    tensors.iter().map(|(key, (_, tensor))| (key.clone(), tensor.shape.clone())).collect()
 }
 
 fn renamed(error: ParamsError, rename: impl Fn(&str) -> String) -> ParamsError {
@@ -242,22 +295,4 @@ fn renamed(error: ParamsError, rename: impl Fn(&str) -> String) -> ParamsError {
         ParamsError::NotFinite { name, count } => ParamsError::NotFinite { name: rename(&name), count },
         other => other,
     }
-}
-
-fn file_sha256(path: &Path) -> Result<String, CheckpointError> {
-    let mut hash = Sha256::new();
-    let mut file = fs_err::File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = std::io::Read::read(&mut file, &mut buffer)?;
-        if read == 0 {
-            break;
-        }
-        hash.update(&buffer[..read]);
-    }
-    let mut text = String::with_capacity(64);
-    for byte in hash.finalize() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
 }

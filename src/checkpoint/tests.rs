@@ -76,25 +76,183 @@ fn every_container_gives_the_same_network() {
 }
 
 #[test]
-fn the_digest_is_that_of_the_file() {
+fn the_digest_is_that_of_the_files_in_the_order_of_their_names() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("abc");
-    fs_err::write(&path, "abc").unwrap();
     let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    assert_eq!(file_sha256(&path).unwrap(), expected);
+    for parts in [vec!["abc"], vec!["a", "bc"]] {
+        let path = |i: usize| folder.path().join(format!("part-{i}"));
+        for (i, part) in parts.iter().enumerate() {
+            fs_err::write(path(i), part).unwrap();
+        }
+        let weights = (0..parts.len()).map(path).collect();
+        let source = Source { weights, index: None, config: None, preprocessor: None };
+        assert_eq!(source.sha256().unwrap(), expected);
+    }
+}
+
+/// A repository with the reference network in two shards, and what else `files` says.
+fn repository(files: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors = reference().params.into_iter();
+    let tensors = tensors.map(|(key, v)| (key, (v.shape().to_vec(), v.into_iter().collect::<Vec<f32>>())));
+    let (mut shards, mut map) = ([BTreeMap::new(), BTreeMap::new()], serde_json::Map::new());
+    for (i, (key, tensor)) in tensors.enumerate() {
+        map.insert(key.clone(), format!("model-0000{}-of-00002.safetensors", 1 + i % 2).into());
+        shards[i % 2].insert(key, tensor);
+    }
+    for (i, shard) in shards.iter().enumerate() {
+        let path = folder.path().join(format!("model-0000{}-of-00002.safetensors", 1 + i));
+        fs_err::write(path, safetensors_bytes(shard)).unwrap();
+    }
+    let index = json!({"metadata": {"total_size": 1}, "weight_map": map});
+    fs_err::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    for (name, value) in files {
+        fs_err::write(folder.path().join(name), value.to_string()).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn folders_and_indices_give_the_network_of_their_shards() {
+    let folder = repository(&[]);
+    for path in [folder.path().to_owned(), folder.path().join("model.safetensors.index.json")] {
+        let read = load_model(&path, IMAGE).unwrap();
+        assert_eq!((read.params, read.labels), (reference().params, None));
+        let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+        let joined: Vec<u8> =
+            shards.iter().flat_map(|name| fs_err::read(folder.path().join(name)).unwrap()).collect();
+        let whole = folder.path().join("joined");
+        fs_err::write(&whole, joined).unwrap();
+        let one = Source { weights: vec![whole], index: None, config: None, preprocessor: None };
+        assert_eq!(read.sha256, one.sha256().unwrap());
+    }
+}
+
+#[test]
+fn shards_that_are_missing_damaged_or_elsewhere() {
+    let folder = repository(&[]);
+    let shard = folder.path().join("model-00002-of-00002.safetensors");
+    let bytes = fs_err::read(&shard).unwrap();
+    fs_err::write(&shard, &bytes[..bytes.len() / 2]).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains("model-00002") && error.contains("damaged"), "{error}");
+    fs_err::write(&shard, safetensors_bytes(&BTreeMap::new())).unwrap();
+    let error = refusal(folder.path());
+    assert!(
+        error.contains("model-00002") && error.contains("which") && error.contains("promises"),
+        "{error}"
+    );
+    fs_err::remove_file(&shard).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains("model-00002-of-00002.safetensors") && error.contains("1 of the 2"), "{error}");
+
+    let index = folder.path().join("model.safetensors.index.json");
+    for (text, reason) in [
+        (json!({"weight_map": {"a": "../model.safetensors"}}).to_string(), "`../model.safetensors`"),
+        (json!({"weight_map": {"a": "/etc/passwd"}}).to_string(), "`/etc/passwd`"),
+        (json!({"weight_map": {"a": "..\\model"}}).to_string(), "name of a file"),
+        (json!({"weight_map": {"a": 3}}).to_string(), "names of files"),
+        (json!({"weight_map": {}}).to_string(), "0 shards"),
+        (json!({}).to_string(), "`weight_map`"),
+        ("{".to_owned(), "not a usable configuration"),
+        ("version https://git-lfs.github.com/spec/v1".to_owned(), "git lfs pull"),
+    ] {
+        fs_err::write(&index, text).unwrap();
+        let error = refusal(folder.path());
+        assert!(error.contains(reason) && error.contains("index.json"), "{reason}: {error}");
+    }
+}
+
+#[test]
+fn folders_without_weights_and_with_too_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    assert!(refusal(folder.path()).contains("holds no .safetensors"));
+    fs_err::write(file("tf_model.h5"), "x").unwrap();
+    assert!(refusal(folder.path()).contains("`tf_model.h5` of another framework"));
+    fs_err::copy(golden("zip.pth"), file("best.pth")).unwrap();
+    assert_eq!(load_model(folder.path(), IMAGE).unwrap().params.len(), reference().params.len());
+    fs_err::copy(golden("zip.pth"), file("last.pth")).unwrap();
+    assert!(refusal(folder.path()).contains("`best.pth`, `last.pth`"));
+    fs_err::copy(golden("zip.pth"), file("pytorch_model.bin")).unwrap();
+    assert!(load_model(folder.path(), IMAGE).is_ok());
+}
+
+#[test]
+fn configurations_name_classes_and_preprocessing() {
+    let names = json!({"0": "ant", "1": "bee", "2": "cat"});
+    let processor = json!({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224},
+                           "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]});
+    let folder = repository(&[
+        ("config.json", json!({"model_type": "resnet", "id2label": names})),
+        ("preprocessor_config.json", processor),
+    ]);
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let known = checkpoint.preprocess().unwrap();
+    assert_eq!(known.file, "preprocessor_config.json");
+    assert_eq!(known.spec, preprocess::find("hf-convnext").unwrap().spec);
+    assert_eq!(checkpoint.into_model(IMAGE).unwrap().labels, Some(labels()));
+
+    let cfg = json!({"input_size": [3, 224, 224], "crop_pct": 0.95, "interpolation": "bicubic"});
+    let config = json!({"architecture": "resnet18", "label_names": ["ant", "bee"], "pretrained_cfg": cfg});
+    let folder = repository(&[("config.json", config)]);
+    let mut checkpoint = Checkpoint::open(folder.path()).unwrap();
+    assert_eq!(checkpoint.preprocess().unwrap().spec, preprocess::find("timm-bicubic").unwrap().spec);
+    let error = refusal(folder.path());
+    assert!(error.contains("config.json") && error.contains("2 class names for 3 classes"), "{error}");
+    checkpoint.forget_labels();
+    assert_eq!(checkpoint.into_model(IMAGE).unwrap().labels, None);
+
+    // The configuration of something else that lies there says nothing.
+    let folder = repository(&[("config.json", json!({"editor": "vim", "labels": ["a"]}))]);
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().config_file(), None);
+    assert_eq!(load_model(folder.path(), IMAGE).unwrap().labels, None);
+}
+
+#[test]
+fn what_margay_wrote_wins_over_the_files_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let Pretrained { graph, params, names, .. } = reference();
+    let spec = preprocess::find("zamba").unwrap().spec.clone();
+    write_safetensors(&path, &graph, &params, &names, &labels(), Some(&spec)).unwrap();
+    let config = json!({"architecture": "resnet18", "label_names": ["x", "y", "z"],
+                        "pretrained_cfg": {"input_size": [3, 64, 64]}});
+    fs_err::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(checkpoint.preprocess().unwrap().spec, spec);
+    assert_eq!(checkpoint.into_model(IMAGE).unwrap().labels, Some(labels()));
 }
 
 #[test]
 fn code_is_named_and_never_run() {
-    for (name, class) in [
-        ("runs_code.pth", "`posix.system`"),
-        ("runs_code_legacy.pth", "`posix.system`"),
-        ("torchscript.pt", "`__torch__."),
-    ] {
+    for (name, class) in [("runs_code.pth", "`posix.system`"), ("runs_code_legacy.pth", "`posix.system`")] {
         let error = refusal(&golden(name));
         assert!(error.contains(class) && error.contains(name), "{error}");
         assert!(error.contains("import torch, safetensors.torch"), "{error}");
     }
+    let error = refusal(&golden("torchscript.pt"));
+    assert!(error.contains("TorchScript") && error.contains("torch.jit.load(\""), "{error}");
+}
+
+#[test]
+fn strangers_are_told_apart_by_their_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    for (key, what) in [
+        ("rpn.head.cls_logits.weight", "detection model"),
+        ("text_model.embeddings.token_embedding.weight", "text tower"),
+        ("base_model.model.fc.lora_A.weight", "merge_and_unload"),
+    ] {
+        let error = refusal(&changed(folder.path(), |t| {
+            t.insert(key.to_owned(), (vec![1], vec![0.0]));
+        }));
+        assert!(error.contains(what) && error.contains("changed.safetensors"), "{error}");
+    }
+    let error = refusal(&changed(folder.path(), |t| {
+        *t = BTreeMap::from([("state.0.exp_avg".to_owned(), (vec![1], vec![0.0]))]);
+    }));
+    assert!(error.contains("optimiser"), "{error}");
+    assert!(refusal(&golden("optimizer.pth")).contains("optimiser"));
 }
 
 #[test]
@@ -115,9 +273,14 @@ fn files_that_are_no_checkpoint() {
         assert!(error.contains(name), "{error}");
         error
     };
-    assert!(with("empty.pth", b"").contains("neither"));
+    assert!(with("empty.pth", b"").contains("empty file"));
+    assert!(with("pointer.bin", b"version https://git-lfs.github.com/spec/v1\n").contains("git lfs pull"));
+    assert!(with("page.pth", b"<!DOCTYPE html><html></html>").contains("web page"));
+    assert!(with("keras.pth", b"\x89HDF\r\n\x1a\n").contains("HDF5"));
+    assert!(with("model.pt", b"\x08\x08\x12\x07pytorch").contains("ONNX"));
+    assert!(with("config.json", b"{\"model_type\": \"vit\"}").contains("folder that holds both"));
     assert!(with("text.pth", b"not a checkpoint at all").contains("neither"));
-    assert!(with("empty.safetensors", b"").contains("damaged"));
+    assert!(with("short.safetensors", b"\x08\0\0").contains("damaged: it ends after 3 bytes"));
     assert!(with("none.safetensors", &safetensors_bytes(&BTreeMap::new())).contains("no tensor"));
     assert!(refusal(&golden("big_endian.pth")).contains("ig-endian"));
     assert!(refusal(&golden("expanded.pth")).contains("claim 1073741824 bytes, the file has"));

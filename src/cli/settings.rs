@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::exit::{Failure, OrFail};
 use crate::allocate::ALLOCATORS;
+use crate::preprocess::PRESETS;
 use crate::recipe::{
     InputSpec, OptimizerChoice, PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
 };
@@ -19,7 +20,7 @@ pub const MAX_SEED: u64 = i64::MAX as u64;
 const MAX_IMAGE_SIZE: usize = 1024;
 
 const RESIZES: &[(&str, ResizeChoice)] =
-    &[("squash", ResizeChoice::Squash), ("short-side", ResizeChoice::ShortSide)];
+    &[("squash", ResizeChoice::Squash), ("short-side", ResizeChoice::ShortSide), ("pad", ResizeChoice::Pad)];
 const RECALIBRATIONS: &[(&str, Recalibration)] =
     &[("auto", Recalibration::Auto), ("on", Recalibration::On), ("off", Recalibration::Off)];
 /// Optimisers by their names on the command line.
@@ -34,8 +35,8 @@ pub struct RecipeArgs {
     /// Recipe file (TOML) with any of the values below; flags win over it
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
-    /// Checkpoint to specialise: .safetensors, .pth, .pt, .bin or .ckpt
-    #[arg(short, long, value_name = "FILE")]
+    /// Checkpoint to specialise: .safetensors, .pth, .pt, .bin or .ckpt, or the folder of a repository
+    #[arg(short, long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// Class names of the checkpoint: a JSON list or a text file, in the order of its head
     #[arg(long, value_name = "FILE")]
@@ -55,10 +56,13 @@ pub struct RecipeArgs {
     /// Fraction of the shots held out for choices made on the way [default: 0.2]
     #[arg(long, value_name = "FRACTION", help_heading = "Data")]
     pub holdout: Option<f64>,
-    /// Side of the square input in pixels [default: that of the images up to 224, else 224]
+    /// How photos are prepared, by name, see `margay list` [default: as the checkpoint's files say]
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
+    pub preprocess: Option<String>,
+    /// Side of the square input in pixels [default: as prepared, else that of the images up to 224]
     #[arg(long, value_name = "PIXELS", help_heading = "Data")]
     pub image_size: Option<usize>,
-    /// How a photo is brought to that size [default: short-side at 224, else squash]
+    /// How a photo is brought to that size [default: as prepared, else short-side at 224, squash elsewhere]
     #[arg(long, value_parser = choice(RESIZES), help_heading = "Data")]
     pub resize: Option<ResizeChoice>,
     /// Name of the solver, see `margay list` [default: alps]
@@ -190,6 +194,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         device,
         shots,
         holdout,
+        preprocess,
         image_size,
         resize,
         solver,
@@ -224,6 +229,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
             holdout: holdout.unwrap_or(from.shots.holdout),
         },
         input: InputSpec {
+            preprocess: preprocess.or(from.input.preprocess),
             image_size: image_size.or(from.input.image_size),
             resize: resize.or(from.input.resize),
         },
@@ -262,9 +268,7 @@ fn check(recipe: &Recipe) -> Result<(), Failure> {
     }
     known("solver", &prune.solver, solver_names())?;
     known("allocation", &prune.allocation, Some(ALLOCATORS.iter().map(|a| a.name()).collect()))?;
-    if let Some(size) = input.image_size {
-        within("image-size", size as f64, 8.0..=MAX_IMAGE_SIZE as f64)?;
-    }
+    check_input(input)?;
     within("holdout", shots.holdout, 0.0..=0.9)?;
     within("damping", prune.damping, 0.0..=1e3)?;
     within("calibration-batch", prune.batch as f64, 1.0..=65536.0)?;
@@ -279,6 +283,17 @@ fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("distillation", recovery.distillation, 0.0..=1e6)?;
     within("temperature", recovery.temperature, 1e-3..=1e3)?;
     within("square-head", recovery.square_head, 0.0..=1e6)
+}
+
+/// The preset exists, the size is sensible.
+pub fn check_input(input: &InputSpec) -> Result<(), Failure> {
+    if let Some(name) = &input.preprocess {
+        known("preprocessing", name, Some(PRESETS.iter().map(|preset| preset.name).collect()))?;
+    }
+    match input.image_size {
+        Some(size) => within("image-size", size as f64, 8.0..=MAX_IMAGE_SIZE as f64),
+        None => Ok(()),
+    }
 }
 
 /// `auto`, `cpu`, `cuda` or `cuda:n`; whether the device exists is found out when it is used.

@@ -49,8 +49,13 @@ pub enum LabelError {
         index: usize,
     },
     /// There are not as many names as the checkpoint has outputs.
-    #[error("{names} class names for a head of {outputs} outputs")]
+    #[error(
+        "`{}` has {names} class names for a head of {outputs} outputs; give the names of the checkpoint, one \
+         per output, not those of the photos", path.display()
+    )]
     Count {
+        /// The file.
+        path: PathBuf,
         /// Names there are.
         names: usize,
         /// Outputs of the head.
@@ -108,10 +113,10 @@ fn in_order(names: BTreeMap<usize, String>, path: &Path) -> Result<Vec<String>, 
     }
 }
 
-/// Checks that there is one name per output of a head.
-pub fn check_count(labels: &[String], outputs: usize) -> Result<(), LabelError> {
+/// Checks that there is one name of a file per output of a head.
+pub fn check_count(path: &Path, labels: &[String], outputs: usize) -> Result<(), LabelError> {
     let names = labels.len();
-    if names == outputs { Ok(()) } else { Err(LabelError::Count { names, outputs }) }
+    if names == outputs { Ok(()) } else { Err(LabelError::Count { path: path.to_owned(), names, outputs }) }
 }
 
 /// Finds the checkpoint's output of each of the dataset's classes.

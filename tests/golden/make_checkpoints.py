@@ -74,6 +74,12 @@ def main():
     odd = {k: v.bfloat16() if v.is_floating_point() else v for k, v in odd.items()}
     torch.save({"model": odd}, HERE / "model_bf16.pth")
 
+    layer = torch.nn.Linear(2, 2)
+    steps = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    steps.step()
+    torch.save({"epoch": 3, "optimizer": steps.state_dict()}, HERE / "optimizer.pth")
+
     torch.save({"fc.weight": weight, "extra": Runs()}, HERE / "runs_code.pth")
     torch.save(Runs(), HERE / "runs_code_legacy.pth", _use_new_zipfile_serialization=False)
     torch.save(Custom(), HERE / "whole_module.pth")

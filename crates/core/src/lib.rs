@@ -28,6 +28,6 @@ pub use op::{
     ParamRole, ParamSpec, ResponseNorm, SamePad, Scale, Token,
 };
 pub use params::{Params, ParamsError, nearest_name};
-pub use preprocess::{Interpolation, Normalization, Preprocess, Resize};
+pub use preprocess::{Centre, Interpolation, Normalization, Preprocess, Resize};
 pub use shape::Shape;
 pub use sparsity::{InvalidSparsity, Sparsity};

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// How a photo becomes the input of a model. The same spec serves training, calibration and field use.
@@ -8,6 +10,9 @@ pub struct Preprocess {
     pub size: [usize; 2],
     /// How a photo of another size is brought to `size`.
     pub resize: Resize,
+    /// Where the middle of an odd rest is.
+    #[serde(default, skip_serializing_if = "Centre::is_default")]
+    pub centre: Centre,
     /// Resampling filter, antialiased as Pillow does.
     pub interpolation: Interpolation,
     /// Per-channel shift and scale after division by 255.
@@ -20,18 +25,49 @@ pub struct Preprocess {
 pub enum Resize {
     /// Both sides are scaled to the input size; the aspect ratio is lost, nothing is cut.
     Squash,
+    /// Both sides are scaled to this height and width, then the centre is cut out.
+    SquashTo([usize; 2]),
     /// The shorter side is scaled to this many pixels, then the centre is cut out.
     ShortSide(usize),
+    /// The photo is scaled until it just fits into `sides`, the aspect ratio is kept; it is centred on a
+    /// canvas of the input size (letterbox).
+    Fit {
+        /// Height and width that the photo fills in one direction.
+        sides: [usize; 2],
+        /// Red, green and blue of the canvas.
+        fill: [u8; 3],
+    },
+}
+
+/// How libraries halve what is left beside a centred photo when it is odd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Centre {
+    /// To the even neighbour, as Python's `round`: torchvision and timm.
+    #[default]
+    Even,
+    /// Downwards: Hugging Face.
+    Floor,
+}
+
+impl Centre {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Resampling filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
+    /// The pixel whose area holds the centre of the new one (Pillow `NEAREST`).
+    Nearest,
     /// Triangle filter, support 1 (Pillow `BILINEAR`).
     Bilinear,
     /// Catmull–Rom-like cubic with a = −0.5, support 2 (Pillow `BICUBIC`).
     Bicubic,
+    /// Windowed sinc, support 3 (Pillow `LANCZOS`).
+    Lanczos,
 }
 
 /// `(value / 255 − mean) / std`, channels in the order red, green, blue.
@@ -47,7 +83,30 @@ pub struct Normalization {
 impl Normalization {
     /// The constants of torchvision and of timm's ResNets.
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+    /// To −1 … 1: Inception, the ViTs of the "augreg" paper and of Google, EfficientNetV2.
+    pub const INCEPTION: Self = Self::even(0.5, 0.5);
+    /// To 0 … 1, nothing else.
+    pub const UNIT: Self = Self::even(0.0, 1.0);
+    /// The constants of OpenAI's CLIP.
+    pub const CLIP: Self = Self {
+        mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+        std: [0.268_629_54, 0.261_302_58, 0.275_777_1],
+    };
+
+    /// The same constants for every channel.
+    pub const fn even(mean: f32, std: f32) -> Self {
+        Self { mean: [mean; 3], std: [std; 3] }
+    }
+
+    /// Whether every value comes out finite.
+    pub fn is_usable(&self) -> bool {
+        self.mean.iter().all(|m| m.is_finite()) && self.std.iter().all(|s| s.is_finite() && *s != 0.0)
+    }
 }
+
+/// The photo may be enlarged to this many times the input's longest side, so that no file can ask for any
+/// memory.
+const MAX_ENLARGEMENT: usize = 8;
 
 impl Preprocess {
     /// torchvision's ResNet evaluation: short side × 256/224, centre crop, bilinear, ImageNet constants.
@@ -55,6 +114,7 @@ impl Preprocess {
         Self {
             size: [size, size],
             resize: Resize::ShortSide(size * 256 / 224),
+            centre: Centre::Even,
             interpolation: Interpolation::Bilinear,
             normalization: Normalization::IMAGENET,
         }
@@ -63,5 +123,125 @@ impl Preprocess {
     /// The whole photo scaled to `size` × `size`: images that already have that size stay as they are.
     pub fn squash(size: usize) -> Self {
         Self { resize: Resize::Squash, ..Self::torchvision(size) }
+    }
+
+    /// Height and width to which a square photo is resized.
+    pub fn resized(&self) -> [usize; 2] {
+        match self.resize {
+            Resize::Squash => self.size,
+            Resize::SquashTo(sides) | Resize::Fit { sides, .. } => sides,
+            Resize::ShortSide(short) => [short; 2],
+        }
+    }
+
+    /// Whether the resize makes something of sensible size, at least a pixel.
+    pub fn is_sensible(&self) -> bool {
+        let longest = self.size[0].max(self.size[1]);
+        let fits = |side: usize| side > 0 && side / MAX_ENLARGEMENT <= longest;
+        self.size.iter().all(|side| *side > 0) && self.resized().into_iter().all(fits)
+    }
+
+    /// The same for an input of another height and width: what is cut off stays the same share.
+    pub fn at(&self, size: [usize; 2]) -> Self {
+        let scaled = |pixels: usize, axis: usize| scaled(pixels, size[axis], self.size[axis]);
+        let both = |sides: [usize; 2]| [scaled(sides[0], 0), scaled(sides[1], 1)];
+        let resize = match self.resize {
+            Resize::Squash => Resize::Squash,
+            Resize::SquashTo(sides) => Resize::SquashTo(both(sides)),
+            Resize::ShortSide(short) => {
+                let axis = usize::from(size[1] < size[0]);
+                Resize::ShortSide(scaled(short, axis))
+            }
+            Resize::Fit { sides, fill } => Resize::Fit { sides: both(sides), fill },
+        };
+        Self { size, resize, ..self.clone() }
+    }
+}
+
+/// `pixels · to / from`, rounded down.
+fn scaled(pixels: usize, to: usize, from: usize) -> usize {
+    (pixels.saturating_mul(to) / from.max(1)).max(1)
+}
+
+impl fmt::Display for Preprocess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [height, width] = self.size;
+        match self.resize {
+            Resize::Squash => write!(f, "squash to {height} x {width}")?,
+            Resize::SquashTo([h, w]) => write!(f, "squash to {h} x {w}, centre {height} x {width}")?,
+            Resize::ShortSide(short) => write!(f, "short side {short}, centre {height} x {width}")?,
+            Resize::Fit { sides: [h, w], .. } if [h, w] == self.size => write!(f, "fit into {h} x {w}")?,
+            Resize::Fit { sides: [h, w], .. } => {
+                write!(f, "fit into {h} x {w}, centre {height} x {width}")?;
+            }
+        }
+        write!(f, ", {}, {}", self.interpolation, self.normalization)
+    }
+}
+
+impl fmt::Display for Interpolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nearest => "nearest",
+            Self::Bilinear => "bilinear",
+            Self::Bicubic => "bicubic",
+            Self::Lanczos => "lanczos",
+        })
+    }
+}
+
+impl fmt::Display for Normalization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |values: [f32; 3]| match values {
+            [a, b, c] if a == b && b == c => format!("{a:.3}"),
+            all => all.map(|v| format!("{v:.3}")).join(" "),
+        };
+        write!(f, "mean {}, std {}", list(self.mean), list(self.std))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_size_cuts_off_the_same_share() {
+        let table = [
+            (Resize::Squash, Resize::Squash),
+            (Resize::SquashTo([256, 256]), Resize::SquashTo([438, 438])),
+            (Resize::ShortSide(248), Resize::ShortSide(425)),
+            (
+                Resize::Fit { sides: [224, 224], fill: [1, 2, 3] },
+                Resize::Fit { sides: [384, 384], fill: [1, 2, 3] },
+            ),
+        ];
+        for (resize, expected) in table {
+            let spec = Preprocess { resize, ..Preprocess::torchvision(224) };
+            assert_eq!(spec.at([224, 224]), spec);
+            assert_eq!(spec.at([384, 384]).resize, expected);
+        }
+    }
+
+    #[test]
+    fn specs_read_back_and_old_files_still_read() {
+        let fit = Resize::Fit { sides: [256, 256], fill: [124, 116, 104] };
+        for resize in [Resize::Squash, Resize::SquashTo([256, 256]), Resize::ShortSide(256), fit] {
+            for centre in [Centre::Even, Centre::Floor] {
+                let spec = Preprocess { resize, centre, ..Preprocess::squash(224) };
+                let text = serde_json::to_string(&spec).unwrap();
+                assert_eq!(serde_json::from_str::<Preprocess>(&text).unwrap(), spec);
+                assert_eq!(text.contains("centre"), centre == Centre::Floor);
+            }
+        }
+    }
+
+    #[test]
+    fn a_spec_says_what_it_does() {
+        let text = Preprocess::torchvision(224).to_string();
+        let expected =
+            "short side 256, centre 224 x 224, bilinear, mean 0.485 0.456 0.406, std 0.229 0.224 0.225";
+        assert_eq!(text, expected);
+        let unit = Preprocess { normalization: Normalization::UNIT, ..Preprocess::squash(64) };
+        assert_eq!(unit.to_string(), "squash to 64 x 64, bilinear, mean 0.000, std 1.000");
     }
 }

@@ -1,12 +1,9 @@
 use std::path::Path;
 
+use margay_core::SparseModel;
 use margay_core::model::FormatError;
-use margay_core::{Preprocess, Resize, SparseModel};
 
 use crate::{Photo, Preprocessor, RuntimeError, Session, SessionOptions};
-
-/// A short side may be this many times the input's longest side, so that no file can ask for any memory.
-const MAX_ENLARGEMENT: usize = 8;
 
 /// A model ready to name what is on a photo: preprocessing, network and labels in one.
 #[derive(Debug)]
@@ -56,10 +53,10 @@ pub enum ClassifierError {
         read: usize,
     },
     /// Preprocessing asks for an enlargement that makes no sense.
-    #[error("a short side of {short} pixels for an input of {size:?} pixels")]
-    ShortSide {
-        /// The short side asked for.
-        short: usize,
+    #[error("photos are resized to {resized:?} pixels for an input of {size:?} pixels")]
+    Resize {
+        /// Height and width asked for.
+        resized: [usize; 2],
         /// Height and width of the input.
         size: [usize; 2],
     },
@@ -137,17 +134,16 @@ fn check(model: &SparseModel, session: &Session) -> Result<(), ClassifierError> 
     if labels != outputs {
         return Err(ClassifierError::LabelCount { labels, outputs });
     }
-    let &Preprocess { size, resize, .. } = &model.preprocess;
+    let spec = &model.preprocess;
+    let size = spec.size;
     let (made, read) = (size[0].saturating_mul(size[1]).saturating_mul(3), session.image_len());
     if made != read {
         return Err(ClassifierError::InputLength { made, read });
     }
-    match resize {
-        Resize::ShortSide(short) if short == 0 || short / MAX_ENLARGEMENT > size[0].max(size[1]) => {
-            Err(ClassifierError::ShortSide { short, size })
-        }
-        _ => Ok(()),
+    if !spec.is_sensible() {
+        return Err(ClassifierError::Resize { resized: spec.resized(), size });
     }
+    Ok(())
 }
 
 #[cfg(test)]

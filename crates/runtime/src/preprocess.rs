@@ -2,7 +2,7 @@ use std::borrow::Cow;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use margay_core::{Interpolation, Preprocess, Resize};
+use margay_core::{Centre, Interpolation, Preprocess, Resize};
 
 use crate::Photo;
 
@@ -76,20 +76,23 @@ impl Preprocessor {
         }
     }
 
-    /// The photo at the input size, before normalisation; what lies beyond its edges is black.
+    /// The photo at the input size, before normalisation; what lies beyond its edges is black, or the
+    /// colour of the spec's canvas.
     pub fn resize<'a>(&self, photo: &'a Photo) -> Cow<'a, Photo> {
-        let photo = if self.spec.resize == Resize::Squash { Cow::Borrowed(photo) } else { shorten(photo) };
+        let cuts = matches!(self.spec.resize, Resize::ShortSide(_));
+        let photo = if cuts { shorten(photo) } else { Cow::Borrowed(photo) };
         let [height, width] = self.scaled(&photo);
         let scaled = if [height, width] == [photo.height(), photo.width()] {
             photo
         } else {
-            Cow::Owned(resample(&photo, height, width, self.filter()))
+            Cow::Owned(resample(&photo, height, width, self.algorithm()))
         };
         if [height, width] == self.spec.size {
             return scaled;
         }
+        let axis = |source, size| Axis::new(source, size, self.rounding(source < size));
         let [rows, columns] = self.spec.size;
-        Cow::Owned(cut(&scaled, Axis::new(height, rows), Axis::new(width, columns)))
+        Cow::Owned(cut(&scaled, axis(height, rows), axis(width, columns), self.fill()))
     }
 
     /// Height and width of the whole photo after the resize.
@@ -97,40 +100,61 @@ impl Preprocessor {
         let sides = [photo.height(), photo.width()];
         match self.spec.resize {
             Resize::Squash => self.spec.size,
+            Resize::SquashTo(sides) => sides,
             Resize::ShortSide(short) => {
                 let shortest = sides[0].min(sides[1]);
                 sides.map(|side| (short.saturating_mul(side) / shortest).max(1))
             }
+            Resize::Fit { sides: [rows, columns], .. } => {
+                let ratio = (sides[0] as f64 / rows as f64).max(sides[1] as f64 / columns as f64);
+                sides.map(|side| ((side as f64 / ratio).round_ties_even() as usize).max(1))
+            }
         }
     }
 
-    fn filter(&self) -> FilterType {
+    /// How the odd pixel beside a centred photo is given away; torchvision's crop pads downwards.
+    fn rounding(&self, pads: bool) -> Centre {
+        let fits = matches!(self.spec.resize, Resize::Fit { .. });
+        if pads && !fits { Centre::Floor } else { self.spec.centre }
+    }
+
+    fn fill(&self) -> [u8; 3] {
+        match self.spec.resize {
+            Resize::Fit { fill, .. } => fill,
+            Resize::Squash | Resize::SquashTo(_) | Resize::ShortSide(_) => [0; 3],
+        }
+    }
+
+    fn algorithm(&self) -> ResizeAlg {
         match self.spec.interpolation {
-            Interpolation::Bilinear => FilterType::Bilinear,
-            Interpolation::Bicubic => FilterType::CatmullRom,
+            Interpolation::Nearest => ResizeAlg::Nearest,
+            Interpolation::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
+            Interpolation::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+            Interpolation::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
         }
     }
 }
 
 impl Axis {
-    /// Keeps the `size` pixels in the middle of `source`, as torchvision's `center_crop`: an odd rest is
-    /// rounded to the even offset, and what is too short is padded.
-    fn new(source: usize, size: usize) -> Self {
+    /// Keeps the `size` pixels in the middle of `source`; what is too short is padded.
+    fn new(source: usize, size: usize, centre: Centre) -> Self {
+        let rest = source.abs_diff(size);
+        let offset = rest / 2 + usize::from(centre == Centre::Even && rest % 4 == 3);
         if source < size {
-            return Self { start: 0, kept: source, target: (size - source) / 2, size };
+            Self { start: 0, kept: source, target: offset, size }
+        } else {
+            Self { start: offset, kept: size, target: 0, size }
         }
-        let rest = source - size;
-        Self { start: rest / 2 + usize::from(rest % 4 == 3), kept: size, target: 0, size }
     }
 }
 
 /// Resizes the whole photo. Without a crop box, as here, every source pixel has weight in some output
 /// pixel: the resizer computes wrong bounds for crop boxes whose first output pixel has zero weights.
-fn resample(photo: &Photo, height: usize, width: usize, filter: FilterType) -> Photo {
+fn resample(photo: &Photo, height: usize, width: usize, algorithm: ResizeAlg) -> Photo {
     let (kind, [columns, rows]) = (PixelType::U8x3, [photo.width() as u32, photo.height() as u32]);
     let source = ImageRef::new(columns, rows, photo.pixels(), kind).expect("a photo has all its pixels");
     let mut target = Image::new(width as u32, height as u32, kind);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+    let options = ResizeOptions::new().resize_alg(algorithm);
     Resizer::new().resize(&source, &mut target, &options).expect("both images have the same pixel type");
     Photo::from_parts(width, height, target.into_vec())
 }
@@ -143,13 +167,14 @@ fn shorten(photo: &Photo) -> Cow<'_, Photo> {
         return Cow::Borrowed(photo);
     }
     let size = [height.min(longest), width.min(longest)];
-    Cow::Owned(cut(photo, Axis::new(height, size[0]), Axis::new(width, size[1])))
+    let axis = |source, size| Axis::new(source, size, Centre::Even);
+    Cow::Owned(cut(photo, axis(height, size[0]), axis(width, size[1]), [0; 3]))
 }
 
-/// The part of `photo` that `rows` and `columns` keep, in black.
-fn cut(photo: &Photo, rows: Axis, columns: Axis) -> Photo {
+/// The part of `photo` that `rows` and `columns` keep, on a canvas of the colour `fill`.
+fn cut(photo: &Photo, rows: Axis, columns: Axis, fill: [u8; 3]) -> Photo {
     let (height, width) = (rows.size, columns.size);
-    let mut canvas = vec![0; 3 * height * width];
+    let mut canvas = fill.repeat(height * width);
     for row in 0..rows.kept {
         let from = 3 * ((rows.start + row) * photo.width() + columns.start);
         let to = 3 * ((rows.target + row) * width + columns.target);

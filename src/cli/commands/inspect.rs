@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use margay_core::{Graph, Preprocess, Provenance, Shape, SparseModel, Weight};
 use serde::Serialize;
 
-use crate::checkpoint::load_model;
+use crate::checkpoint::Checkpoint;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 
@@ -18,7 +18,8 @@ const IMAGE: [usize; 2] = [224, 224];
 
 /// Shows what a model file or checkpoint holds
 ///
-/// FILE is a .margay file or a checkpoint (.safetensors, .pth, .pt, .bin, .ckpt).
+/// FILE is a .margay file, a checkpoint (.safetensors, .pth, .pt, .bin, .ckpt), an index of shards or the
+/// folder of a repository.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay inspect out/specialist.margay --layers")]
 pub struct InspectArgs {
@@ -47,7 +48,9 @@ struct Facts {
     nonzeros: usize,
     prunable: Counted,
     layers: Vec<Layer>,
+    library: Option<&'static str>,
     preprocess: Option<Preprocess>,
+    preprocess_from: Option<String>,
     provenance: BTreeMap<&'static str, String>,
 }
 
@@ -97,7 +100,8 @@ fn of_model(path: &Path) -> Result<Facts, Failure> {
         ("licence", licence),
         ("recipe", Some(recipe)),
     ];
-    let facts = facts(path, "margay", &graph, count)?;
+    let bytes = fs_err::metadata(path).or_bad_input("could not read the file")?.len();
+    let facts = facts(path, "margay", bytes, &graph, count);
     Ok(Facts {
         labels: Some(labels),
         preprocess: Some(preprocess),
@@ -107,23 +111,38 @@ fn of_model(path: &Path) -> Result<Facts, Failure> {
 }
 
 fn of_checkpoint(path: &Path) -> Result<Facts, Failure> {
-    let model = load_model(path, IMAGE).or_bad_input("could not read the checkpoint")?;
+    let what = "could not read the checkpoint";
+    let checkpoint = Checkpoint::open(path).or_bad_input(what)?;
+    let known = checkpoint.preprocess();
+    let said = known.as_ref().map(|known| known.spec.size);
+    let image = said.or_else(|| checkpoint.native_size()).unwrap_or(IMAGE);
+    let bytes = checkpoint.bytes().or_bad_input(what)?;
+    let config = checkpoint.config_file().map(|path| ("config", path.display().to_string()));
+    let model = checkpoint.into_model(image).or_bad_input(what)?;
     let count = |name: &str| {
         let value = model.params.get(name);
         (model.dtype.name(), value.map_or(0, |values| values.iter().filter(|v| **v != 0.0).count()))
     };
-    let facts = facts(path, "checkpoint", &model.graph, count)?;
-    Ok(Facts { labels: model.labels, provenance: BTreeMap::from([("sha256", model.sha256)]), ..facts })
+    let facts = facts(path, "checkpoint", bytes, &model.graph, count);
+    let (preprocess, preprocess_from) = known.map(|known| (known.spec, known.file)).unzip();
+    Ok(Facts {
+        labels: model.labels,
+        library: Some(model.library),
+        preprocess,
+        preprocess_from,
+        provenance: [("sha256", model.sha256)].into_iter().chain(config).collect(),
+        ..facts
+    })
 }
 
 /// Facts of a graph whose parameters `count` knows: how each is stored, and its non-zeros.
 fn facts(
     path: &Path,
     format: &'static str,
+    bytes: u64,
     graph: &Graph,
     count: impl Fn(&str) -> (&'static str, usize),
-) -> Result<Facts, Failure> {
-    let bytes = fs_err::metadata(path).or_bad_input("could not read the file")?.len();
+) -> Facts {
     let specs: Vec<_> = graph.params().collect();
     let layers: Vec<Layer> = graph
         .nodes()
@@ -152,7 +171,7 @@ fn facts(
         Shape::Map { height, width, .. } => [height, width],
         other => [other.positions(), other.features()],
     };
-    Ok(Facts {
+    Facts {
         file: path.to_string_lossy().into_owned(),
         format,
         bytes,
@@ -168,9 +187,11 @@ fn facts(
             sparsity: sparsity(prunable.1, prunable.0),
         },
         layers,
+        library: None,
         preprocess: None,
+        preprocess_from: None,
         provenance: BTreeMap::new(),
-    })
+    }
 }
 
 fn sparsity(nonzeros: usize, weights: usize) -> f64 {
@@ -184,7 +205,8 @@ fn table(facts: &Facts, layers: bool) -> String {
     };
     line("file", format!("{} ({}, {} bytes)", facts.file, facts.format, facts.bytes));
     let [height, width] = facts.input;
-    line("architecture", format!("{}, input {height} x {width}", facts.architecture));
+    let library = facts.library.map_or_else(String::new, |library| format!(" ({library})"));
+    line("architecture", format!("{}{library}, input {height} x {width}", facts.architecture));
     line(
         "classes",
         match &facts.labels {
@@ -195,6 +217,14 @@ fn table(facts: &Facts, layers: bool) -> String {
     line("parameters", format!("{}, {} of them not zero", facts.parameters, facts.nonzeros));
     let Counted { weights, nonzeros, sparsity } = &facts.prunable;
     line("prunable", format!("{nonzeros} of {weights} stay: {:.2} % zeros", 100.0 * sparsity));
+    line(
+        "preprocessing",
+        match (&facts.preprocess, &facts.preprocess_from) {
+            (Some(spec), Some(file)) => format!("{spec} ({file})"),
+            (Some(spec), None) => spec.to_string(),
+            (None, _) => "nothing says; set it with --preprocess".to_owned(),
+        },
+    );
     for (name, value) in &facts.provenance {
         if value.contains('\n') {
             line(name, format!("\n{}", value.trim_end()));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use margay_core::Preprocess;
 use margay_runtime::Isa;
 use serde::Serialize;
 
@@ -9,8 +10,9 @@ use crate::allocate::ALLOCATORS;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure};
 use crate::models::ARCHITECTURES;
+use crate::preprocess::{PRESETS, Preset};
 
-/// Lists architectures, solvers, allocators, devices and kernels of this build
+/// Lists architectures, solvers, allocators, presets, devices and kernels of this build
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay list --json")]
 pub struct ListArgs {
@@ -25,6 +27,7 @@ struct Lists {
     architectures: Vec<Entry>,
     solvers: Vec<Entry>,
     allocators: Vec<Entry>,
+    preprocessing: Vec<Prepared>,
     devices: Vec<String>,
     instruction_sets: Vec<String>,
 }
@@ -34,6 +37,15 @@ struct Lists {
 struct Entry {
     name: &'static str,
     about: String,
+}
+
+/// A preset of preprocessing.
+#[derive(Debug, Serialize)]
+struct Prepared {
+    #[serde(flatten)]
+    entry: Entry,
+    source: &'static str,
+    spec: &'static Preprocess,
 }
 
 pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, Failure> {
@@ -53,9 +65,15 @@ fn lists() -> Lists {
             .iter()
             .map(|allocator| Entry { name: allocator.name(), about: allocator.about().to_owned() })
             .collect(),
+        preprocessing: PRESETS.iter().map(prepared).collect(),
         devices: devices(),
         instruction_sets: Isa::ALL.iter().filter(|isa| isa.is_available()).map(ToString::to_string).collect(),
     }
+}
+
+fn prepared(preset: &'static Preset) -> Prepared {
+    let Preset { name, about, source, spec } = preset;
+    Prepared { entry: Entry { name, about: (*about).to_owned() }, source, spec }
 }
 
 #[cfg(feature = "torch")]
@@ -98,6 +116,12 @@ fn table(lists: &Lists) -> String {
         }
         text.push('\n');
     }
+    let _ = writeln!(text, "preprocessing");
+    let width = lists.preprocessing.iter().map(|p| p.entry.name.len()).max().unwrap_or(0);
+    for Prepared { entry: Entry { name, about }, .. } in &lists.preprocessing {
+        let _ = writeln!(text, "  {name:<width$} {about}");
+    }
+    text.push('\n');
     let devices =
         if lists.devices.is_empty() { "none: this build has no libtorch" } else { &lists.devices.join(", ") };
     let _ = writeln!(text, "devices           {devices}");

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
-use crate::cli::settings::{MAX_SEED, OPTIMIZERS, check_device, choice, parse_shots, within};
-use crate::recipe::{OptimizerChoice, Start, Teacher, TrainSpec};
+use crate::cli::settings::{MAX_SEED, OPTIMIZERS, check_device, check_input, choice, parse_shots, within};
+use crate::recipe::{InputSpec, OptimizerChoice, Start, Teacher, TrainSpec};
 
 /// Trains or finetunes a dense model
 ///
@@ -26,8 +26,8 @@ pub struct TrainArgs {
     /// Number of transformer blocks [default: the architecture's own]
     #[arg(long, value_name = "N", conflicts_with = "model", value_parser = clap::value_parser!(u16).range(1..=1000))]
     depth: Option<u16>,
-    /// Checkpoint to finetune
-    #[arg(short, long, value_name = "FILE")]
+    /// Checkpoint to finetune, or the folder of a repository
+    #[arg(short, long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Class names of the checkpoint: a JSON list or a text file
     #[arg(long, value_name = "FILE", requires = "model")]
@@ -53,7 +53,10 @@ pub struct TrainArgs {
         default_value = "auto"
     )]
     device: String,
-    /// Side of the square input in pixels [default: that of the images up to 224, else 224]
+    /// How photos are prepared, by name, see `margay list` [default: as the checkpoint's files say]
+    #[arg(long, value_name = "NAME")]
+    preprocess: Option<String>,
+    /// Side of the square input in pixels [default: as prepared, else that of the images up to 224]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
     /// Photos per class to learn from, or `all`
@@ -119,9 +122,8 @@ pub fn run(args: TrainArgs, context: &Context) -> Result<Exit, Failure> {
 
 fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
     check_device(&args.device)?;
-    if let Some(size) = args.image_size {
-        within("image-size", size as f64, 8.0..=1024.0)?;
-    }
+    let input = InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None };
+    check_input(&input)?;
     within("batch", args.batch as f64, 1.0..=65536.0)?;
     if let Some(rate) = args.learning_rate {
         within("learning-rate", rate, 1e-12..=1e3)?;
@@ -149,7 +151,7 @@ fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
         seed: args.seed,
         device: args.device,
         threads: context.threads(),
-        image_size: args.image_size,
+        input,
         shots: args.shots,
         epochs: args.epochs,
         batch: args.batch,

@@ -27,7 +27,13 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 
 #[test]
 fn a_saved_recipe_resolves_to_itself() {
-    let recipe = Settings::resolve(with_files(), Some(3)).unwrap();
+    let args = RecipeArgs {
+        preprocess: Some("zamba".into()),
+        image_size: Some(96),
+        resize: Some(ResizeChoice::Pad),
+        ..with_files()
+    };
+    let recipe = Settings::resolve(args, Some(3)).unwrap();
     let (_dir, args) = recipe_file(&toml::to_string(&recipe).unwrap());
     assert_eq!(Settings::resolve(args, None).unwrap(), recipe);
 }
@@ -57,6 +63,7 @@ fn values_out_of_range_are_refused_wherever_they_come_from() {
         ("learning-rate", |a| a.learning_rate = Some(0.0)),
         ("batch", |a| a.batch = Some(0)),
         ("image-size", |a| a.image_size = Some(1_000_000)),
+        ("preprocessing", |a| a.preprocess = Some("torchvison".into())),
         ("allocation", |a| a.allocation = Some("unifrom".into())),
     ];
     for (name, change) in wrong {

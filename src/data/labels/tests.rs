@@ -39,8 +39,11 @@ fn every_defect_has_its_error() {
     assert!(matches!(read("[]"), Err(LabelError::Blank { index: 0, .. })));
     assert!(matches!(read_labels(Path::new("no/such/file")), Err(LabelError::Io(_))));
     let three = owned(&["a", "b", "c"]);
-    assert!(check_count(&three, 3).is_ok());
-    assert!(matches!(check_count(&three, 4), Err(LabelError::Count { names: 3, outputs: 4 })));
+    let path = Path::new("names.json");
+    assert!(check_count(path, &three, 3).is_ok());
+    let error = check_count(path, &three, 4).unwrap_err();
+    assert!(matches!(error, LabelError::Count { names: 3, outputs: 4, .. }));
+    assert!(error.to_string().contains("`names.json`"), "{error}");
 }
 
 #[test]

@@ -82,10 +82,7 @@ pub(super) fn surroundings(
     if !matches!(graph.input, Shape::Map { height, width, .. } if [height, width] == [h, w]) {
         return Err(FormatError::ImageSize { expected: graph.input, got: preprocess.size });
     }
-    let constants = &preprocess.normalization;
-    let usable = constants.mean.iter().all(|m| m.is_finite())
-        && constants.std.iter().all(|s| s.is_finite() && *s != 0.0);
-    if usable { Ok(()) } else { Err(FormatError::Normalization) }
+    if preprocess.normalization.is_usable() { Ok(()) } else { Err(FormatError::Normalization) }
 }
 
 /// Shape of every parameter, and the matrix it may be stored as.

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use margay_core::{GraphBuilder, Linear, Op, Params, Provenance, Shape};
+use margay_core::{GraphBuilder, Linear, Op, Params, Preprocess, Provenance, Resize, Shape};
 use ndarray::{ArrayD, IxDyn};
 
 use super::*;
@@ -74,9 +74,12 @@ fn a_model_that_contradicts_itself_is_refused() {
     let mut model = colours(Resize::Squash);
     model.preprocess.size = [4, 5];
     assert!(matches!(new(model), Err(ClassifierError::InputLength { made: 60, read: 48 })));
-    for short in [0, 40, usize::MAX] {
-        let refused = new(colours(Resize::ShortSide(short)));
-        assert!(matches!(refused, Err(ClassifierError::ShortSide { .. })), "{short}");
+    for side in [0, 40, usize::MAX] {
+        let fit = Resize::Fit { sides: [4, side], fill: [0; 3] };
+        for resize in [Resize::ShortSide(side), Resize::SquashTo([side, 4]), fit] {
+            let refused = new(colours(resize));
+            assert!(matches!(refused, Err(ClassifierError::Resize { .. })), "{resize:?}");
+        }
     }
 }
 

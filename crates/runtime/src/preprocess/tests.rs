@@ -1,6 +1,5 @@
 use std::path::{Path, PathBuf};
 
-use margay_core::Normalization;
 use proptest::prelude::*;
 
 use super::*;
@@ -11,7 +10,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn spec(resize: Resize, interpolation: Interpolation, size: [usize; 2]) -> Preprocess {
-    Preprocess { size, resize, interpolation, normalization: Normalization::IMAGENET }
+    Preprocess { size, resize, interpolation, ..Preprocess::squash(1) }
 }
 
 /// A line of `cases.txt`: input, resize, filter, height, width, expected output.
@@ -81,11 +80,45 @@ fn normalises_to_planes_of_red_green_and_blue() {
 }
 
 #[test]
-fn centre_offsets_round_to_even_as_python_does() {
-    let start = |rest: usize| Axis::new(10 + rest, 10).start;
-    assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(start), [0, 0, 1, 2, 2, 2, 3, 4]);
-    let padded = Axis::new(7, 10);
-    assert_eq!((padded.kept, padded.target), (7, 1));
+fn centre_offsets_are_rounded_as_each_library_does() {
+    let starts = |centre| [0, 1, 2, 3, 4, 5, 6, 7].map(|rest: usize| Axis::new(10 + rest, 10, centre).start);
+    assert_eq!(starts(Centre::Even), [0, 0, 1, 2, 2, 2, 3, 4]);
+    assert_eq!(starts(Centre::Floor), [0, 0, 1, 1, 2, 2, 3, 3]);
+    let padded = |centre| Axis::new(7, 10, centre).target;
+    assert_eq!([padded(Centre::Even), padded(Centre::Floor)], [2, 1]);
+}
+
+/// First row and column of the photo on the canvas of a 10 × 10 input, and the colour beside it.
+fn placed(width: usize, height: usize, resize: Resize) -> ([usize; 2], [u8; 3]) {
+    let photo = Photo::from_rgb(width, height, vec![200; 3 * width * height]).unwrap();
+    let fitted =
+        Preprocessor::new(&spec(resize, Interpolation::Bilinear, [10, 10])).resize(&photo).into_owned();
+    let is_photo = |i: &usize| fitted.pixels()[3 * i] == 200;
+    let first = (0..100).find(is_photo).unwrap();
+    let corner = [fitted.pixels()[0], fitted.pixels()[1], fitted.pixels()[2]];
+    ([first / 10, first % 10], corner)
+}
+
+#[test]
+fn a_letterbox_keeps_the_whole_photo_and_its_shape() {
+    let fit = |side| Resize::Fit { sides: [side, side], fill: [7, 8, 9] };
+    assert_eq!(placed(20, 14, fit(10)), ([2, 0], [7, 8, 9]));
+    assert_eq!(placed(6, 10, fit(10)), ([0, 2], [7, 8, 9]));
+    assert_eq!(placed(20, 20, fit(10)), ([0, 0], [200; 3]));
+    // Fitted into more than the input: the centre is cut out.
+    assert_eq!(placed(20, 10, fit(16)), ([1, 0], [7, 8, 9]));
+    // torchvision pads a crop downwards.
+    assert_eq!(placed(7, 7, Resize::ShortSide(7)), ([1, 1], [0; 3]));
+}
+
+#[test]
+fn every_filter_keeps_an_even_photo_even() {
+    use Interpolation::{Bicubic, Bilinear, Lanczos, Nearest};
+    let photo = Photo::from_rgb(31, 17, vec![99; 3 * 31 * 17]).unwrap();
+    for filter in [Nearest, Bilinear, Bicubic, Lanczos] {
+        let processor = Preprocessor::new(&spec(Resize::SquashTo([12, 13]), filter, [8, 8]));
+        assert_eq!(processor.resize(&photo).pixels(), [99; 3 * 64], "{filter}");
+    }
 }
 
 #[test]
