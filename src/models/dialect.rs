@@ -17,6 +17,8 @@ pub struct Dialect {
     /// In a key `*` stands for one or more characters other than a point; in the name `*` stands for what
     /// it stood for, and `+` for that number plus one. `name#1` joins tensors in the order of the numbers.
     pub renamings: &'static [(&'static str, &'static str)],
+    /// Keys that networks named so do not have.
+    pub without: &'static [&'static str],
     /// Patterns of keys that inference does not need, such as mask tokens.
     pub unused: &'static [&'static str],
     /// Facts that its code knows and its weights do not tell: keys of a [`Config`](super::Config) and JSON
@@ -27,7 +29,12 @@ pub struct Dialect {
 impl Dialect {
     /// A library whose names are the canonical ones.
     pub const fn canonical(library: &'static str) -> Self {
-        Self { library, roots: &[], renamings: &[], unused: &[], assumes: &[] }
+        Self { library, roots: &[], renamings: &[], without: &[], unused: &[], assumes: &[] }
+    }
+
+    /// Whether the dialect is out of the question for a checkpoint with these keys.
+    pub fn excludes(&self, shapes: &Shapes) -> bool {
+        self.without.iter().any(|key| shapes.contains_key(*key))
     }
 
     /// Shapes by canonical name, and the way back.
@@ -120,7 +127,6 @@ mod tests {
     use super::*;
 
     const DIALECT: Dialect = Dialect {
-        library: "test",
         roots: &["net."],
         renamings: &[
             ("layer_*.query.*", "blocks.*.qkv.*#0"),
@@ -129,7 +135,7 @@ mod tests {
             ("cls", "prefix"),
         ],
         unused: &["mask"],
-        assumes: &[],
+        ..Dialect::canonical("test")
     };
 
     #[test]

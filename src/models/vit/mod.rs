@@ -4,27 +4,51 @@
 //! Canonical names are timm's, but for the learned tokens (`embed.prefix`: class, distillation, registers)
 //! and positions (`embed.position`). Every extent is read from shapes; the number of heads cannot be.
 
+mod dialects;
+#[cfg(test)]
+mod tests;
+
 use margay_core::{
-    Attention, Conv2d, Embed, Graph, GraphBuilder, LayerNorm, Linear, MeanTokens, NodeId, Op, Role, Scale,
-    Shape, Token,
+    Activation, Attention, Conv2d, Embed, Graph, GraphBuilder, LayerNorm, Linear, MeanTokens, NodeId, Op,
+    Role, Scale, Shape, Token,
 };
 
-use super::read::extents;
+use super::read::{activation, check_colours, count, extents, matrix, unsupported};
 use super::{Architecture, Config, Design, Dialect, ModelError, Shapes};
 
 /// Every plain vision transformer.
 pub(super) struct Vit;
 
 const EPS: f64 = 1e-6;
+/// Networks with a norm before the first block come from CLIP, which has this one.
+const CLIP_EPS: f64 = 1e-5;
 /// Features of an attention head in every published variant.
 const HEAD: usize = 64;
 /// Name, features, depth, heads.
-const SIZES: [(&str, usize, usize, usize); 5] = [
+const SIZES: [(&str, usize, usize, usize); 8] = [
     ("tiny", 192, 12, 3),
     ("small", 384, 12, 6),
     ("base", 768, 12, 12),
     ("large", 1024, 24, 16),
     ("huge", 1280, 32, 16),
+    ("so400m", 1152, 27, 16),
+    ("giant", 1408, 40, 16),
+    ("gigantic", 1664, 48, 16),
+];
+/// Parts of keys of relatives, and what they tell.
+const RELATIVES: [(&str, &str); 12] = [
+    (".mlp.w12.", "gated (SwiGLU) perceptrons"),
+    (".mlp.weights_in.", "gated (SwiGLU) perceptrons"),
+    (".mlp.gate_proj.", "gated (SwiGLU) perceptrons"),
+    (".mlp.fc1_g.", "gated (SwiGLU) perceptrons"),
+    (".attn.q_norm.", "norms of queries and keys"),
+    (".attn.norm.", "norms inside the attention"),
+    (".attn.rel_pos", "relative positions"),
+    (".attn.q_bias", "biases of queries and values only"),
+    ("attn_pool.", "attention pooling"),
+    ("pre_logits.", "a hidden layer before the classifier"),
+    ("blocks_token_only.", "class attention"),
+    ("patch_embed.backbone.", "a convolutional stem"),
 ];
 
 /// Everything that tells one vision transformer from another.
@@ -37,8 +61,10 @@ struct Geometry {
     heads: usize,
     hidden: usize,
     eps: f64,
+    activation: Activation,
     prefix: usize,
     positioned: usize,
+    patch_bias: bool,
     qkv_bias: bool,
     layer_scale: bool,
     norm_pre: bool,
@@ -55,6 +81,8 @@ enum Pool {
     Distilled,
     /// The mean of the patches, normalised afterwards.
     Mean,
+    /// The mean of the normalised patches.
+    MeanOfNormed,
     /// The class token and the mean of the normalised patches, one behind the other.
     ClassAndMean,
 }
@@ -79,11 +107,11 @@ impl Architecture for Vit {
     }
 
     fn dialects(&self) -> &'static [Dialect] {
-        &[TIMM]
+        dialects::ALL
     }
 
     fn recognises(&self, shapes: &Shapes) -> bool {
-        ["embed.position", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"]
+        ["embed.position", "patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.qkv.weight"]
             .iter()
             .all(|key| shapes.contains_key(*key))
     }
@@ -97,20 +125,21 @@ impl Architecture for Vit {
         let (size, patch) =
             design.variant.strip_prefix("vit_").and_then(|v| v.split_once("_patch")).ok_or_else(unknown)?;
         let patch: usize = patch.parse().map_err(|_| unknown())?;
-        let (_, features, depth, heads) = SIZES.into_iter().find(|s| s.0 == size).ok_or_else(unknown)?;
+        let (_, features, depth, _) = SIZES.into_iter().find(|s| s.0 == size).ok_or_else(unknown)?;
         let features = design.width.unwrap_or(features);
         let depth = design.depth.unwrap_or(depth);
-        let heads = if design.width.is_some() { features.div_ceil(HEAD) } else { heads };
         let geometry = Geometry {
             patch: [patch, patch],
             image: design.image,
             features,
             depth,
-            heads,
+            heads: heads(features),
             hidden: 4 * features,
             eps: EPS,
+            activation: Activation::Gelu,
             prefix: 1,
             positioned: 1,
+            patch_bias: true,
             qkv_bias: true,
             layer_scale: false,
             norm_pre: false,
@@ -121,63 +150,85 @@ impl Architecture for Vit {
     }
 }
 
-/// timm, and the original releases of DeiT and DINOv2, which share its keys.
-const TIMM: Dialect = Dialect {
-    renamings: &[
-        ("cls_token", "embed.prefix#0"),
-        ("dist_token", "embed.prefix#1"),
-        ("reg_token", "embed.prefix#1"),
-        ("register_tokens", "embed.prefix#1"),
-        ("pos_embed", "embed.position"),
-        ("blocks.*.ls*.gamma", "blocks.*.ls*.weight"),
-        ("blocks.*.gamma_*", "blocks.*.ls*.weight"),
-    ],
-    ..Dialect::canonical("timm")
-};
-
 impl Geometry {
     fn read(shapes: &Shapes, config: &Config) -> Result<Self, ModelError> {
         let [features, colours, ph, pw] = extents(shapes, "patch_embed.proj.weight")?;
         let [positions, _] = extents(shapes, "embed.position")?;
-        let [hidden, _] = extents(shapes, "blocks.0.mlp.fc1.weight")?;
         let has = |key: &str| shapes.contains_key(key);
-        let depth = (0..).take_while(|i| has(&format!("blocks.{i}.attn.qkv.weight"))).count();
         let prefix = shapes.get("embed.prefix").map_or(0, |shape| shape[0]);
-        let classes = shapes.get("head.weight").map_or(0, |shape| shape[0]);
-        let read = shapes.get("head.weight").and_then(|shape| shape.get(1)).copied().unwrap_or(features);
-        let pool = if has("head_dist.weight") {
-            Pool::Distilled
-        } else if has("fc_norm.weight") || prefix == 0 {
-            Pool::Mean
-        } else if read == 2 * features {
-            Pool::ClassAndMean
-        } else {
-            Pool::Class
-        };
-        let heads = config.integer("num_attention_heads").or_else(|| config.integer("num_heads"));
-        let published = SIZES.iter().find(|(_, width, ..)| *width == features).map(|size| size.3);
         let (grid, positioned) = grid(positions, prefix);
-        let geometry = Self {
+        let norm_pre = has("norm_pre.weight");
+        let own_heads = config.integer("num_attention_heads").or_else(|| config.integer("num_heads"));
+        let own_eps = if norm_pre { CLIP_EPS } else { EPS };
+        let mut geometry = Self {
             patch: [ph, pw],
             image: [grid[0] * ph, grid[1] * pw],
             features,
-            depth,
-            heads: heads.or(published).unwrap_or(features / HEAD),
-            hidden,
-            eps: config.number("layer_norm_eps").unwrap_or(EPS),
+            depth: count(shapes, |i| format!("blocks.{i}.attn.qkv.weight")),
+            heads: own_heads.unwrap_or_else(|| heads(features)),
+            hidden: 0,
+            eps: config.number("layer_norm_eps").unwrap_or(own_eps),
+            activation: Activation::Gelu,
             prefix,
             positioned,
+            patch_bias: has("patch_embed.proj.bias"),
             qkv_bias: has("blocks.0.attn.qkv.bias"),
             layer_scale: has("blocks.0.ls1.weight"),
-            norm_pre: has("norm_pre.weight"),
-            pool,
-            classes,
+            norm_pre,
+            pool: Pool::Class,
+            classes: 0,
         };
-        if colours != 3 {
-            let what = format!("{colours} input channels (RGB needs 3)");
-            return Err(ModelError::Unsupported { variant: geometry.name(), what });
+        let name = geometry.name();
+        check_colours(colours, &name)?;
+        geometry.check_relatives(shapes, config)?;
+        geometry.activation = activation(config, Activation::Gelu, &name)?;
+        [geometry.hidden, _] = matrix(shapes, "blocks.0.mlp.fc1.weight")?;
+        let [_, back] = matrix(shapes, "blocks.0.mlp.fc2.weight")?;
+        if back != geometry.hidden {
+            return Err(unsupported(&name, "gated (SwiGLU) perceptrons"));
+        }
+        if has("head.weight") {
+            let [classes, read] = matrix(shapes, "head.weight")?;
+            geometry.classes = classes;
+            geometry.pool = geometry.pool(shapes, config, read)?;
+        } else {
+            geometry.pool = geometry.pool(shapes, config, features)?;
         }
         Ok(geometry)
+    }
+
+    /// Refuses what the weights or the configuration tell to be different.
+    fn check_relatives(&self, shapes: &Shapes, config: &Config) -> Result<(), ModelError> {
+        let name = self.name();
+        let relative = RELATIVES.iter().find(|(mark, _)| shapes.keys().any(|key| key.contains(mark)));
+        if let Some((_, what)) = relative {
+            return Err(unsupported(&name, *what));
+        }
+        if config.text("architecture").is_some_and(|name| name.contains("quickgelu")) {
+            return Err(unsupported(&name, "the activation `quick_gelu`"));
+        }
+        if self.image.contains(&0) {
+            return Err(unsupported(&name, "positions for a grid that is not square"));
+        }
+        Ok(())
+    }
+
+    /// What a classifier reads that reads this many features.
+    fn pool(&self, shapes: &Shapes, config: &Config, read: usize) -> Result<Pool, ModelError> {
+        let has = |key: &str| shapes.contains_key(key);
+        let pooled = config.text("global_pool").filter(|pool| !pool.is_empty());
+        match pooled {
+            _ if read == 2 * self.features => Ok(Pool::ClassAndMean),
+            _ if read != self.features => {
+                Err(unsupported(&self.name(), format!("a classifier of {read} features")))
+            }
+            None | Some("token" | "avg") if has("head_dist.weight") => Ok(Pool::Distilled),
+            None | Some("avg") if has("fc_norm.weight") => Ok(Pool::Mean),
+            Some("avg") => Ok(Pool::MeanOfNormed),
+            None | Some("token") if self.prefix > 0 => Ok(Pool::Class),
+            None => Ok(Pool::MeanOfNormed),
+            Some(other) => Err(unsupported(&self.name(), format!("the pooling `{other}`"))),
+        }
     }
 
     fn name(&self) -> String {
@@ -198,6 +249,13 @@ impl Geometry {
         net.classify(x);
         Ok(net.builder.finish()?)
     }
+}
+
+/// Heads that a network of this width has where no configuration tells: as published, else about as wide.
+fn heads(features: usize) -> usize {
+    let published = SIZES.iter().find(|(_, width, ..)| *width == features).map(|size| size.3);
+    let divides = |heads: &usize| features.is_multiple_of(*heads);
+    published.or_else(|| (features.div_ceil(HEAD).max(1)..).find(divides)).unwrap_or(1)
 }
 
 /// Grid of a square image, and how many prefix tokens have positions of their own: as many as make the
@@ -228,7 +286,7 @@ impl Net<'_> {
             stride: g.patch,
             padding: [0, 0],
             groups: 1,
-            bias: !g.norm_pre,
+            bias: g.patch_bias,
         };
         let patches = self.builder.push("patch_embed.proj", Op::Conv2d(patches), &[image]);
         let grid = [0, 1].map(|axis| g.image[axis] / g.patch[axis]);
@@ -248,7 +306,7 @@ impl Net<'_> {
         let x = self.shortcut(name, "1", x, y);
         let y = self.norm(&format!("{name}.norm2"), x);
         let y = self.linear(&format!("{name}.mlp.fc1"), y, [g.features, g.hidden], true);
-        let y = self.builder.push(format!("{name}.mlp.act"), Op::GELU, &[y]);
+        let y = self.builder.push(format!("{name}.mlp.act"), Op::Activation(g.activation), &[y]);
         let y = self.linear(&format!("{name}.mlp.fc2"), y, [g.hidden, g.features], true);
         let x = self.shortcut(name, "2", x, y);
         self.builder.block(x);
@@ -272,6 +330,11 @@ impl Net<'_> {
             Pool::Mean => {
                 let pooled = self.builder.push("pool", mean, &[x]);
                 let pooled = self.norm("fc_norm", pooled);
+                self.head("head", pooled, g.features);
+            }
+            Pool::MeanOfNormed => {
+                let x = self.norm("norm", x);
+                let pooled = self.builder.push("pool", mean, &[x]);
                 self.head("head", pooled, g.features);
             }
             Pool::Class => {
