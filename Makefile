@@ -8,7 +8,7 @@ DEMO_ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help libtorch build demo test parity parity-small check fmt lint doc torch-free deny
+.PHONY: help libtorch build demo test parity parity-small parity-preprocess check fmt lint doc torch-free deny
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -54,6 +54,11 @@ torch-free: ## Build and test the command without libtorch (target/torch-free/re
 	$(CARGO) test --release --locked --no-default-features --target-dir target/torch-free --test it
 	@if ldd target/torch-free/release/margay | grep -E 'torch|c10'; then \
 		echo "error: the torch-free build links libtorch" >&2; exit 1; fi
+
+PHOTOS ?=
+parity-preprocess: ## Compare presets with torchvision, timm and transformers (PYTHON= with all three; PHOTOS= more JPEGs)
+	$(CARGO) build --release --locked --no-default-features --target-dir target/torch-free --example preprocess_pixels
+	$(PYTHON) scripts/preprocess_parity.py target/torch-free/release/examples/preprocess_pixels $(PHOTOS)
 
 deny: ## Check licences and advisories, where cargo-deny is installed
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \

@@ -63,6 +63,20 @@ pub fn probe(
     Ok(())
 }
 
+/// Logits `[n, classes]` that a probe gives each example when it is fitted on the others.
+pub fn left_out(
+    graph: &Graph,
+    params: &Params,
+    examples: &Examples,
+    classes: usize,
+) -> Result<Tensor, HeadError> {
+    let _no_grad = tch::no_grad_guard();
+    let head = heads(graph)?.swap_remove(0);
+    let problem = Problem::new(graph, params, examples, classes, &head)?;
+    let fit = problem.best_ridge()?;
+    Ok(fit.left_out.f_mul_scalar(fit.scale)?.f_to_device(examples.classes.device())?)
+}
+
 /// Fits one classifier layer on the features that it reads.
 fn fit(
     graph: &Graph,
@@ -71,13 +85,9 @@ fn fit(
     classes: usize,
     head: &Node,
 ) -> Result<(), HeadError> {
-    let features = features(graph, params, examples, head.inputs[0])?.f_to_kind(Kind::Double)?;
-    let mean = features.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
-    let centred = features.f_sub(&mean)?;
-    let truth = examples.classes.f_to_device(Device::Cpu)?;
-    let one_hot = truth.f_one_hot(classes as i64)?.f_to_kind(Kind::Double)?;
-    let share = one_hot.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
-    let fit = best_ridge(&centred, &one_hot.f_sub(&share)?, &share, &truth)?;
+    let problem = Problem::new(graph, params, examples, classes, head)?;
+    let fit = problem.best_ridge()?;
+    let Problem { centred, mean, share, .. } = &problem;
     let weight =
         centred.f_transpose(0, 1)?.f_matmul(&fit.dual)?.f_transpose(0, 1)?.f_mul_scalar(fit.scale)?;
     let bias = share.f_mul_scalar(fit.scale)?.f_sub(&mean.f_matmul(&weight.f_transpose(0, 1)?)?)?;
@@ -101,35 +111,66 @@ fn features(
     Ok(Tensor::f_cat(&parts, 0)?)
 }
 
+/// Features and one-hot targets of a probe.
+struct Problem {
+    /// Features without their mean `[n, features]`.
+    centred: Tensor,
+    /// Mean of the features `[1, features]`.
+    mean: Tensor,
+    /// Share of each class `[1, classes]`.
+    share: Tensor,
+    /// One-hot targets without the shares `[n, classes]`.
+    targets: Tensor,
+    /// Class of each example `[n]`.
+    truth: Tensor,
+}
+
 struct Ridge {
     /// Dual coefficients `[n, classes]`.
     dual: Tensor,
+    /// Scores of each example by the others `[n, classes]`.
+    left_out: Tensor,
     /// Factor from scores to logits.
     scale: f64,
 }
 
-/// Kernel ridge with `K = F Fᵀ`: leave-one-out residuals are `dual / diag((K + λ I)⁻¹)`.
-fn best_ridge(
-    features: &Tensor,
-    targets: &Tensor,
-    share: &Tensor,
-    truth: &Tensor,
-) -> Result<Ridge, HeadError> {
-    let kernel = features.f_matmul(&features.f_transpose(0, 1)?)?;
-    let mean = kernel.f_diagonal(0, 0, 1)?.f_mean(Kind::Double)?.double_value(&[]).max(1e-12);
-    let eye = Tensor::f_eye(kernel.size()[0], (Kind::Double, Device::Cpu))?;
-    let mut best: Option<(f64, Ridge)> = None;
-    for ridge in RIDGES {
-        let inverse = Tensor::f_linalg_inv(&kernel.f_add(&eye.f_mul_scalar(ridge * mean)?)?)?;
-        let dual = inverse.f_matmul(targets)?;
-        let residual = dual.f_div(&inverse.f_diagonal(0, 0, 1)?.f_unsqueeze(1)?)?;
-        let scores = targets.f_sub(&residual)?.f_add(share)?;
-        let (error, scale) = best_scale(&scores, truth)?;
-        if best.as_ref().is_none_or(|(least, _)| error < *least) {
-            best = Some((error, Ridge { dual, scale }));
-        }
+impl Problem {
+    fn new(
+        graph: &Graph,
+        params: &Params,
+        examples: &Examples,
+        classes: usize,
+        head: &Node,
+    ) -> Result<Self, HeadError> {
+        let features = features(graph, params, examples, head.inputs[0])?.f_to_kind(Kind::Double)?;
+        let mean = features.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
+        let centred = features.f_sub(&mean)?;
+        let truth = examples.classes.f_to_device(Device::Cpu)?;
+        let one_hot = truth.f_one_hot(classes as i64)?.f_to_kind(Kind::Double)?;
+        let share = one_hot.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
+        let targets = one_hot.f_sub(&share)?;
+        Ok(Self { centred, mean, share, targets, truth })
     }
-    best.map(|(_, ridge)| ridge).ok_or(HeadError::NoHead)
+
+    /// Kernel ridge with `K = F Fᵀ`: leave-one-out residuals are `dual / diag((K + λ I)⁻¹)`.
+    fn best_ridge(&self) -> Result<Ridge, HeadError> {
+        let Self { centred, share, targets, truth, .. } = self;
+        let kernel = centred.f_matmul(&centred.f_transpose(0, 1)?)?;
+        let mean = kernel.f_diagonal(0, 0, 1)?.f_mean(Kind::Double)?.double_value(&[]).max(1e-12);
+        let eye = Tensor::f_eye(kernel.size()[0], (Kind::Double, Device::Cpu))?;
+        let mut best: Option<(f64, Ridge)> = None;
+        for ridge in RIDGES {
+            let inverse = Tensor::f_linalg_inv(&kernel.f_add(&eye.f_mul_scalar(ridge * mean)?)?)?;
+            let dual = inverse.f_matmul(targets)?;
+            let residual = dual.f_div(&inverse.f_diagonal(0, 0, 1)?.f_unsqueeze(1)?)?;
+            let left_out = targets.f_sub(&residual)?.f_add(share)?;
+            let (error, scale) = best_scale(&left_out, truth)?;
+            if best.as_ref().is_none_or(|(least, _)| error < *least) {
+                best = Some((error, Ridge { dual, left_out, scale }));
+            }
+        }
+        best.map(|(_, ridge)| ridge).ok_or(HeadError::NoHead)
+    }
 }
 
 /// Least cross-entropy of `softmax(scale · scores)` over a grid of scales, and its scale.

@@ -66,7 +66,7 @@ pub fn compress(
         seconds,
         peak_rss_bytes: host::peak_rss_bytes(),
         layers: layers(&result),
-        choices: result.choices.clone(),
+        choices: [task.choices.as_slice(), &result.choices].concat(),
         bad_photos: task.bad.clone(),
         warnings: progress.warnings.clone(),
         changed: judged.changed,

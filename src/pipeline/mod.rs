@@ -8,6 +8,7 @@ mod evaluate;
 mod export;
 mod host;
 mod plan;
+mod preprocess;
 mod recalibrate;
 mod sparsify;
 mod task;

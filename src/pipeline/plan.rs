@@ -2,10 +2,10 @@ use margay_core::{NodeId, nearest_name};
 use serde::Serialize;
 
 use super::PipelineError;
+use super::preprocess::prepared;
 use super::sparsify::Method;
-use super::task::preprocess;
+use super::task::opened;
 use crate::allocate::{self, ALLOCATORS, LayerProfile, allocate, profiles};
-use crate::checkpoint::Checkpoint;
 use crate::data::{Dataset, FewShot};
 use crate::progress::Progress;
 use crate::prune::{self, SOLVERS};
@@ -50,8 +50,8 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
     let method = method(recipe)?;
     let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
     dataset.tell(progress);
-    let checkpoint = Checkpoint::open(&recipe.model)?;
-    let preprocess = preprocess(&recipe.input, Some(&checkpoint), &dataset.train, progress);
+    let checkpoint = opened(&recipe.model, recipe.labels.as_deref())?;
+    let preprocess = prepared(&recipe.input, Some(&checkpoint), &dataset.train, progress)?.spec;
     let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
     shots.tell(progress);
     let mut graph = checkpoint.into_model(preprocess.size)?.graph;

@@ -5,14 +5,16 @@ use margay_runtime::Preprocessor;
 use tch::{Device, Tensor};
 
 use super::PipelineError;
+use super::preprocess::{check_constants, prepared};
 use crate::checkpoint::{Checkpoint, Pretrained};
-use crate::data::{Dataset, FewShot, HeadPlan, Loaded, Sample, check_count, image_size_hint, load};
+use crate::data::{Dataset, FewShot, HeadPlan, Loaded, check_count, load};
 use crate::data::{match_classes, read_labels};
 use crate::distill::Examples;
 use crate::head;
+use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
-use crate::recipe::{InputSpec, Recipe, ResizeChoice};
-use crate::record::BadPhoto;
+use crate::recipe::Recipe;
+use crate::record::{BadPhoto, Choice};
 use crate::torch::{TorchModel, parse_device, seed_everything, set_threads};
 
 /// Everything a run starts from: the network, the task's images and how they are read.
@@ -33,6 +35,8 @@ pub struct Task {
     pub calibration: Examples,
     /// Shots held out for choices; may be empty.
     pub heldout: Examples,
+    /// What was tried on the shots.
+    pub choices: Vec<Choice>,
     /// Photos that could not be read so far.
     pub bad: Vec<BadPhoto>,
 }
@@ -46,8 +50,9 @@ impl Task {
         seed_everything(recipe.seed);
         let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
         dataset.tell(progress);
-        let checkpoint = Checkpoint::open(&recipe.model)?;
-        let preprocess = preprocess(&recipe.input, Some(&checkpoint), &dataset.train, progress);
+        let checkpoint = opened(&recipe.model, recipe.labels.as_deref())?;
+        let Resolved { spec: preprocess, origin } =
+            prepared(&recipe.input, Some(&checkpoint), &dataset.train, progress)?;
         let pretrained = checkpoint.into_model(preprocess.size)?;
         let head = head_plan(recipe.labels.as_deref(), &pretrained, &dataset.classes, progress)?;
         let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
@@ -58,7 +63,7 @@ impl Task {
         calibration.check_classes(&shots.calibration, &dataset.classes)?;
         let unreadable = shots.bad.iter().chain(&calibration.bad).chain(&heldout.bad);
         let bad = unreadable.map(|(path, error)| bad_photo(&dataset, path, error)).collect();
-        Ok(Self {
+        let mut task = Self {
             device,
             threads,
             pretrained,
@@ -66,9 +71,23 @@ impl Task {
             preprocess,
             calibration: examples(&calibration, device)?,
             heldout: examples(&heldout, device)?,
+            choices: Vec::new(),
             bad,
             dataset,
-        })
+        };
+        if origin == Origin::Assumed {
+            task.check_constants(progress)?;
+        }
+        Ok(task)
+    }
+
+    /// Tries other constants than the assumed ones on the shots.
+    fn check_constants(&mut self, progress: &mut dyn Progress) -> Result<(), PipelineError> {
+        let (shots, classes) = (self.all_shots()?, self.dataset.classes.len());
+        let tried =
+            check_constants(&self.pretrained, &self.head, &shots, classes, &self.preprocess, progress)?;
+        self.choices.extend(tried);
+        Ok(())
     }
 
     /// Every shot, in the order calibration, held out.
@@ -108,33 +127,6 @@ impl Task {
     }
 }
 
-/// Input spec of a recipe; where it is silent, what the checkpoint stores, else what the images suggest.
-pub fn preprocess(
-    spec: &InputSpec,
-    checkpoint: Option<&Checkpoint>,
-    samples: &[Sample],
-    progress: &mut dyn Progress,
-) -> Preprocess {
-    let stored = checkpoint.and_then(Checkpoint::preprocess);
-    if let (InputSpec { image_size: None, resize: None }, Some(stored)) = (spec, stored) {
-        return stored;
-    }
-    let native = checkpoint.and_then(Checkpoint::native_size).map(|[height, _]| height);
-    let size = spec.image_size.or(native).unwrap_or_else(|| {
-        let hint = image_size_hint(samples);
-        if let Some(side) = hint.filter(|side| *side != 224) {
-            progress
-                .note(&format!("all images are {side}x{side}: used as they are (--image-size changes it)"));
-        }
-        hint.unwrap_or(224)
-    });
-    let resize = if size == 224 { ResizeChoice::ShortSide } else { ResizeChoice::Squash };
-    match spec.resize.unwrap_or(resize) {
-        ResizeChoice::Squash => Preprocess::squash(size),
-        ResizeChoice::ShortSide => Preprocess::torchvision(size),
-    }
-}
-
 /// Gives photo decoding as many threads as libtorch; a pool that is there already stays.
 fn share_threads(threads: usize) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -155,6 +147,15 @@ pub(super) fn set_head(
     Ok(())
 }
 
+/// Opens a checkpoint; names that the user gives replace those stored in it.
+pub(super) fn opened(model: &Path, labels: Option<&Path>) -> Result<Checkpoint, PipelineError> {
+    let mut checkpoint = Checkpoint::open(model)?;
+    if labels.is_some() {
+        checkpoint.forget_labels();
+    }
+    Ok(checkpoint)
+}
+
 /// Finds the user's classes among a checkpoint's labels: those of a file, else those stored in it.
 pub(super) fn head_plan(
     labels: Option<&Path>,
@@ -165,7 +166,7 @@ pub(super) fn head_plan(
     let labels = match labels {
         Some(path) => {
             let labels = read_labels(path)?;
-            check_count(&labels, pretrained.graph.classes())?;
+            check_count(path, &labels, pretrained.graph.classes())?;
             Some(labels)
         }
         None => pretrained.labels.clone(),

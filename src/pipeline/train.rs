@@ -11,11 +11,13 @@ use tch::Device;
 
 use super::PipelineError;
 use super::evaluate::on_torch;
-use super::task::{examples, head_plan, preprocess, set_head};
+use super::preprocess::{check_constants, prepared};
+use super::task::{examples, head_plan, opened, set_head};
 use crate::checkpoint::{Checkpoint, Pretrained, write_safetensors};
 use crate::data::{Dataset, FewShot, HeadPlan, load};
 use crate::distill::{Examples, Training, optimizer_of, train as train_loop};
 use crate::models::{Design, NameMap, build};
+use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
 use crate::recipe::{InputSpec, OptimizerChoice, RecoverySpec, Start, Teacher, TrainSpec};
 use crate::record::Evaluation;
@@ -28,23 +30,23 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
     seed_everything(spec.seed);
     let dataset = Dataset::scan(&spec.data, spec.seed)?;
     dataset.tell(progress);
-    let input = InputSpec { image_size: spec.image_size, resize: None };
     let checkpoint = match &spec.start {
         Start::Scratch { .. } => None,
-        Start::Checkpoint { model, .. } => Some(Checkpoint::open(model)?),
+        Start::Checkpoint { model, labels } => Some(opened(model, labels.as_deref())?),
     };
-    let own = preprocess(&input, checkpoint.as_ref(), &dataset.train, progress);
+    let input = prepared(&spec.input, checkpoint.as_ref(), &dataset.train, progress)?;
+    let own = &input.spec;
     let teacher = spec.teacher.as_ref().map(|t| Teaching::open(t, &dataset, progress)).transpose()?;
     let side = |p: &Preprocess| p.size[0].max(p.size[1]);
     // The larger of both sizes is loaded; the loop shows each network its own.
-    let seen = teacher.as_ref().map(|t| &t.preprocess).filter(|p| side(p) > side(&own)).unwrap_or(&own);
+    let seen = teacher.as_ref().map(|t| &t.preprocess).filter(|p| side(p) > side(own)).unwrap_or(own);
     let shots = FewShot::draw(&dataset, spec.shots, 0.0, spec.seed)?;
     shots.tell(progress);
     let loaded = load(&shots.calibration, &Preprocessor::new(seen), progress)?;
     loaded.check_classes(&shots.calibration, &dataset.classes)?;
     let shots = examples(&loaded, device)?;
     drop(loaded);
-    let (graph, params, names) = start(spec, checkpoint, &own, &dataset, &shots, progress)?;
+    let (graph, params, names) = start(spec, checkpoint, &input, &dataset, &shots, progress)?;
     let mut model = TorchModel::new(graph, &params, device)?;
     let teacher = teacher.map(|t| t.model(&dataset, &shots, device)).transpose()?;
     let recovery = recovery(spec, &model.graph);
@@ -57,8 +59,8 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
         stage: "train",
     };
     train_loop(&mut model, &shots, &training, progress)?;
-    write_safetensors(out, &model.graph, &model.to_params()?, &names, &dataset.classes, Some(&own))?;
-    let val = load(&dataset.val, &Preprocessor::new(&own), progress)?;
+    write_safetensors(out, &model.graph, &model.to_params()?, &names, &dataset.classes, Some(own))?;
+    let val = load(&dataset.val, &Preprocessor::new(own), progress)?;
     if val.is_empty() {
         progress.warn("no photo of val can be read: the model is written, but not evaluated");
         return Ok(Evaluation::default());
@@ -70,16 +72,20 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
 fn start(
     spec: &TrainSpec,
     checkpoint: Option<Checkpoint>,
-    preprocess: &Preprocess,
+    input: &Resolved,
     dataset: &Dataset,
     shots: &Examples,
     progress: &mut dyn Progress,
 ) -> Result<(Graph, Params, NameMap), PipelineError> {
-    let (classes, image) = (dataset.classes.len(), preprocess.size);
+    let (classes, image) = (dataset.classes.len(), input.spec.size);
     match (&spec.start, checkpoint) {
         (Start::Checkpoint { labels, .. }, Some(checkpoint)) => {
             let pretrained = checkpoint.into_model(image)?;
             let plan = head_plan(labels.as_deref(), &pretrained, &dataset.classes, progress)?;
+            // Shots of another size are those of a teacher, prepared as it wants them.
+            if input.origin == Origin::Assumed && shots.images.size()[2..] == image.map(|side| side as i64) {
+                check_constants(&pretrained, &plan, shots, classes, &input.spec, progress)?;
+            }
             let (mut graph, mut params) = (pretrained.graph, pretrained.params);
             set_head(&mut graph, &mut params, &plan, shots, classes)?;
             Ok((graph, params, pretrained.names))
@@ -107,8 +113,8 @@ impl Teaching {
         dataset: &Dataset,
         progress: &mut dyn Progress,
     ) -> Result<Self, PipelineError> {
-        let checkpoint = Checkpoint::open(&teacher.model)?;
-        let preprocess = preprocess(&InputSpec::default(), Some(&checkpoint), &dataset.train, progress);
+        let checkpoint = opened(&teacher.model, teacher.labels.as_deref())?;
+        let preprocess = prepared(&InputSpec::default(), Some(&checkpoint), &dataset.train, progress)?.spec;
         let pretrained = checkpoint.into_model(preprocess.size)?;
         let plan = head_plan(teacher.labels.as_deref(), &pretrained, &dataset.classes, progress)?;
         Ok(Self { pretrained, plan, preprocess })

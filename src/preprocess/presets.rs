@@ -118,7 +118,7 @@ pub static PRESETS: &[Preset] = &[
     Preset {
         name: "clip",
         about: "image towers of CLIP: no margin, bicubic, CLIP's constants",
-        source: "OpenAI CLIP, open_clip, timm vit_base_patch16_clip_224",
+        source: "OpenAI CLIP clip.load, open_clip image_transform",
         spec: crop(224, 224, Bicubic, Normalization::CLIP),
     },
     Preset {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use margay::checkpoint::load_model;
+use margay::checkpoint::{Pretrained, load_model, write_safetensors};
 use margay::pipeline::{CompressOptions, compress};
 use margay::progress::Silent;
-use margay::recipe::{Recipe, Schedule};
+use margay::recipe::{Recalibration, Recipe, Schedule};
 use margay::record::RunRecord;
 use margay::torch::{Norms, TorchModel, forward};
 use margay::world::{SPECIES, Survey, World};
-use margay_core::{Mask, Preprocess, Provenance, SparseModel, Weight, fold};
+use margay_core::{Mask, Normalization, Preprocess, Provenance, SparseModel, Weight, fold};
 use margay_runtime::{KernelChoice, Session, SessionOptions};
 use tch::{Device, Tensor};
 
@@ -115,6 +115,50 @@ fn a_bad_photo_is_skipped_and_listed() {
     let bad: Vec<&str> = record.bad_photos.iter().map(|p| p.path.as_str()).collect();
     assert_eq!(bad, ["val/fox/broken.jpg"]);
     assert_eq!(record.specialist.total, 30);
+}
+
+/// The generalist without its stored preprocessing, made for images that are normalised to −1 … 1 if `other`.
+fn unlabelled(path: &Path, other: bool) {
+    let Pretrained { graph, mut params, names, labels, .. } = load_model(GENERALIST, [64, 64]).unwrap();
+    if other {
+        let Normalization { mean, std } = Normalization::IMAGENET;
+        let weight = params.get("conv1.weight").unwrap().clone();
+        let mut means = params.get("bn1.running_mean").unwrap().clone();
+        for (index, value) in weight.indexed_iter() {
+            means[[index[0]].as_slice()] -= value * (0.5 - mean[index[1]]) / std[index[1]];
+        }
+        let mut folded = weight;
+        for (index, value) in folded.indexed_iter_mut() {
+            *value *= 0.5 / std[index[1]];
+        }
+        params.insert("conv1.weight".to_owned(), folded);
+        params.insert("bn1.running_mean".to_owned(), means);
+    }
+    write_safetensors(path, &graph, &params, &names, &labels.unwrap(), None).unwrap();
+}
+
+#[test]
+fn assumed_constants_are_tried_and_better_ones_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    let mut recipe = recipe(photos(&root.path().join("photos")));
+    recipe.prune.solver = "magnitude".into();
+    recipe.recovery.schedule = Schedule::None;
+    recipe.recovery.recalibrate = Recalibration::Off;
+    for other in [false, true] {
+        recipe.model = root.path().join("network.safetensors");
+        unlabelled(&recipe.model, other);
+        let out = root.path().join(if other { "other" } else { "own" });
+        let RunRecord { warnings, choices, .. } = run(&recipe, &out);
+        assert!(warnings[0].contains("nothing says") && warnings[0].contains("--preprocess"), "{warnings:?}");
+        let against = warnings.iter().find(|text| text.contains("speak against"));
+        assert_eq!(against.is_some(), other, "{warnings:?} {choices:?}");
+        assert!(against.is_none_or(|text| text.contains("--preprocess augreg")), "{against:?}");
+        assert_eq!((choices.len(), choices[0].candidates.len()), (1, 5));
+        assert_eq!(choices[0].taken, choices[0].candidates[0].name);
+    }
+    recipe.input.preprocess = Some("augreg".to_owned());
+    let record = run(&recipe, &root.path().join("named"));
+    assert_eq!((record.choices, record.warnings), (vec![], vec![]));
 }
 
 /// Every value the runtime holds, against the same node of the torch executor.
