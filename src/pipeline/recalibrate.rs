@@ -88,3 +88,37 @@ fn by_feature(x: &Tensor) -> Result<Tensor, TorchError> {
     let features_last = if x.dim() == 4 { x.f_permute([0, 2, 3, 1])? } else { x.shallow_clone() };
     Ok(features_last.f_flatten(0, -2)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::models::{Design, build};
+    use crate::pipeline::random_params;
+
+    #[test]
+    fn means_behind_layer_norms_are_the_dense_ones_again() {
+        let variant = "vit_tiny_patch16".to_owned();
+        let design = Design { variant, width: Some(64), depth: Some(2), classes: 3, image: [32, 32] };
+        let graph = build(&design).unwrap();
+        let dense = TorchModel::new(graph.clone(), &random_params(&graph, 1), Device::Cpu).unwrap();
+        let mut model = dense.deep_clone().unwrap();
+        for id in graph.prunable() {
+            let name = graph.node(id).weight();
+            let weight = model.get(&name).unwrap().clamp_min(0.0);
+            model.set(&name, &weight).unwrap();
+        }
+        let images = [Tensor::rand([5, 3, 32, 32], (Kind::Float, Device::Cpu))];
+        let wanted = layer_means(&dense, &images).unwrap();
+        let gap = |model: &TorchModel| -> f64 {
+            let means = layer_means(model, &images).unwrap();
+            let gaps = wanted.iter().map(|(id, mean)| (mean - &means[id]).abs().max().double_value(&[]));
+            gaps.fold(0.0, f64::max)
+        };
+        assert_eq!(wanted.len(), 5);
+        assert!(gap(&model) > 0.1, "the weights were changed: {}", gap(&model));
+        recalibrate(&mut model, &dense, &images).unwrap();
+        assert!(gap(&model) < 1e-4, "{}", gap(&model));
+    }
+}

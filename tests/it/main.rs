@@ -1,6 +1,8 @@
 //! The one integration test binary.
 
 mod cli;
+#[cfg(feature = "torch")]
+mod families;
 mod field;
 mod layers;
 #[cfg(feature = "torch")]

@@ -14,10 +14,10 @@ use margay_core::{Mask, Normalization, Preprocess, Provenance, SparseModel, Weig
 use margay_runtime::{KernelChoice, Session, SessionOptions};
 use tch::{Device, Tensor};
 
-const GENERALIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/world-resnet18-w16.safetensors");
+pub const GENERALIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/world-resnet18-w16.safetensors");
 
 /// Three species, few photos, cameras that the generalist does not know.
-fn photos(root: &Path) -> PathBuf {
+pub fn photos(root: &Path) -> PathBuf {
     let species = SPECIES.iter().filter(|s| ["fox", "deer", "empty"].contains(&s.name)).collect();
     let mut survey = Survey { species, cameras: 200..204, per_species: 10 };
     World::new(1).write_dataset(&root.join("train"), &survey, &mut Silent).unwrap();
@@ -36,7 +36,7 @@ fn recipe(data: PathBuf) -> Recipe {
     recipe
 }
 
-fn run(recipe: &Recipe, out: &Path) -> RunRecord {
+pub fn run(recipe: &Recipe, out: &Path) -> RunRecord {
     fs_err::create_dir_all(out).unwrap();
     compress(recipe, out, &CompressOptions::default(), &mut Silent).unwrap()
 }

@@ -1,0 +1,62 @@
+//! What takes the steps, and how large they are.
+
+use margay_core::Graph;
+use tch::nn::{self, Optimizer, OptimizerConfig, Sgd, VarStore};
+
+use crate::recipe::{OptimizerChoice, RecoverySpec};
+use crate::torch::{TorchError, TorchModel};
+
+/// Matrices, kernels and embeddings.
+const DECAYED: usize = 0;
+/// Biases, norms and factors, which AdamW leaves alone as is customary.
+const UNDECAYED: usize = 1;
+
+/// The optimiser of a recipe for a network, never `Auto`.
+pub(crate) fn optimizer_of(spec: &RecoverySpec, graph: &Graph) -> OptimizerChoice {
+    let layer_norms = graph.has_layer_norms();
+    match spec.optimizer {
+        OptimizerChoice::Auto if layer_norms => OptimizerChoice::Adamw,
+        OptimizerChoice::Auto => OptimizerChoice::Sgd,
+        other => other,
+    }
+}
+
+impl OptimizerChoice {
+    /// Peak learning rate for finetuning.
+    pub(super) const fn learning_rate(self) -> f64 {
+        match self {
+            Self::Adamw => 3e-4,
+            Self::Auto | Self::Sgd => 0.01,
+        }
+    }
+
+    pub(super) fn build(self, store: &VarStore, rate: f64, decay: f64) -> Result<Optimizer, TorchError> {
+        if self == Self::Adamw {
+            let mut adamw = nn::adamw(0.9, 0.999, decay).build(store, rate)?;
+            adamw.set_weight_decay_group(UNDECAYED, 0.0);
+            return Ok(adamw);
+        }
+        Ok(Sgd { momentum: 0.9, dampening: 0.0, wd: decay, nesterov: true }.build(store, rate)?)
+    }
+}
+
+/// Hands the model's trainable parameters to an optimiser's store.
+pub(super) fn adopt(model: &mut TorchModel, store: &VarStore) -> Result<(), TorchError> {
+    let root = store.root();
+    for (name, value) in model.trainable()? {
+        let group = if value.dim() > 1 { DECAYED } else { UNDECAYED };
+        let variable = root.set_group(group).f_var_copy(&name.replace('.', "/"), &value)?;
+        model.replace(&name, variable);
+    }
+    Ok(())
+}
+
+/// Five per cent linear warm-up, then a cosine to zero.
+pub(super) fn learning_rate(peak: f64, step: usize, total: usize) -> f64 {
+    let warm = (total / 20).max(1);
+    if step < warm {
+        return peak * (step + 1) as f64 / warm as f64;
+    }
+    let progress = (step - warm) as f64 / (total - warm).max(1) as f64;
+    peak * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+}

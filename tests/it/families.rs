@@ -1,0 +1,127 @@
+//! Every family through both executors, and a vision transformer through the main job.
+
+use std::collections::BTreeMap;
+
+use margay::checkpoint::load_model;
+use margay::models::{ARCHITECTURES, Design, build};
+use margay::pipeline::{random_params, train};
+use margay::progress::Silent;
+use margay::recipe::{OptimizerChoice, Recalibration, Recipe, Start, Teacher, TrainSpec};
+use margay::torch::{Norms, TorchModel, forward};
+use margay_core::{Graph, Mask, ParamRole, Params, Preprocess, Provenance, SparseModel, Sparsity, fold};
+use margay_runtime::{KernelChoice, Session, SessionOptions};
+use tch::{Device, Kind, Tensor};
+
+use crate::pipeline::{GENERALIST, photos, run};
+
+/// Narrow networks of 64 pixels, whatever the family.
+fn small(variant: &str) -> Graph {
+    let design =
+        Design { variant: variant.into(), width: Some(16), depth: Some(2), classes: 5, image: [64, 64] };
+    build(&design).unwrap_or_else(|error| panic!("{variant}: {error}"))
+}
+
+/// Random weights, norms that do something, and masks that keep a tenth.
+fn weights(graph: &Graph, seed: u64) -> (Params, BTreeMap<String, Mask>) {
+    tch::manual_seed(seed as i64);
+    let mut params = random_params(graph, seed);
+    for spec in graph.params() {
+        let shape: Vec<i64> = spec.shape.iter().map(|n| *n as i64).collect();
+        let noise = Tensor::rand(shape.as_slice(), (Kind::Float, Device::Cpu));
+        let noise = Vec::<f32>::try_from(noise.reshape([-1])).unwrap();
+        let value = params.get_mut(&spec.name).unwrap();
+        if spec.role != ParamRole::Weight {
+            value.iter_mut().zip(noise).for_each(|(v, n)| *v += 0.5 * n);
+        }
+    }
+    let mut masks = BTreeMap::new();
+    for id in graph.prunable() {
+        let value = params.get_mut(&graph.node(id).weight()).unwrap();
+        let scores: Vec<f32> = value.iter().map(|v| v.abs()).collect();
+        let mask = Mask::top_k(&scores, scores.len() / 10);
+        value.iter_mut().zip(mask.iter()).filter(|(_, kept)| !kept).for_each(|(v, _)| *v = 0.0);
+        // What is left makes up for what is gone, so that the signal does not fade.
+        value.iter_mut().for_each(|v| *v *= 2.0);
+        masks.insert(graph.node(id).weight(), mask);
+    }
+    (params, masks)
+}
+
+/// Every value that the runtime holds, against the same node of the torch executor.
+#[test]
+fn both_executors_agree_on_every_family_node_by_node() {
+    for (seed, variant) in (1..).zip(ARCHITECTURES.iter().flat_map(|family| family.variants())) {
+        if ["large", "huge", "base", "101", "152", "_m", "_l", "_xl"].iter().any(|big| variant.contains(big))
+        {
+            continue;
+        }
+        let graph = small(variant);
+        let (params, masks) = weights(&graph, seed);
+        let (graph, params) = fold::all(&graph, &params).unwrap();
+        let labels = (0..5).map(|i| i.to_string()).collect();
+        let (preprocess, origin) = (Preprocess::squash(64), Provenance::default());
+        let sparse = SparseModel::pack(graph.clone(), &params, &masks, labels, preprocess, origin).unwrap();
+        let model = TorchModel::new(graph.clone(), &params, Device::Cpu).unwrap();
+        let input = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+        let images = Vec::<f32>::try_from(input.reshape([-1])).unwrap();
+        let nodes: Vec<_> = graph.ids().collect();
+        let expected = forward(&graph, &model, Norms::Stored, &input, &nodes).unwrap().kept;
+        for kernel in [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense] {
+            let options = SessionOptions { threads: 2, kernel, ..SessionOptions::default() };
+            let trace = Session::new(&sparse, &options).unwrap().trace(&images).unwrap();
+            for (id, got) in &trace {
+                let wanted = Vec::<f32>::try_from(expected[id.index()].reshape([-1])).unwrap();
+                let scale = wanted.iter().map(|v| v.abs()).fold(1e-6, f32::max);
+                let gap = wanted.iter().zip(got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                let name = &graph.node(*id).name;
+                assert_eq!(wanted.len(), got.len(), "{variant} {name}");
+                assert!(gap <= 1e-4 * scale, "{variant} {kernel:?} {name}: {gap} of {scale}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_vision_transformer_is_trained_compressed_and_run() {
+    let root = tempfile::tempdir().unwrap();
+    let data = photos(&root.path().join("photos"));
+    let checkpoint = root.path().join("vit.safetensors");
+    let arch = "vit_tiny_patch16".to_owned();
+    let spec = TrainSpec {
+        start: Start::Scratch { arch, width: Some(64), depth: Some(2) },
+        data: data.clone(),
+        seed: 0,
+        device: "cpu".into(),
+        threads: 2,
+        image_size: Some(64),
+        shots: 0,
+        epochs: 6,
+        batch: 16,
+        optimizer: OptimizerChoice::Auto,
+        learning_rate: None,
+        weight_decay: 0.05,
+        label_smoothing: 0.0,
+        teacher: Some(Teacher { model: GENERALIST.into(), labels: None, weight: 1.0, temperature: 2.0 }),
+    };
+    let trained = train(&spec, &checkpoint, &mut Silent).unwrap();
+    assert!(trained.top1.unwrap() > 0.4, "chance is a third: {:?}", trained.top1);
+
+    let mut recipe = Recipe::new(checkpoint, data);
+    recipe.device = "cpu".into();
+    recipe.threads = 2;
+    recipe.shots.per_class = 8;
+    recipe.prune.sparsity = Sparsity::from_compression(4.0).unwrap();
+    recipe.recovery.recalibrate = Recalibration::Auto;
+    recipe.recovery.epochs = 2;
+    let out = root.path().join("out");
+    let record = run(&recipe, &out);
+    assert_eq!(record.nonzeros.sparse, (record.nonzeros.dense as f64 / 4.0).round() as u64);
+    assert_eq!(record.parity.argmax_agreement, 1.0);
+    assert_eq!(record.choices.len(), 1);
+    assert!(record.choices[0].what.contains("layer norms"), "{}", record.choices[0].what);
+    let written = load_model(out.join("model.safetensors"), [64, 64]).unwrap();
+    assert_eq!(written.graph.architecture, "vit_64x2_patch16");
+    // Learned positions follow the size of the image.
+    let wider = load_model(out.join("model.safetensors"), [96, 96]).unwrap();
+    assert_eq!(wider.params.get("embed.position").unwrap().shape(), [37, 64]);
+}
