@@ -15,7 +15,7 @@ pub struct Dialect {
     /// `(its key, canonical name)`, the first that fits counts; keys that none fits stay as they are.
     ///
     /// In a key `*` stands for one or more characters other than a point; in the name `*` stands for what
-    /// it stood for, and `+` for that number plus one. `name#1` joins tensors in the order of the numbers.
+    /// it stood for, `+` for that number plus one and `-` for it minus one. `name#1` joins tensors in the order of the numbers.
     pub renamings: &'static [(&'static str, &'static str)],
     /// Keys that networks named so do not have.
     pub without: &'static [&'static str],
@@ -108,14 +108,15 @@ fn captures<'k>(pattern: &str, key: &'k str) -> Option<Vec<&'k str>> {
     })
 }
 
-/// The name with its wildcards replaced; nothing if a `+` stands for no number.
+/// The name with its wildcards replaced; nothing if a `+` or `-` stands for no number.
 fn filled(name: &str, captures: &[&str]) -> Option<String> {
     let mut captures = captures.iter();
     let mut out = String::with_capacity(name.len() + 8);
     for letter in name.chars() {
         match letter {
             '*' => out.push_str(captures.next()?),
-            '+' => out.push_str(&(captures.next()?.parse::<usize>().ok()?.checked_add(1)?).to_string()),
+            '+' => out.push_str(&captures.next()?.parse::<usize>().ok()?.checked_add(1)?.to_string()),
+            '-' => out.push_str(&captures.next()?.parse::<usize>().ok()?.checked_sub(1)?.to_string()),
             _ => out.push(letter),
         }
     }
@@ -132,6 +133,7 @@ mod tests {
             ("layer_*.query.*", "blocks.*.qkv.*#0"),
             ("layer_*.key.*", "blocks.*.qkv.*#1"),
             ("stages.*.conv.weight", "layer+.conv.weight"),
+            ("features.*.conv.weight", "stages.-.conv.weight"),
             ("cls", "prefix"),
         ],
         unused: &["mask"],
@@ -145,6 +147,8 @@ mod tests {
             ("net.layer_3.key.bias", ("blocks.3.qkv.bias", 1)),
             ("stages.0.conv.weight", ("layer1.conv.weight", 0)),
             ("stages.x.conv.weight", ("stages.x.conv.weight", 0)),
+            ("features.4.conv.weight", ("stages.3.conv.weight", 0)),
+            ("features.0.conv.weight", ("features.0.conv.weight", 0)),
             ("net.other", ("net.other", 0)),
         ];
         for (key, (name, place)) in table {

@@ -6,10 +6,12 @@
 mod config;
 mod convnext;
 mod dialect;
+mod efficientnet;
 mod names;
 mod positions;
 mod read;
 mod resnet;
+mod strangers;
 mod vit;
 
 use std::collections::BTreeMap;
@@ -25,7 +27,8 @@ pub use positions::{native_size, resize};
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Every family of architectures.
-pub static ARCHITECTURES: &[&dyn Architecture] = &[&resnet::ResNet, &vit::Vit, &convnext::ConvNext];
+pub static ARCHITECTURES: &[&dyn Architecture] =
+    &[&resnet::ResNet, &vit::Vit, &convnext::ConvNext, &efficientnet::EfficientNet];
 
 /// A family of architectures.
 pub trait Architecture: Sync {
@@ -94,6 +97,14 @@ pub enum ModelError {
         /// The first keys that it does not have.
         unmatched: Vec<String>,
     },
+    /// The checkpoint is a network of another kind.
+    #[error("this is {what}; {advice}")]
+    Stranger {
+        /// What its keys look like.
+        what: &'static str,
+        /// What to do instead.
+        advice: &'static str,
+    },
     /// No family has a variant of this name.
     #[error("no architecture is named `{name}`{}", hint(nearest.as_deref()))]
     UnknownVariant {
@@ -153,6 +164,7 @@ pub fn is_recognised(shapes: &Shapes) -> bool {
 
 /// Recognises a checkpoint by the names and shapes of its tensors.
 pub fn detect(shapes: &Shapes, config: &Config, image: [usize; 2]) -> Result<Detected, ModelError> {
+    strangers::check(shapes)?;
     let (family, dialect, canonical, names) = recognise(shapes).ok_or_else(|| unrecognised(shapes))?;
     let graph = family.detect(&canonical, &config.assuming(dialect.assumes), image)?;
     Ok(Detected { graph, names, library: dialect.library })
@@ -177,16 +189,20 @@ fn unrecognised(shapes: &Shapes) -> ModelError {
     let nearest = ARCHITECTURES.iter().rev().max_by_key(likeness);
     let marks = nearest.map_or(&[] as &[_], |family| family.marks());
     let lacking: Vec<_> = marks.iter().filter(|mark| !shapes.contains_key(**mark)).collect();
-    if let Some(key) = lacking.first().filter(|_| 2 * lacking.len() < marks.len()) {
+    let unmatched: Vec<_> =
+        shapes.keys().filter(|key| !marks.contains(&key.as_str())).take(3).cloned().collect();
+    let nearly = 2 * lacking.len() < marks.len() || unmatched.is_empty();
+    if let Some(key) = lacking.first().filter(|_| nearly) {
         let nearest = nearest_name(key, shapes.keys().map(String::as_str));
         return ModelError::MissingKey { key: (***key).to_owned(), nearest };
     }
-    let unmatched = shapes.keys().filter(|key| !marks.contains(&key.as_str())).take(3).cloned().collect();
     ModelError::Unrecognised { nearest: nearest.map_or("none", |family| family.name()), unmatched }
 }
 
 #[cfg(test)]
 mod tests {
+    use margay_core::ParamRole;
+
     use super::*;
 
     #[test]
@@ -210,6 +226,69 @@ mod tests {
         }
     }
 
+    /// What scripts/key_shapes.py wrote about a checkpoint.
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        library: String,
+        architecture: String,
+        classes: usize,
+        parameters: usize,
+        config: BTreeMap<String, serde_json::Value>,
+    }
+
+    fn golden(text: &str) -> (Golden, Shapes) {
+        let (header, tensors) = text.split_once('\n').unwrap();
+        let tensor = |line: &str| {
+            let mut words = line.split(' ');
+            let key = words.next().unwrap().to_owned();
+            (key, words.map(|extent| extent.parse().unwrap()).collect())
+        };
+        (serde_json::from_str(header).unwrap(), tensors.lines().map(tensor).collect())
+    }
+
+    /// Every tensor belongs to one parameter or is left out, and every parameter is in the file.
+    fn check_names(found: &Detected, shapes: &Shapes) -> usize {
+        let mut rest = shapes.clone();
+        for spec in found.graph.params() {
+            let parts = found.names.parts(&spec.name, &spec.shape);
+            for part in &parts {
+                assert_eq!(rest.remove(&part.key), Some(part.shape.clone()), "{} of {}", part.key, spec.name);
+                assert_eq!(found.names.name(&part.key), spec.name);
+            }
+            let stored: usize = parts.iter().map(|part| part.shape.iter().product::<usize>()).sum();
+            assert_eq!(stored, spec.shape.iter().product::<usize>(), "{}", spec.name);
+        }
+        let left: Vec<_> = rest.keys().filter(|key| !found.names.leaves_out(key)).collect();
+        assert!(left.is_empty(), "{left:?} belong to no parameter");
+        rest.values().map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
+    #[test]
+    fn checkpoints_of_every_library_are_read_completely() {
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/shapes");
+        let folder = std::env::var("MARGAY_SHAPES").unwrap_or_else(|_| own.to_owned());
+        let mut checked = 0;
+        for entry in fs_err::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let (golden, shapes) = golden(&fs_err::read_to_string(&path).unwrap());
+            let file = path.file_stem().unwrap().display();
+            let found = detect(&shapes, &Config::from(golden.config), [64, 64]);
+            let found = found.unwrap_or_else(|error| panic!("{file}: {error}"));
+            let got = (found.library, found.graph.architecture.as_str(), found.graph.classes());
+            assert_eq!(
+                got,
+                (golden.library.as_str(), golden.architecture.as_str(), golden.classes),
+                "{file}"
+            );
+            let unused = check_names(&found, &shapes);
+            let learned = found.graph.params().filter(|spec| spec.role != ParamRole::Statistic);
+            let learned: usize = learned.map(|spec| spec.shape.iter().product::<usize>()).sum();
+            assert_eq!(learned + unused, golden.parameters, "{file}");
+            checked += 1;
+        }
+        assert!(checked >= 16, "{checked}");
+    }
+
     #[test]
     fn strangers_are_named() {
         let design =
@@ -219,5 +298,12 @@ mod tests {
         let shapes = Shapes::from([("trunk.0.weight".to_owned(), vec![40, 3, 4, 4])]);
         let error = detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string();
         assert!(error.contains("`resnet`") && error.contains("`trunk.0.weight`"), "{error}");
+        for (key, what) in
+            [("layers.0.blocks.0.attn.relative_position_bias_table", "Swin"), ("rpn.head", "detector")]
+        {
+            let shapes = Shapes::from([(key.to_owned(), vec![169, 3])]);
+            let error = detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string();
+            assert!(error.contains(what) && error.contains("classif"), "{error}");
+        }
     }
 }

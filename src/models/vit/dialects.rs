@@ -28,8 +28,11 @@ const TIMM: Dialect = Dialect {
 };
 
 /// Registers without a class token.
-const TIMM_POOLED: Dialect =
-    Dialect { without: &["cls_token", "backbone.cls_token", "embed.prefix"], assumes: &[("global_pool", "\"avg\"")], ..TIMM };
+const TIMM_POOLED: Dialect = Dialect {
+    without: &["cls_token", "backbone.cls_token", "embed.prefix"],
+    assumes: &[("global_pool", "\"avg\"")],
+    ..TIMM
+};
 
 /// Both spellings of the perceptron: files are older than the code.
 const TORCHVISION: Dialect = Dialect {

@@ -1,0 +1,399 @@
+//! `EfficientNet` V2, Tan & Le 2021, arXiv 2104.00298, and V1, Tan & Le 2019, arXiv 1905.11946.
+//!
+//! Canonical names are timm's. Kinds and widths of blocks are read from keys and shapes; strides, which
+//! weights do not tell, are those of the papers: both have the same.
+
+mod dialects;
+#[cfg(test)]
+mod tests;
+
+use margay_core::{
+    Activation, BatchNorm, Conv2d, Graph, GraphBuilder, Linear, NodeId, Op, Role, SamePad, Shape,
+};
+
+use super::read::{check_colours, extents, matrix, unsupported};
+use super::{Architecture, Config, Design, Dialect, ModelError, Shapes};
+
+/// Both versions of any width and depth.
+pub(super) struct EfficientNet;
+
+const EPS: f64 = 1e-5;
+/// Of everything that was trained with TensorFlow.
+const TENSORFLOW_EPS: f64 = 1e-3;
+/// Stride of the first block of each stage; V2 has the last stage in its larger sizes only.
+const STRIDES: [usize; 7] = [1, 2, 2, 2, 1, 2, 1];
+/// Name, features before the classifier, blocks; V1.
+const SIZES_V1: [(&str, usize, usize); 10] = [
+    ("b0", 1280, 16),
+    ("b1", 1280, 23),
+    ("b2", 1408, 23),
+    ("b3", 1536, 26),
+    ("b4", 1792, 32),
+    ("b5", 2048, 39),
+    ("b6", 2304, 45),
+    ("b7", 2560, 55),
+    ("b8", 2816, 61),
+    ("l2", 5504, 88),
+];
+/// Name, features before the classifier, blocks; V2.
+const SIZES_V2: [(&str, usize, usize); 11] = [
+    ("s", 1280, 40),
+    ("m", 1280, 57),
+    ("l", 1280, 79),
+    ("xl", 1280, 100),
+    ("b0", 1280, 21),
+    ("b1", 1280, 27),
+    ("b2", 1408, 28),
+    ("b3", 1536, 32),
+    ("rw_t", 1024, 39),
+    ("rw_s", 1792, 40),
+    ("rw_m", 2152, 60),
+];
+/// Kernels of V1's stages, by which its relatives are told from it.
+const KERNELS_V1: [usize; 7] = [3, 3, 5, 3, 5, 5, 3];
+
+/// Everything that tells one network from another.
+struct Geometry {
+    version: Version,
+    stem: [usize; 2],
+    kernel: usize,
+    stages: Vec<Vec<Block>>,
+    features: usize,
+    classes: usize,
+    padding: Padding,
+    eps: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+/// Where zeros go around a convolution with a stride.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Padding {
+    /// As many on each side.
+    Symmetric,
+    /// As TensorFlow's `SAME` wants.
+    Same,
+}
+
+/// One residual block; `out` are the channels it writes.
+struct Block {
+    kind: Kind,
+    kernel: usize,
+    out: usize,
+}
+
+/// What is inside a block.
+enum Kind {
+    /// One convolution.
+    Plain,
+    /// A convolution to more channels, a 1 × 1 one back.
+    Fused { hidden: usize },
+    /// A depthwise convolution, a gate, a 1 × 1 convolution.
+    Depthwise { squeezed: usize },
+    /// A 1 × 1 convolution to more channels, a depthwise one, a gate, a 1 × 1 one back.
+    Inverted { hidden: usize, squeezed: usize },
+}
+
+impl Architecture for EfficientNet {
+    fn name(&self) -> &'static str {
+        "efficientnet"
+    }
+
+    fn variants(&self) -> &'static [&'static str] {
+        &["efficientnetv2_s", "efficientnetv2_m", "efficientnetv2_l"]
+    }
+
+    fn marks(&self) -> &'static [&'static str] {
+        &[
+            "conv_stem.weight",
+            "blocks.3.0.conv_dw.weight",
+            "blocks.3.0.se.conv_reduce.weight",
+            "conv_head.weight",
+            "bn2.weight",
+            "classifier.weight",
+        ]
+    }
+
+    fn dialects(&self) -> &'static [Dialect] {
+        dialects::ALL
+    }
+
+    fn recognises(&self, shapes: &Shapes) -> bool {
+        let has = |key: &&str| shapes.contains_key(*key);
+        let is = |key: &str, test: fn(&[usize]) -> bool| shapes.get(key).is_some_and(|shape| test(shape));
+        let depthwise = |shape: &[usize]| matches!(shape, [_, 1, _, _]);
+        let fused = |shape: &[usize]| matches!(shape, [_, _, kernel, _] if *kernel > 1);
+        let first = has(&"blocks.0.0.se.conv_reduce.weight") && is("blocks.0.0.conv_dw.weight", depthwise);
+        let second = is("blocks.1.0.conv_exp.weight", fused);
+        ["conv_stem.weight", "conv_head.weight", "bn2.weight"].iter().all(has) && (first || second)
+    }
+
+    fn detect(&self, shapes: &Shapes, config: &Config, image: [usize; 2]) -> Result<Graph, ModelError> {
+        Geometry::read(shapes, config)?.graph(image)
+    }
+
+    fn build(&self, design: &Design) -> Result<Graph, ModelError> {
+        // Blocks, expansion and channels of each stage, for the usual 24 or 32 channels of the stem.
+        let (stem, stages): (_, &[[usize; 3]]) = match design.variant.as_str() {
+            "efficientnetv2_s" => {
+                (24, &[[2, 1, 24], [4, 4, 48], [4, 4, 64], [6, 4, 128], [9, 6, 160], [15, 6, 256]])
+            }
+            "efficientnetv2_m" => (
+                24,
+                &[[3, 1, 24], [5, 4, 48], [5, 4, 80], [7, 4, 160], [14, 6, 176], [18, 6, 304], [5, 6, 512]],
+            ),
+            "efficientnetv2_l" => (
+                32,
+                &[[4, 1, 32], [7, 4, 64], [7, 4, 96], [10, 4, 192], [19, 6, 224], [25, 6, 384], [7, 6, 640]],
+            ),
+            _ => return Err(ModelError::UnknownVariant { name: design.variant.clone(), nearest: None }),
+        };
+        let own = stem;
+        let stem = design.width.unwrap_or(own);
+        let scaled = |channels: usize| channels * stem / own;
+        let mut channels = stem;
+        let stage = |(index, &[blocks, expansion, out]): (usize, &[usize; 3])| {
+            let stage = (0..blocks).map(|_| {
+                let from = std::mem::replace(&mut channels, scaled(out));
+                let (hidden, squeezed) = (expansion * from, (from / 4).max(1));
+                let kind = match index {
+                    0 => Kind::Plain,
+                    1 | 2 => Kind::Fused { hidden },
+                    _ => Kind::Inverted { hidden, squeezed },
+                };
+                Block { kind, kernel: 3, out: scaled(out) }
+            });
+            stage.collect()
+        };
+        let geometry = Geometry {
+            version: Version::V2,
+            stem: [3, stem],
+            kernel: 3,
+            stages: stages.iter().enumerate().map(stage).collect(),
+            features: 1280,
+            classes: design.classes,
+            padding: Padding::Same,
+            eps: TENSORFLOW_EPS,
+        };
+        geometry.graph(design.image)
+    }
+}
+
+impl Geometry {
+    fn read(shapes: &Shapes, config: &Config) -> Result<Self, ModelError> {
+        let [stem, colours, kernel, _] = extents(shapes, "conv_stem.weight")?;
+        let has = |key: &str| shapes.contains_key(key);
+        let stages = (0..).map_while(|s| {
+            let blocks = (0..).map_while(|b| Block::read(shapes, &format!("blocks.{s}.{b}")));
+            let blocks: Result<Vec<_>, _> = blocks.collect();
+            blocks.map(|blocks| (!blocks.is_empty()).then_some(blocks)).transpose()
+        });
+        let classes = has("classifier.weight").then(|| matrix(shapes, "classifier.weight").map(|m| m[0]));
+        let mut geometry = Self {
+            version: if has("blocks.1.0.conv_exp.weight") { Version::V2 } else { Version::V1 },
+            stem: [colours, stem],
+            kernel,
+            stages: stages.collect::<Result<_, _>>()?,
+            features: extents::<4>(shapes, "conv_head.weight")?[0],
+            classes: classes.transpose()?.unwrap_or(0),
+            padding: Padding::Symmetric,
+            eps: EPS,
+        };
+        geometry.check()?;
+        geometry.padding = geometry.padding(config);
+        let same = geometry.padding == Padding::Same;
+        geometry.eps = config.number("bn_eps").unwrap_or(if same { TENSORFLOW_EPS } else { EPS });
+        Ok(geometry)
+    }
+
+    /// Refuses relatives whose strides or activations are others.
+    fn check(&self) -> Result<(), ModelError> {
+        let name = self.name();
+        check_colours(self.stem[0], &name)?;
+        let stages = || self.stages.iter().zip(1..);
+        let known = match self.version {
+            Version::V1 => self.stages.iter().map(|stage| stage[0].kernel).eq(KERNELS_V1),
+            Version::V2 => [6, 7].contains(&self.stages.len()),
+        };
+        let gated = |block: &Block| matches!(block.kind, Kind::Depthwise { .. } | Kind::Inverted { .. });
+        let gates = stages().filter(|(stage, _)| stage.iter().all(gated)).count();
+        if known && gates >= 3 { Ok(()) } else { Err(unsupported(&name, "stages of another design")) }
+    }
+
+    /// As configured; without configuration, as the published weights of this variant have it.
+    fn padding(&self, config: &Config) -> Padding {
+        let same = match (config.text("pad_type"), config.text("architecture")) {
+            (Some(kind), _) => kind == "same",
+            (None, Some(name)) => name.starts_with("tf_") || name.ends_with("_pruned"),
+            (None, None) => match self.version {
+                Version::V1 => self.features > 2048,
+                Version::V2 => matches!(self.stages[0][0].kind, Kind::Plain),
+            },
+        };
+        if same { Padding::Same } else { Padding::Symmetric }
+    }
+
+    fn name(&self) -> String {
+        let blocks = self.stages.iter().map(Vec::len).sum::<usize>();
+        let (family, sizes): (_, &[_]) = match self.version {
+            Version::V1 => ("efficientnet", &SIZES_V1),
+            Version::V2 => ("efficientnetv2", &SIZES_V2),
+        };
+        let size = sizes.iter().find(|(_, features, count)| (*features, *count) == (self.features, blocks));
+        let size = size.map_or_else(|| format!("{}x{blocks}", self.stem[1]), |size| size.0.to_owned());
+        format!("{family}_{size}")
+    }
+
+    fn graph(&self, [height, width]: [usize; 2]) -> Result<Graph, ModelError> {
+        let (builder, image) = GraphBuilder::new(&self.name(), Shape::map(3, height, width));
+        let mut net = Net { builder, geometry: self };
+        let [colours, mut channels] = self.stem;
+        let mut x = net.conv("conv_stem", image, dense([colours, channels], self.kernel, 2));
+        x = net.norm("bn1", x, channels);
+        net.builder.role(Role::Body);
+        x = net.activate("bn1.act", x);
+        for ((s, stage), stride) in self.stages.iter().enumerate().zip(STRIDES) {
+            for (b, block) in stage.iter().enumerate() {
+                let stride = if b == 0 { stride } else { 1 };
+                x = net.block(&format!("blocks.{s}.{b}"), x, block, channels, stride);
+                channels = block.out;
+            }
+        }
+        x = net.conv("conv_head", x, dense([channels, self.features], 1, 1));
+        x = net.normed("bn2", x, self.features);
+        x = net.builder.push("global_pool", Op::GlobalAvgPool, &[x]);
+        net.builder.role(Role::Head);
+        net.linear("classifier", x, [self.features, self.classes]);
+        Ok(net.builder.finish()?)
+    }
+}
+
+impl Block {
+    /// The block of this name, if there is one.
+    fn read(shapes: &Shapes, name: &str) -> Option<Result<Self, ModelError>> {
+        let key = |layer: &str| format!("{name}.{layer}.weight");
+        let has = |layer: &str| shapes.contains_key(&key(layer));
+        let conv = |layer: &str| extents::<4>(shapes, &key(layer));
+        let squeezed = || matrix(shapes, &key("se.conv_reduce")).map(|m| m[0]);
+        let kind = match () {
+            () if has("conv") => conv("conv").map(|c| (Kind::Plain, c[2], c[0])),
+            () if has("conv_exp") => {
+                conv("conv_exp").and_then(|c| Ok((Kind::Fused { hidden: c[0] }, c[2], conv("conv_pwl")?[0])))
+            }
+            () if has("conv_pwl") => conv("conv_dw").and_then(|c| {
+                let kind = Kind::Inverted { hidden: c[0], squeezed: squeezed()? };
+                Ok((kind, c[2], conv("conv_pwl")?[0]))
+            }),
+            () if has("conv_dw") => conv("conv_dw")
+                .and_then(|c| Ok((Kind::Depthwise { squeezed: squeezed()? }, c[2], conv("conv_pw")?[0]))),
+            () => return None,
+        };
+        Some(kind.map(|(kind, kernel, out)| Self { kind, kernel, out }))
+    }
+}
+
+struct Net<'a> {
+    builder: GraphBuilder,
+    geometry: &'a Geometry,
+}
+
+impl Net<'_> {
+    fn block(&mut self, name: &str, x: NodeId, block: &Block, channels: usize, stride: usize) -> NodeId {
+        let layer = |layer: &str| format!("{name}.{layer}");
+        let Block { ref kind, kernel, out } = *block;
+        let mut y = match *kind {
+            Kind::Plain => {
+                let y = self.conv(&layer("conv"), x, dense([channels, out], kernel, stride));
+                self.normed(&layer("bn1"), y, out)
+            }
+            Kind::Fused { hidden } => {
+                let y = self.conv(&layer("conv_exp"), x, dense([channels, hidden], kernel, stride));
+                let y = self.normed(&layer("bn1"), y, hidden);
+                let y = self.conv(&layer("conv_pwl"), y, dense([hidden, out], 1, 1));
+                self.norm(&layer("bn2"), y, out)
+            }
+            Kind::Depthwise { squeezed } => {
+                let y = self.conv(&layer("conv_dw"), x, depthwise(channels, kernel, stride));
+                let y = self.normed(&layer("bn1"), y, channels);
+                let y = self.gate(&layer("se"), y, [channels, squeezed]);
+                let y = self.conv(&layer("conv_pw"), y, dense([channels, out], 1, 1));
+                self.norm(&layer("bn2"), y, out)
+            }
+            Kind::Inverted { hidden, squeezed } => {
+                let y = self.conv(&layer("conv_pw"), x, dense([channels, hidden], 1, 1));
+                let y = self.normed(&layer("bn1"), y, hidden);
+                let y = self.conv(&layer("conv_dw"), y, depthwise(hidden, kernel, stride));
+                let y = self.normed(&layer("bn2"), y, hidden);
+                let y = self.gate(&layer("se"), y, [hidden, squeezed]);
+                let y = self.conv(&layer("conv_pwl"), y, dense([hidden, out], 1, 1));
+                self.norm(&layer("bn3"), y, out)
+            }
+        };
+        if stride == 1 && channels == out {
+            y = self.builder.push(layer("add"), Op::Add, &[y, x]);
+        }
+        self.builder.block(y);
+        y
+    }
+
+    /// Squeeze and excitation, arXiv 1709.01507.
+    fn gate(&mut self, name: &str, x: NodeId, [channels, squeezed]: [usize; 2]) -> NodeId {
+        self.builder.role(Role::Side);
+        let y = self.builder.push(format!("{name}.pool"), Op::GlobalAvgPool, &[x]);
+        let y = self.linear(&format!("{name}.conv_reduce"), y, [channels, squeezed]);
+        let y = self.activate(&format!("{name}.act1"), y);
+        let y = self.linear(&format!("{name}.conv_expand"), y, [squeezed, channels]);
+        let gate = self.builder.push(format!("{name}.gate"), Op::Activation(Activation::Sigmoid), &[y]);
+        self.builder.role(Role::Body);
+        self.builder.push(name, Op::Gate, &[x, gate])
+    }
+
+    /// A convolution; with a stride and `SAME` padding behind zeros of its own.
+    fn conv(&mut self, name: &str, mut x: NodeId, mut conv: Conv2d) -> NodeId {
+        if conv.stride != [1, 1] && self.geometry.padding == Padding::Same {
+            let pad = SamePad { kernel: conv.kernel, stride: conv.stride };
+            x = self.builder.push(format!("{name}.pad"), Op::SamePad(pad), &[x]);
+            conv.padding = [0, 0];
+        }
+        self.builder.push(name, Op::Conv2d(conv), &[x])
+    }
+
+    fn normed(&mut self, name: &str, x: NodeId, channels: usize) -> NodeId {
+        let x = self.norm(name, x, channels);
+        self.activate(&format!("{name}.act"), x)
+    }
+
+    fn norm(&mut self, name: &str, x: NodeId, channels: usize) -> NodeId {
+        let norm = BatchNorm { channels, eps: self.geometry.eps };
+        self.builder.push(name, Op::BatchNorm(norm), &[x])
+    }
+
+    fn activate(&mut self, name: &str, x: NodeId) -> NodeId {
+        self.builder.push(name, Op::Activation(Activation::Silu), &[x])
+    }
+
+    fn linear(&mut self, name: &str, x: NodeId, [from, to]: [usize; 2]) -> NodeId {
+        let linear = Linear { in_features: from, out_features: to, bias: true };
+        self.builder.push(name, Op::Linear(linear), &[x])
+    }
+}
+
+fn dense([in_channels, out_channels]: [usize; 2], kernel: usize, stride: usize) -> Conv2d {
+    Conv2d {
+        in_channels,
+        out_channels,
+        kernel: [kernel, kernel],
+        stride: [stride, stride],
+        padding: [kernel / 2, kernel / 2],
+        groups: 1,
+        bias: false,
+    }
+}
+
+fn depthwise(channels: usize, kernel: usize, stride: usize) -> Conv2d {
+    Conv2d { groups: channels, ..dense([channels, channels], kernel, stride) }
+}
