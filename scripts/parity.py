@@ -421,14 +421,14 @@ def randomise(model, generator):
 
 @torch.no_grad()
 def draw_statistics(model, size, generator):
-    """Statistics of the batch norms near those of two images, so that deep networks do not forget the image."""
+    """Statistics of the batch norms near those of a few images, so that deep networks do not forget the image."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
     for norm in norms:
         norm.momentum = 1.0
         norm.train()
-    model(draw_images(size, generator))
+    model(draw_images(8, size, generator))
     for norm in norms:
         norm.eval()
         mean, variance = norm.running_mean, norm.running_var
@@ -436,16 +436,16 @@ def draw_statistics(model, size, generator):
         variance *= 0.5 + 1.5 * torch.rand(variance.shape, generator=generator)
 
 
-def draw_images(size, generator):
-    """Two images `[2, 3, height, width]` whose coarse structure differs, roughly of mean 0 and variance 1."""
-    coarse = torch.randn(2, 3, 4, 4, generator=generator)
+def draw_images(count, size, generator):
+    """Images `[count, 3, height, width]` whose coarse structure differs, roughly of mean 0 and variance 1."""
+    coarse = torch.randn(count, 3, 4, 4, generator=generator)
     coarse = nn.functional.interpolate(coarse, size=size, mode="bicubic")
-    return coarse + 0.5 * torch.randn(2, 3, *size, generator=generator)
+    return coarse + 0.5 * torch.randn(count, 3, *size, generator=generator)
 
 
 @torch.no_grad()
 def reference(case, model, generator):
-    images = draw_images(case.size, generator)
+    images = draw_images(2, case.size, generator)
     output = (case.judge(model) if case.judge else model)(images)
     logits = getattr(output, "logits", output)
     scale = logits.abs().max()
