@@ -145,7 +145,8 @@ def main():
     torch.set_num_threads(1)
     program, others = sys.argv[1], []
     if len(sys.argv) > 2:
-        others = sorted(path for path in Path(sys.argv[2]).rglob("*.jp*g"))[::7][:8]
+        found = Path(sys.argv[2]).rglob("*")
+        others = sorted(path for path in found if path.suffix.lower() in (".jpg", ".jpeg"))[::7][:8]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         jpegs, pngs = photos(folder, others)

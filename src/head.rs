@@ -142,34 +142,49 @@ impl Problem {
         classes: usize,
         head: &Node,
     ) -> Result<Self, HeadError> {
-        let features = features(graph, params, examples, head.inputs[0])?.f_to_kind(Kind::Double)?;
+        let features = features(graph, params, examples, head.inputs[0])?;
+        Self::of(&features.f_to_kind(Kind::Double)?, examples.classes.f_to_device(Device::Cpu)?, classes)
+    }
+
+    /// The problem of features `[n, features]` with classes `[n]`.
+    fn of(features: &Tensor, truth: Tensor, classes: usize) -> Result<Self, HeadError> {
         let mean = features.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
         let centred = features.f_sub(&mean)?;
-        let truth = examples.classes.f_to_device(Device::Cpu)?;
         let one_hot = truth.f_one_hot(classes as i64)?.f_to_kind(Kind::Double)?;
         let share = one_hot.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
         let targets = one_hot.f_sub(&share)?;
         Ok(Self { centred, mean, share, targets, truth })
     }
 
-    /// Kernel ridge with `K = F Fᵀ`: leave-one-out residuals are `dual / diag((K + λ I)⁻¹)`.
+    /// The ridge with the least cross-entropy of what is left out.
     fn best_ridge(&self) -> Result<Ridge, HeadError> {
-        let Self { centred, share, targets, truth, .. } = self;
-        let kernel = centred.f_matmul(&centred.f_transpose(0, 1)?)?;
+        let kernel = self.centred.f_matmul(&self.centred.f_transpose(0, 1)?)?;
         let mean = kernel.f_diagonal(0, 0, 1)?.f_mean(Kind::Double)?.double_value(&[]).max(1e-12);
-        let eye = Tensor::f_eye(kernel.size()[0], (Kind::Double, Device::Cpu))?;
         let mut best: Option<(f64, Ridge)> = None;
         for ridge in RIDGES {
-            let inverse = Tensor::f_linalg_inv(&kernel.f_add(&eye.f_mul_scalar(ridge * mean)?)?)?;
-            let dual = inverse.f_matmul(targets)?;
-            let residual = dual.f_div(&inverse.f_diagonal(0, 0, 1)?.f_unsqueeze(1)?)?;
-            let left_out = targets.f_sub(&residual)?.f_add(share)?;
-            let (error, scale) = best_scale(&left_out, truth)?;
+            let (dual, left_out) = self.solve(&kernel, ridge * mean)?;
+            let (error, scale) = best_scale(&left_out, &self.truth)?;
             if best.as_ref().is_none_or(|(least, _)| error < *least) {
                 best = Some((error, Ridge { dual, left_out, scale }));
             }
         }
         best.map(|(_, ridge)| ridge).ok_or(HeadError::NoHead)
+    }
+
+    /// Kernel ridge with `K = F Fᵀ` of centred features: dual coefficients, and what each example is answered
+    /// by a fit on the others.
+    ///
+    /// Residuals of the left-out are `dual / (diag((K + λ I)⁻¹) − 1 / n λ)`: the intercept is fitted without a
+    /// penalty, so its direction, which centring takes out of `K`, does not count.
+    fn solve(&self, kernel: &Tensor, lambda: f64) -> Result<(Tensor, Tensor), HeadError> {
+        let count = kernel.size()[0];
+        let eye = Tensor::f_eye(count, (Kind::Double, Device::Cpu))?;
+        let inverse = Tensor::f_linalg_inv(&kernel.f_add(&eye.f_mul_scalar(lambda)?)?)?;
+        let dual = inverse.f_matmul(&self.targets)?;
+        let leverage = inverse.f_diagonal(0, 0, 1)?.f_sub_scalar(1.0 / (count as f64 * lambda))?;
+        let residual = dual.f_div(&leverage.f_unsqueeze(1)?)?;
+        let left_out = self.targets.f_sub(&residual)?.f_add(&self.share)?;
+        Ok((dual, left_out))
     }
 }
 
@@ -187,4 +202,31 @@ fn best_scale(scores: &Tensor, truth: &Tensor) -> Result<(f64, f64), HeadError> 
         }
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More features than examples, as few shots have: there the intercept matters most.
+    #[test]
+    fn what_is_left_out_is_answered_by_a_fit_on_the_others() {
+        let (count, lambda) = (9_i64, 0.3);
+        tch::manual_seed(3);
+        let features = Tensor::randn([count, 20], (Kind::Double, Device::Cpu));
+        let truth = Tensor::from_slice(&[0_i64, 1, 2, 0, 1, 2, 0, 0, 1]);
+        let whole = Problem::of(&features, truth.shallow_clone(), 3).unwrap();
+        let (_, left_out) = whole.solve(&whole.centred.matmul(&whole.centred.tr()), lambda).unwrap();
+        for i in 0..count {
+            let others: Vec<i64> = (0..count).filter(|j| *j != i).collect();
+            let others = Tensor::from_slice(&others);
+            let rest = features.index_select(0, &others);
+            let rest = Problem::of(&rest, truth.index_select(0, &others), 3).unwrap();
+            let (dual, _) = rest.solve(&rest.centred.matmul(&rest.centred.tr()), lambda).unwrap();
+            let own = features.narrow(0, i, 1) - &rest.mean;
+            let expected = own.matmul(&rest.centred.tr()).matmul(&dual) + &rest.share;
+            let difference = (left_out.narrow(0, i, 1) - expected).abs().max().double_value(&[]);
+            assert!(difference < 1e-9, "example {i}: {difference}");
+        }
+    }
 }

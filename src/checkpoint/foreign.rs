@@ -216,6 +216,9 @@ const TEXT: [&str; 2] = ["token_embedding.", "text_projection"];
 /// What the tensors with these keys are, if no image classifier.
 pub(super) fn by_keys<'k>(keys: impl Iterator<Item = &'k str> + Clone) -> Option<Foreign> {
     let any = |marks: &[&str]| keys.clone().any(|key| marks.iter().any(|mark| has_part(key, mark)));
+    if keys.clone().next().is_some() && is_optimizer(keys.clone()) {
+        return Some(OPTIMIZER_ONLY);
+    }
     let kind = KINDS.iter().find(|(marks, kind)| {
         let clip = kind.what.starts_with("a CLIP");
         any(marks) && (!clip || any(&TEXT))
@@ -233,13 +236,13 @@ fn has_part(key: &str, mark: &str) -> bool {
 const OPTIMIZER: [&str; 5] = ["exp_avg", "exp_avg_sq", "momentum_buffer", "max_exp_avg_sq", "step"];
 
 /// The state of an optimiser without the weights that it trains.
-pub(super) const OPTIMIZER_ONLY: Foreign = Foreign {
+const OPTIMIZER_ONLY: Foreign = Foreign {
     what: "the state of an optimiser without the weights of a model",
     advice: "pass the checkpoint that holds the model's state dict, saved beside it or one file earlier",
 };
 
 /// Whether every tensor is kept by an optimiser.
-pub(super) fn is_optimizer<'k>(mut keys: impl Iterator<Item = &'k str>) -> bool {
+fn is_optimizer<'k>(mut keys: impl Iterator<Item = &'k str>) -> bool {
     keys.all(|key| key.rsplit('.').next().is_some_and(|last| OPTIMIZER.contains(&last)))
 }
 

@@ -81,8 +81,8 @@ impl Checkpoint {
             facts.append(&mut container.facts);
             files.push(container);
         }
-        if !all.is_empty() && foreign::is_optimizer(all.keys().map(String::as_str)) {
-            return Err(CheckpointError::foreign(&path, foreign::OPTIMIZER_ONLY));
+        if let Some(stranger) = foreign::by_keys(all.keys().map(String::as_str)) {
+            return Err(CheckpointError::foreign(&path, stranger));
         }
         let (mut tensors, prefix) =
             unwrap::unwrap(all, &facts, |tensors| models::is_recognised(&shapes(tensors)));
@@ -90,9 +90,6 @@ impl Checkpoint {
         tensors.retain(|_, (_, t)| !(t.shape.is_empty() && matches!(t.dtype, Dtype::Other(_))));
         if tensors.is_empty() {
             return Err(CheckpointError::Empty { path });
-        }
-        if let Some(stranger) = foreign::by_keys(tensors.keys().map(String::as_str)) {
-            return Err(CheckpointError::foreign(&path, stranger));
         }
         let shapes = shapes(&tensors);
         let labels = labels::find(&facts, &source);
@@ -190,7 +187,7 @@ impl Checkpoint {
         params.check(&graph).map_err(|e| self.params_error(renamed(e, |name| names.key(name).to_owned())))?;
         self.check_variances(&params, &names)?;
         let (dtype, sha256) = (self.dtype(), self.source.sha256()?);
-        let graph = models::resize(graph, &mut params, image).map_err(|source| self.model_error(source))?;
+        let graph = models::resize(&graph, &mut params, image).map_err(|source| self.model_error(source))?;
         let labels = self.labels.map(|labels| labels.names);
         Ok(Pretrained { graph, params, names, library, labels, sha256, dtype })
     }

@@ -71,8 +71,13 @@ impl Source {
             Some(index) => index.shards(&folder)?,
             None => vec![file],
         };
-        let config = Json::beside(&folder, "config.json")?.filter(|config| describes_a_model(&config.value));
-        let preprocessor = Json::beside(&folder, "preprocessor_config.json")?;
+        // Beside a lone file there may be anything; in a repository a broken configuration is a defect.
+        let lone = !path.is_dir() && index.is_none();
+        let beside = |name| {
+            if lone { Ok(Json::beside(&folder, name).unwrap_or(None)) } else { Json::beside(&folder, name) }
+        };
+        let config = beside("config.json")?.filter(|config| describes_a_model(&config.value));
+        let preprocessor = beside("preprocessor_config.json")?;
         Ok(Self { weights, index, config, preprocessor })
     }
 

@@ -203,6 +203,13 @@ fn configurations_name_classes_and_preprocessing() {
     checkpoint.forget_labels();
     assert_eq!(checkpoint.into_model(IMAGE).unwrap().labels, None);
 
+    // A broken configuration is a defect of a repository, and nothing beside a lone file.
+    let folder = repository(&[]);
+    fs_err::write(folder.path().join("config.json"), "{ // settings\n}").unwrap();
+    assert!(refusal(folder.path()).contains("config.json: not a usable configuration"));
+    fs_err::copy(golden("zip.pth"), folder.path().join("zip.pth")).unwrap();
+    assert!(load_model(folder.path().join("zip.pth"), IMAGE).is_ok());
+
     // The configuration of something else that lies there says nothing.
     let folder = repository(&[("config.json", json!({"editor": "vim", "labels": ["a"]}))]);
     assert_eq!(Checkpoint::open(folder.path()).unwrap().config_file(), None);
@@ -310,9 +317,9 @@ fn keys_that_do_not_fit_are_named() {
     assert!(error.contains("`layer1.0.bn1.weight` is missing"), "{error}");
     assert!(error.contains("nearest: `layer1.0.bn1.wieght`"), "{error}");
     let error = refusal(&changed(folder.path(), |t| {
-        t.insert("layer1.0.se.weight".to_owned(), (vec![1], vec![0.0]));
+        t.insert("layer1.0.extra.weight".to_owned(), (vec![1], vec![0.0]));
     }));
-    assert!(error.contains("`layer1.0.se.weight` belongs to no layer"), "{error}");
+    assert!(error.contains("`layer1.0.extra.weight` belongs to no layer"), "{error}");
     let error = refusal(&changed(folder.path(), |t| t.get_mut("fc.bias").unwrap().0 = vec![3, 1]));
     assert!(error.contains("`fc.bias` has shape [3, 1], expected [3]"), "{error}");
     let error = refusal(&changed(folder.path(), |t| t.get_mut("fc.bias").unwrap().1[1] = f32::NAN));

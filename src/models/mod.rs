@@ -97,13 +97,11 @@ pub enum ModelError {
         /// The first keys that it does not have.
         unmatched: Vec<String>,
     },
-    /// The checkpoint is a network of another kind.
-    #[error("this is {what}; {advice}")]
+    /// The checkpoint is a classifier of a family that is not read.
+    #[error("this is {what}; margay reads {}", families())]
     Stranger {
         /// What its keys look like.
         what: &'static str,
-        /// What to do instead.
-        advice: &'static str,
     },
     /// No family has a variant of this name.
     #[error("no architecture is named `{name}`{}", hint(nearest.as_deref()))]
@@ -142,6 +140,11 @@ pub enum ModelError {
     /// The layers do not fit together or do not fit the image.
     #[error(transparent)]
     Graph(#[from] GraphError),
+}
+
+fn families() -> String {
+    let names: Vec<_> = ARCHITECTURES.iter().map(|family| format!("`{}`", family.name())).collect();
+    names.join(", ")
 }
 
 fn hint(nearest: Option<&str>) -> String {
@@ -226,7 +229,7 @@ mod tests {
         }
     }
 
-    /// What scripts/key_shapes.py wrote about a checkpoint.
+    /// What `scripts/key_shapes.py` wrote about a checkpoint.
     #[derive(serde::Deserialize)]
     struct Golden {
         library: String,
@@ -298,12 +301,12 @@ mod tests {
         let shapes = Shapes::from([("trunk.0.weight".to_owned(), vec![40, 3, 4, 4])]);
         let error = detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string();
         assert!(error.contains("`resnet`") && error.contains("`trunk.0.weight`"), "{error}");
-        for (key, what) in
-            [("layers.0.blocks.0.attn.relative_position_bias_table", "Swin"), ("rpn.head", "detector")]
-        {
+        let table =
+            [("layers.0.blocks.0.attn.relative_position_bias_table", "Swin"), ("denseblock1.a", "DenseNet")];
+        for (key, what) in table {
             let shapes = Shapes::from([(key.to_owned(), vec![169, 3])]);
             let error = detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string();
-            assert!(error.contains(what) && error.contains("classif"), "{error}");
+            assert!(error.contains(what) && error.contains("`convnext`"), "{error}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub fn native_size(graph: &Graph) -> Option<[usize; 2]> {
 
 /// The graph for images of another size; learned positions are resampled as timm does (bicubic,
 /// antialiased), those of prefix tokens stay.
-pub fn resize(graph: Graph, params: &mut Params, image: [usize; 2]) -> Result<Graph, ModelError> {
+pub fn resize(graph: &Graph, params: &mut Params, image: [usize; 2]) -> Result<Graph, ModelError> {
     let resized = graph.clone().with_image_size(image)?;
     for (before, after) in graph.nodes().iter().zip(resized.nodes()) {
         let (Op::Embed(old), Op::Embed(new)) = (&before.op, &after.op) else { continue };

@@ -21,7 +21,11 @@ pub(super) fn matrix(shapes: &Shapes, key: &str) -> Result<[usize; 2], ModelErro
 
 /// How many keys there are of a numbered row, such as the blocks of a stage, before the first gap.
 pub(super) fn count(shapes: &Shapes, key: impl Fn(usize) -> String) -> usize {
-    (0..).take_while(|index| shapes.contains_key(&key(*index))).count()
+    let mut count = 0;
+    while shapes.contains_key(&key(count)) {
+        count += 1;
+    }
+    count
 }
 
 /// Refuses networks for anything but colour images.

@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, Pretrained};
 use crate::data::{HeadPlan, Sample, image_size_hint};
 use crate::distill::Examples;
 use crate::head;
-use crate::preprocess::{Origin, PRESETS, Resolved, resolve};
+use crate::preprocess::{Origin, PRESETS, Preset, Resolved, resolve};
 use crate::progress::Progress;
 use crate::recipe::InputSpec;
 use crate::record::{Candidate, Choice};
@@ -89,7 +89,7 @@ pub fn check_constants(
     }
     progress.finish();
     if let Some(better) = clearly_better(&trials) {
-        progress.warn(&advice(&trials[0], better));
+        progress.warn(&advice(&trials[0], better, spec));
     }
     Ok(Some(choice(&trials)))
 }
@@ -135,24 +135,31 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-fn advice(assumed: &Trial, better: &Trial) -> String {
+fn advice(assumed: &Trial, better: &Trial, spec: &Preprocess) -> String {
     let same = PRESETS.iter().filter(|preset| preset.spec.normalization == better.constants);
-    let names: Vec<&str> = same.map(|preset| preset.name).collect();
+    let flags: Vec<String> = same.map(|preset| flags(preset, spec)).collect();
     format!(
         "the shots speak against the assumed constants ({}): with {} the network gets {:.0} % of them right \
-         instead of {:.0} %, at a cross-entropy of {:.2} instead of {:.2}; try --preprocess {}{}",
+         instead of {:.0} %, at a cross-entropy of {:.2} instead of {:.2}; try {}",
         assumed.constants,
         better.constants,
         100.0 * better.top1,
         100.0 * assumed.top1,
         better.loss(),
         assumed.loss(),
-        names.first().copied().unwrap_or_default(),
-        names
-            .get(1..)
-            .filter(|rest| !rest.is_empty())
-            .map_or_else(String::new, |rest| { format!(" (the same constants: {})", rest.join(", ")) })
+        flags.join(", or ")
     )
+}
+
+/// What takes a preset's constants; the size stays the one that was tried.
+fn flags(preset: &Preset, spec: &Preprocess) -> String {
+    let [height, width] = spec.size;
+    let name = format!("--preprocess {}", preset.name);
+    if preset.spec.size == spec.size || height != width {
+        name
+    } else {
+        format!("{name} --image-size {height}")
+    }
 }
 
 fn choice(trials: &[Trial]) -> Choice {

@@ -160,11 +160,6 @@ pub fn nearest(name: &str) -> Option<String> {
     nearest_name(name, PRESETS.iter().map(|preset| preset.name))
 }
 
-/// The first preset that ends in these constants.
-pub fn with_constants(normalization: Normalization) -> Option<&'static Preset> {
-    PRESETS.iter().find(|preset| preset.spec.normalization == normalization)
-}
-
 /// Short side to `short`, the centre `size` × `size`.
 const fn crop(
     size: usize,
@@ -203,12 +198,5 @@ mod tests {
             assert!(letters, "{name}");
         }
         assert_eq!(nearest("torchvison").as_deref(), Some("torchvision"));
-    }
-
-    #[test]
-    fn every_kind_of_constants_has_a_preset() {
-        for constants in [IMAGENET, INCEPTION, Normalization::UNIT, Normalization::CLIP] {
-            assert!(with_constants(constants).is_some(), "{constants}");
-        }
     }
 }

@@ -39,7 +39,7 @@ pub enum Resize {
     },
 }
 
-/// How libraries halve what is left beside a centred photo when it is odd.
+/// How libraries halve what is cut off around the centre when it is odd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Centre {

@@ -90,7 +90,7 @@ impl Preprocessor {
         if [height, width] == self.spec.size {
             return scaled;
         }
-        let axis = |source, size| Axis::new(source, size, self.rounding(source < size));
+        let axis = |source, size| Axis::new(source, size, self.spec.centre);
         let [rows, columns] = self.spec.size;
         Cow::Owned(cut(&scaled, axis(height, rows), axis(width, columns), self.fill()))
     }
@@ -112,12 +112,6 @@ impl Preprocessor {
         }
     }
 
-    /// How the odd pixel beside a centred photo is given away; torchvision's crop pads downwards.
-    fn rounding(&self, pads: bool) -> Centre {
-        let fits = matches!(self.spec.resize, Resize::Fit { .. });
-        if pads && !fits { Centre::Floor } else { self.spec.centre }
-    }
-
     fn fill(&self) -> [u8; 3] {
         match self.spec.resize {
             Resize::Fit { fill, .. } => fill,
@@ -136,15 +130,15 @@ impl Preprocessor {
 }
 
 impl Axis {
-    /// Keeps the `size` pixels in the middle of `source`; what is too short is padded.
+    /// Keeps the `size` pixels in the middle of `source`; what is too short is padded, with the odd pixel
+    /// behind.
     fn new(source: usize, size: usize, centre: Centre) -> Self {
-        let rest = source.abs_diff(size);
-        let offset = rest / 2 + usize::from(centre == Centre::Even && rest % 4 == 3);
         if source < size {
-            Self { start: 0, kept: source, target: offset, size }
-        } else {
-            Self { start: offset, kept: size, target: 0, size }
+            return Self { start: 0, kept: source, target: (size - source) / 2, size };
         }
+        let rest = source - size;
+        let up = centre == Centre::Even && rest % 4 == 3;
+        Self { start: rest / 2 + usize::from(up), kept: size, target: 0, size }
     }
 }
 

@@ -180,19 +180,18 @@ impl Geometry {
     fn name(&self) -> String {
         let blocks: usize = self.stages.iter().map(|stage| stage.blocks).sum();
         let layers = blocks * self.block.convolutions() + 2;
+        let Stage { inner, outer, groups, .. } = self.stages[0];
+        let width = outer / self.block.expansion();
         let stem = match (&self.stem, self.shortcut) {
             (Stem::Single { .. }, _) => "",
             (Stem::Deep { channels: [first, second, _] }, Shortcut::Averaged) if first < second => "t",
             (Stem::Deep { .. }, Shortcut::Averaged) => "d",
-            (Stem::Deep { channels: [first, _, last] }, Shortcut::Strided) if first == last => "s",
+            (Stem::Deep { channels: [first, ..] }, Shortcut::Strided) if *first == width => "s",
             (Stem::Deep { .. }, Shortcut::Strided) => "c",
         };
-        let Stage { inner, outer, groups, .. } = self.stages[0];
         match self.block {
             Block::Bottleneck if groups > 1 => format!("resnext{layers}{stem}_{groups}x{}d", inner / groups),
-            Block::Bottleneck if inner * self.block.expansion() == 2 * outer => {
-                format!("wide_resnet{layers}{stem}_2")
-            }
+            Block::Bottleneck if inner == 2 * width => format!("wide_resnet{layers}{stem}_2"),
             _ => format!("resnet{layers}{stem}"),
         }
     }

@@ -64,7 +64,6 @@ struct Geometry {
     activation: Activation,
     prefix: usize,
     positioned: usize,
-    patch_bias: bool,
     qkv_bias: bool,
     layer_scale: bool,
     norm_pre: bool,
@@ -139,7 +138,6 @@ impl Architecture for Vit {
             activation: Activation::Gelu,
             prefix: 1,
             positioned: 1,
-            patch_bias: true,
             qkv_bias: true,
             layer_scale: false,
             norm_pre: false,
@@ -171,7 +169,6 @@ impl Geometry {
             activation: Activation::Gelu,
             prefix,
             positioned,
-            patch_bias: has("patch_embed.proj.bias"),
             qkv_bias: has("blocks.0.attn.qkv.bias"),
             layer_scale: has("blocks.0.ls1.weight"),
             norm_pre,
@@ -224,9 +221,8 @@ impl Geometry {
             }
             None | Some("token" | "avg") if has("head_dist.weight") => Ok(Pool::Distilled),
             None | Some("avg") if has("fc_norm.weight") => Ok(Pool::Mean),
-            Some("avg") => Ok(Pool::MeanOfNormed),
             None | Some("token") if self.prefix > 0 => Ok(Pool::Class),
-            None => Ok(Pool::MeanOfNormed),
+            None | Some("avg") => Ok(Pool::MeanOfNormed),
             Some(other) => Err(unsupported(&self.name(), format!("the pooling `{other}`"))),
         }
     }
@@ -255,7 +251,7 @@ impl Geometry {
 fn heads(features: usize) -> usize {
     let published = SIZES.iter().find(|(_, width, ..)| *width == features).map(|size| size.3);
     let divides = |heads: &usize| features.is_multiple_of(*heads);
-    published.or_else(|| (features.div_ceil(HEAD).max(1)..).find(divides)).unwrap_or(1)
+    published.or_else(|| (features.div_ceil(HEAD)..=features).find(divides)).unwrap_or(1)
 }
 
 /// Grid of a square image, and how many prefix tokens have positions of their own: as many as make the
@@ -286,7 +282,7 @@ impl Net<'_> {
             stride: g.patch,
             padding: [0, 0],
             groups: 1,
-            bias: g.patch_bias,
+            bias: !g.norm_pre,
         };
         let patches = self.builder.push("patch_embed.proj", Op::Conv2d(patches), &[image]);
         let grid = [0, 1].map(|axis| g.image[axis] / g.patch[axis]);
