@@ -52,7 +52,7 @@ pub fn export(
     Ok(Exported { sparse: SparseModel::read(&path)?, dense, bytes })
 }
 
-/// Folds batch norms and packs masked weights as CSR.
+/// Folds what can be folded and packs masked weights as CSR.
 fn pack(
     task: &Task,
     recipe: &Recipe,
@@ -60,7 +60,7 @@ fn pack(
     masks: &BTreeMap<String, Mask>,
 ) -> Result<SparseModel, PipelineError> {
     let torch = PipelineError::from;
-    let (graph, params) = fold::batch_norms(&model.graph, &model.to_params()?).map_err(TorchError::from)?;
+    let (graph, params) = fold::all(&model.graph, &model.to_params()?).map_err(TorchError::from)?;
     let source = recipe.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let provenance = Provenance {
         generator: concat!("margay ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -1,29 +1,29 @@
-//! Folding batch norms into the convolutions before them.
+//! Folding batch norms and layer scales into the layers before them.
 //!
 //! With scale `s = weight / sqrt(var + eps)` per channel, `bn(conv(x))` is a convolution with weight
-//! `s · W` and bias `bias − s · mean` (+ `s ·` the convolution's own bias). Zeros stay zeros.
+//! `s · W` and bias `bias − s · mean` (+ `s ·` the convolution's own bias). A layer scale is the same with
+//! `s = weight` and no shift. Zeros stay zeros.
 
 use ndarray::{Array1, ArrayD, Axis};
 
-use crate::{BatchNorm, Graph, Node, NodeId, Op, Params, ParamsError};
+use crate::{Graph, Node, NodeId, Op, Params, ParamsError};
 
-/// The graph and parameters without batch norms that directly follow a convolution of their own.
+/// The graph and parameters without batch norms and layer scales that directly follow a convolution or linear layer.
 ///
-/// A norm whose convolution has other readers stays. Arithmetic is in f64, results are rounded once.
-pub fn batch_norms(graph: &Graph, params: &Params) -> Result<(Graph, Params), ParamsError> {
+/// A norm or scale whose layer has other readers stays. Arithmetic is in f64, results are rounded once per
+/// fold.
+pub fn all(graph: &Graph, params: &Params) -> Result<(Graph, Params), ParamsError> {
     let readers = graph.readers();
     let mut folded = params.clone();
     let mut nodes: Vec<Node> = Vec::with_capacity(graph.nodes().len());
     let mut renamed: Vec<NodeId> = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
-        if let Op::BatchNorm(norm) = &node.op {
-            let source = node.inputs[0];
-            if readers[source.index()] == 1 && matches!(graph.node(source).op, Op::Conv2d(_)) {
-                let target = renamed[source.index()];
-                fold_into(&mut nodes[target.index()], node, norm, &mut folded)?;
-                renamed.push(target);
-                continue;
-            }
+        let source = node.inputs.first().filter(|id| readers[id.index()] == 1);
+        let layer = source.map(|id| renamed[id.index()]).filter(|id| takes(&nodes[id.index()].op, &node.op));
+        if let Some(layer) = layer {
+            fold_into(&mut nodes[layer.index()], node, &mut folded)?;
+            renamed.push(layer);
+            continue;
         }
         let inputs = node.inputs.iter().map(|id| renamed[id.index()]).collect();
         renamed.push(NodeId::new(nodes.len()));
@@ -33,28 +33,50 @@ pub fn batch_norms(graph: &Graph, params: &Params) -> Result<(Graph, Params), Pa
     Ok((graph.rebuilt(nodes, blocks), folded))
 }
 
-fn fold_into(conv: &mut Node, node: &Node, norm: &BatchNorm, params: &mut Params) -> Result<(), ParamsError> {
-    let take = |params: &mut Params, suffix: &str| -> Result<Array1<f64>, ParamsError> {
+// The name from when only batch norms were folded, for callers that still use it.
+#[doc(hidden)]
+pub use all as batch_norms;
+
+/// Whether `next` can become part of `layer`.
+fn takes(layer: &Op, next: &Op) -> bool {
+    matches!(next, Op::BatchNorm(_) | Op::Scale(_)) && matches!(layer, Op::Conv2d(_) | Op::Linear(_))
+}
+
+/// Multiplies the rows of a layer and adds to them as `node` does.
+fn fold_into(layer: &mut Node, node: &Node, params: &mut Params) -> Result<(), ParamsError> {
+    let (scale, shift) = affine(node, params)?;
+    scale_rows(params, &layer.weight(), &scale)?;
+    let own = params.remove(&layer.bias());
+    if own.is_none() && shift.is_none() {
+        return Ok(());
+    }
+    let zeros = || Array1::zeros(scale.len());
+    let own: Array1<f64> = own.map_or_else(zeros, |own| own.iter().map(|v| f64::from(*v)).collect());
+    let bias = own * &scale + shift.unwrap_or_else(zeros);
+    params.insert(layer.bias(), bias.mapv(|v| v as f32).into_dyn());
+    match &mut layer.op {
+        Op::Conv2d(conv) => conv.bias = true,
+        Op::Linear(linear) => linear.bias = true,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Takes the parameters of a batch norm or layer scale: the factor and, if any, the summand of each row.
+fn affine(node: &Node, params: &mut Params) -> Result<(Array1<f64>, Option<Array1<f64>>), ParamsError> {
+    let mut take = |suffix: &str| -> Result<Array1<f64>, ParamsError> {
         let name = format!("{}.{suffix}", node.name);
         let value = params.get(&name)?.iter().map(|v| f64::from(*v)).collect();
         params.remove(&name);
         Ok(value)
     };
-    let [weight, bias, mean, var] = ["weight", "bias", "running_mean", "running_var"];
-    let scale = take(params, weight)? / (take(params, var)? + norm.eps).mapv(f64::sqrt);
-    let own = params.remove(&conv.bias()).map_or_else(
-        || Array1::zeros(norm.channels),
-        |own| own.iter().map(|v| f64::from(*v)).collect::<Array1<f64>>(),
-    );
-    let shift = take(params, bias)? + (own - take(params, mean)?) * &scale;
-    params.insert(conv.bias(), shift.mapv(|v| v as f32).into_dyn());
-    scale_rows(params, &conv.weight(), &scale)?;
-    if let Op::Conv2d(op) = &mut conv.op {
-        op.bias = true;
-    }
-    Ok(())
+    let weight = take("weight")?;
+    let Op::BatchNorm(norm) = &node.op else { return Ok((weight, None)) };
+    let [bias, mean, var] = [take("bias")?, take("running_mean")?, take("running_var")?];
+    let scale = weight / (var + norm.eps).mapv(f64::sqrt);
+    let shift = bias - mean * &scale;
+    Ok((scale, Some(shift)))
 }
-
 fn scale_rows(params: &mut Params, name: &str, scale: &Array1<f64>) -> Result<(), ParamsError> {
     let mut weight: ArrayD<f32> = params.get(name)?.clone();
     for (mut row, s) in weight.axis_iter_mut(Axis(0)).zip(scale) {
@@ -67,7 +89,7 @@ fn scale_rows(params: &mut Params, name: &str, scale: &Array1<f64>) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Conv2d, GraphBuilder, Linear, Shape};
+    use crate::{BatchNorm, Conv2d, GraphBuilder, Linear, Scale, Shape};
 
     #[test]
     fn a_folded_convolution_computes_what_both_did() {
@@ -96,17 +118,62 @@ mod tests {
             ("bn.running_var", &[1], &[3.5]),
             ("fc.weight", &[1, 1], &[1.0]),
         ];
-        let params: Params = values
-            .iter()
-            .map(|(n, s, v)| ((*n).to_owned(), ArrayD::from_shape_vec(s.to_vec(), v.to_vec()).unwrap()))
-            .collect();
+        let params = params(&values);
         params.check(&graph).unwrap();
-        let (folded, values) = batch_norms(&graph, &params).unwrap();
+        let (folded, values) = all(&graph, &params).unwrap();
         values.check(&folded).unwrap();
         assert_eq!(folded.nodes().len(), graph.nodes().len() - 1);
         assert_eq!(folded.node(folded.blocks()[0]).name, "conv");
         // scale = 2 / sqrt(3.5 + 0.5) = 1, shift = 0.25 - 1
         assert_eq!(values.get("conv.weight").unwrap().as_slice().unwrap(), [3.0, -1.0]);
         assert_eq!(values.get("conv.bias").unwrap().as_slice().unwrap(), [-0.75]);
+    }
+
+    fn params(values: &[(&str, &[usize], &[f32])]) -> Params {
+        let array = |shape: &[usize], v: &[f32]| ArrayD::from_shape_vec(shape.to_vec(), v.to_vec()).unwrap();
+        values.iter().map(|(name, shape, v)| ((*name).to_owned(), array(shape, v))).collect()
+    }
+
+    #[test]
+    fn a_layer_scale_multiplies_weight_and_bias_of_its_only_layer() {
+        let (mut builder, image) = GraphBuilder::new("test", Shape::map(2, 1, 1));
+        let linear = |bias| Op::Linear(Linear { in_features: 2, out_features: 2, bias });
+        let scale = || Op::Scale(Scale { features: 2 });
+        let a = builder.push("a", linear(true), &[image]);
+        let ls1 = builder.push("ls1", scale(), &[a]);
+        let b = builder.push("b", linear(false), &[ls1]);
+        let ls2 = builder.push("ls2", scale(), &[b]);
+        let pool = builder.push("pool", Op::GlobalAvgPool, &[ls2]);
+        let kept = builder.push("kept", scale(), &[pool]);
+        builder.push("sum", Op::Add, &[pool, kept]);
+        let graph = builder.finish().unwrap();
+        let params = params(&[
+            ("a.weight", &[2, 2], &[1.0, 0.0, 3.0, 4.0]),
+            ("a.bias", &[2], &[5.0, 6.0]),
+            ("ls1.weight", &[2], &[2.0, -1.0]),
+            ("b.weight", &[2, 2], &[1.0, 2.0, 3.0, 4.0]),
+            ("ls2.weight", &[2], &[10.0, 100.0]),
+            ("kept.weight", &[2], &[7.0, 8.0]),
+        ]);
+        let (folded, values) = all(&graph, &params).unwrap();
+        values.check(&folded).unwrap();
+        assert_eq!(folded.nodes().len(), graph.nodes().len() - 2);
+        let value = |name: &str| values.get(name).unwrap().as_slice().unwrap().to_vec();
+        assert_eq!((value("a.weight"), value("a.bias")), (vec![2.0, 0.0, -3.0, -4.0], vec![10.0, -6.0]));
+        assert_eq!(value("b.weight"), [10.0, 20.0, 300.0, 400.0]);
+        assert!(values.get("b.bias").is_err() && folded.find("kept").is_some());
+    }
+
+    #[test]
+    fn a_scale_whose_layer_has_another_reader_stays() {
+        let (mut builder, image) = GraphBuilder::new("test", Shape::map(1, 1, 1));
+        let pool = builder.push("pool", Op::GlobalAvgPool, &[image]);
+        let layer = Linear { in_features: 1, out_features: 1, bias: false };
+        let a = builder.push("a", Op::Linear(layer), &[pool]);
+        let scaled = builder.push("ls", Op::Scale(Scale { features: 1 }), &[a]);
+        builder.push("sum", Op::Add, &[scaled, a]);
+        let graph = builder.finish().unwrap();
+        let params = params(&[("a.weight", &[1, 1], &[3.0]), ("ls.weight", &[1], &[2.0])]);
+        assert_eq!(all(&graph, &params).unwrap(), (graph, params));
     }
 }

@@ -59,7 +59,13 @@ impl Layer {
 
     fn spec(&self) -> ConvSpec<'_> {
         let (source, output) = (*self.input.layout(), *self.output.layout());
-        ConvSpec { taps: &self.taps, source, output, bias: &self.bias, relu: true }
+        ConvSpec {
+            taps: &self.taps,
+            source,
+            output,
+            bias: &self.bias,
+            activation: Some(margay_core::Activation::Relu),
+        }
     }
 
     fn csr(&self, density: f64) -> Csr {

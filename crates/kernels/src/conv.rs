@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
+use margay_core::Activation;
+
 use crate::Isa;
-use crate::layout::{ALIGN, Layout, Tensor};
+use crate::activation::activate;
+use crate::layout::{Interior, Layout, Tensor};
 use crate::simd::Simd;
 use crate::taps::Taps;
 
@@ -39,10 +42,10 @@ pub(crate) struct Frame {
     pub(crate) source: Layout,
     pub(crate) output: Layout,
     pub(crate) bias: Vec<f32>,
-    pub(crate) relu: bool,
+    activation: Option<Activation>,
     /// Output channels of one group.
     pub(crate) group_rows: usize,
-    interior: Vec<u16>,
+    interior: Interior,
 }
 
 /// What a planned convolution computes besides its weight.
@@ -56,8 +59,8 @@ pub struct ConvSpec<'a> {
     pub output: Layout,
     /// One value per output channel.
     pub bias: &'a [f32],
-    /// Whether negative outputs become zero.
-    pub relu: bool,
+    /// What each output goes through at the end.
+    pub activation: Option<Activation>,
 }
 
 impl Frame {
@@ -76,7 +79,7 @@ impl Frame {
             source: spec.source,
             output: spec.output,
             bias: spec.bias.to_vec(),
-            relu: spec.relu,
+            activation: spec.activation,
             group_rows: rows / spec.taps.groups(),
             interior: spec.output.interior(),
         };
@@ -134,7 +137,8 @@ pub(crate) fn strip_at(vectors: &Range<usize>, strip: usize, count: usize) -> (u
     (vectors.start + range.start, range.len())
 }
 
-/// Stores `relu(acc + residual)` at place `at` of output row `row`, zero in padding columns.
+/// Stores `acc + residual`, rectified if asked, at place `at` of output row `row`, zero in padding columns.
+/// Other activations are left to [`bend`].
 ///
 /// # Safety
 /// `row` is a row of the output and `at + V · LANES` is within its body rounded up to `ALIGN`.
@@ -144,17 +148,40 @@ pub(crate) unsafe fn finish<S: Simd, const V: usize>(s: S, job: &Job, row: usize
     let base = frame.output.origin + row * frame.output.plane + at;
     for (v, mut value) in acc.into_iter().enumerate() {
         let (place, index) = (at + v * S::LANES, base + v * S::LANES);
-        // SAFETY: a planned output holds the rounded body of every row, residual has the same layout,
-        // and `interior` has one word per `ALIGN` places of the body.
+        // SAFETY: a planned output holds the rounded body of every row, and residual has the same layout.
         unsafe {
             if !job.residual.is_null() {
                 value = s.add(value, s.load(job.residual.add(index)));
             }
-            if frame.relu {
+            if matches!(frame.activation, Some(Activation::Relu)) {
                 value = s.relu(value);
             }
-            let bits = u32::from(*frame.interior.get_unchecked(place / ALIGN)) >> (place % ALIGN);
-            s.store(job.output.add(index), s.keep(value, bits));
+            s.store(job.output.add(index), s.keep(value, frame.interior.bits(place)));
+        }
+    }
+}
+
+/// Applies an activation other than ReLU to `vectors` vectors from `at` of some rows, just stored. Apart
+/// from [`finish`], which is compiled for every size of tile and stays small.
+///
+/// # Safety
+/// As for [`finish`], for each of the rows.
+#[inline(always)]
+pub(crate) unsafe fn bend<S: Simd>(s: S, job: &Job, rows: Range<usize>, at: usize, vectors: usize) {
+    let frame = job.frame;
+    if matches!(frame.activation, None | Some(Activation::Relu)) {
+        return;
+    }
+    for row in rows {
+        let base = frame.output.origin + row * frame.output.plane;
+        for v in 0..vectors {
+            let place = at + v * S::LANES;
+            // SAFETY: as in `finish`.
+            unsafe {
+                let to = job.output.add(base + place);
+                let value = activate(s, frame.activation, s.load(to));
+                s.store(to, s.keep(value, frame.interior.bits(place)));
+            }
         }
     }
 }

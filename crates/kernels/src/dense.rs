@@ -7,7 +7,7 @@
 //!             acc[R][V] = bias
 //!             for each column k of the weight:
 //!                 acc[r][v] += weight[r][k] · source[offset[k] + strip + v · LANES]
-//!             output[r][strip] = relu(acc + residual)
+//!             output[r][strip] = act(acc + residual)
 //! ```
 //!
 //! The weight is packed `[block][k][R]`, so that a block is read front to back.
@@ -15,7 +15,7 @@
 use std::ops::Range;
 
 use crate::Isa;
-use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, finish, spread, strip_at, strip_count};
+use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, bend, finish, spread, strip_at, strip_count};
 use crate::layout::Tensor;
 use crate::simd::Simd;
 use crate::taps::Taps;
@@ -58,6 +58,15 @@ impl DenseConv {
         (taps.output()[0] / taps.groups()).next_multiple_of(tile_shape(isa.lanes())[0]) * taps.groups()
     }
 
+    /// Output channels of a block.
+    #[inline(always)]
+    fn rows_of(&self, block: usize) -> Range<usize> {
+        let (group, in_group) = (block / self.blocks_per_group, block % self.blocks_per_group);
+        let (rows, tile) = (self.frame.group_rows, tile_shape(self.isa.lanes())[0]);
+        let first = group * rows + in_group * tile;
+        first..(first + tile).min((group + 1) * rows)
+    }
+
     /// Computes one image on `parts` threads of the current rayon pool.
     ///
     /// # Panics
@@ -84,7 +93,7 @@ impl RowCosts for DenseConv {
 
 /// Output channels and vectors of a register tile. Accumulators, one column of the source and a
 /// broadcast weight must fit the registers: 24 + 3 + 1 of 32, or 12 + 2 + 1 of 16.
-const fn tile_shape(lanes: usize) -> [usize; 2] {
+pub(crate) const fn tile_shape(lanes: usize) -> [usize; 2] {
     match lanes {
         16 => [8, 3],
         8 => [6, 2],
@@ -137,6 +146,7 @@ unsafe fn body<S: Simd>(s: S, conv: &DenseConv, job: &Job, blocks: Range<usize>,
                         (_, 1) => tile::<S, 4, 1>(s, conv, job, block, first * S::LANES),
                         (_, _) => tile::<S, 4, 2>(s, conv, job, block, first * S::LANES),
                     }
+                    bend(s, job, conv.rows_of(block), first * S::LANES, count);
                 }
             }
         }
@@ -151,9 +161,9 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     block: usize,
     at: usize,
 ) {
-    let (group, in_group) = (block / conv.blocks_per_group, block % conv.blocks_per_group);
-    let first = group * job.frame.group_rows + in_group * R;
-    let rows = R.min(job.frame.group_rows - in_group * R);
+    let group = block / conv.blocks_per_group;
+    let Range { start: first, end } = conv.rows_of(block);
+    let rows = end - first;
     // SAFETY: the block is one of the plan, which holds `columns` offsets per group and `columns · R`
     // weights per block; an offset plus any place of the rounded body is inside the source.
     unsafe {

@@ -109,16 +109,32 @@ impl Layout {
         self.channels * self.height * self.width
     }
 
-    /// One bit per place of a plane's body, set where it is no padding: word `i` covers places
-    /// `16 i .. 16 i + 16`.
-    pub(crate) fn interior(&self) -> Vec<u16> {
+    /// Which places of a plane's body are no padding.
+    pub(crate) fn interior(&self) -> Interior {
         let mut words = vec![0; self.body().div_ceil(ALIGN)];
         for y in 0..self.height {
             for i in y * self.pitch..y * self.pitch + self.width {
                 words[i / ALIGN] |= 1 << (i % ALIGN);
             }
         }
-        words
+        Interior(words)
+    }
+}
+
+/// One bit per place of a plane's body, set where it is no padding: word `i` covers places
+/// `16 i .. 16 i + 16`.
+#[derive(Clone, Debug)]
+pub(crate) struct Interior(Vec<u16>);
+
+impl Interior {
+    /// The bits of a vector at `place`, a multiple of its lanes, lowest first.
+    ///
+    /// # Safety
+    /// `place` is within the body rounded up to `ALIGN`.
+    #[inline(always)]
+    pub(crate) unsafe fn bits(&self, place: usize) -> u32 {
+        // SAFETY: there is one word per `ALIGN` places of the body.
+        u32::from(unsafe { *self.0.get_unchecked(place / ALIGN) }) >> (place % ALIGN)
     }
 }
 
@@ -221,7 +237,7 @@ mod tests {
             assert!(layout.origin >= before && layout.plane >= layout.body() + before.max(after));
             let last = layout.origin + (c - 1) * layout.plane + layout.body();
             assert!(layout.len >= last + after);
-            assert_eq!(layout.interior().iter().map(|w| w.count_ones()).sum::<u32>() as usize, h * w);
+            assert_eq!(layout.interior().0.iter().map(|w| w.count_ones()).sum::<u32>() as usize, h * w);
         }
     }
 

@@ -7,9 +7,16 @@
 //! |---|---|
 //! | [`SparseConv`] | `y = act(w ∗ x + b [+ r])`, one step per stored weight |
 //! | [`DenseConv`] | the same with every weight, in register tiles |
-//! | [`DenseLinear`], [`SparseLinear`] | `y = act(w · x + b)` |
+//! | [`DenseLinear`], [`SparseLinear`] | `y = act(w · x + b)` of a vector |
+//! | [`Attention`] | `softmax(q kᵀ / sqrt(d)) v` per head |
+//! | [`LayerNorm`], [`ResponseNorm`] | normalisations over features and over positions |
+//! | [`Embedding`], [`token`], [`concat`] | tokens of a map, one of them, vectors side by side |
+//! | [`Pointwise`] | `y = act(f · (a [+ b]))` |
 //! | [`split_phases`] | the phase planes that strided windows read |
-//! | [`max_pool`], [`global_mean`], [`combine`] | what their names say |
+//! | [`max_pool`], [`avg_pool`], [`global_mean`], [`pad`], [`scale`], [`gate`] | what their names say |
+//!
+//! Tokens `[count, features]` are planes of one row: a plane per feature, a place per token. A linear layer
+//! on tokens or on a map is a 1 × 1 convolution.
 //!
 //! A kernel is written once over a vector trait and compiled per instruction set; [`Isa`] says which are
 //! there. Whatever the number of threads, each output is summed in one fixed order, so results are equal
@@ -25,21 +32,32 @@
 
 #[macro_use]
 mod simd;
+mod activation;
+mod attention;
 mod conv;
 mod dense;
 mod isa;
 mod layout;
 mod linear;
+mod math;
+mod norm;
 mod parallel;
 mod plane;
+mod pool;
 mod sparse;
 mod taps;
+mod tokens;
 
+pub use activation::Pointwise;
+pub use attention::Attention;
 pub use conv::{ConvError, ConvSpec};
 pub use dense::DenseConv;
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use layout::{ALIGN, Layout, MAX_LEN, Margin, Tensor};
 pub use linear::{DenseLinear, SparseLinear};
-pub use plane::{combine, global_mean, max_pool, split_phases};
+pub use norm::{LayerNorm, NormSpec, ResponseNorm};
+pub use plane::{gate, pad, scale, split_phases};
+pub use pool::{avg_pool, global_mean, max_pool};
 pub use sparse::{MAX_STRIP, SparseConv};
 pub use taps::Taps;
+pub use tokens::{Embedding, concat, token};

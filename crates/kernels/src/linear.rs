@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use margay_core::Csr;
+use margay_core::{Activation, Csr};
 
 use crate::Isa;
+use crate::activation::activate;
 use crate::layout::{ALIGN, Tensor};
 use crate::parallel::Shared;
 use crate::simd::Simd;
@@ -14,7 +15,7 @@ use crate::simd::Simd;
 #[derive(Clone, Debug)]
 pub struct DenseLinear {
     isa: Isa,
-    relu: bool,
+    activation: Option<Activation>,
     columns: usize,
     rows: usize,
     /// One per row, padded to whole blocks.
@@ -27,7 +28,7 @@ impl DenseLinear {
     ///
     /// # Panics
     /// If the weight is not `out · in` long.
-    pub fn new(isa: Isa, weight: &[f32], bias: &[f32], relu: bool) -> Self {
+    pub fn new(isa: Isa, weight: &[f32], bias: &[f32], activation: Option<Activation>) -> Self {
         let rows = bias.len();
         let columns = weight.len().checked_div(rows).unwrap_or(0);
         assert_eq!(weight.len(), rows * columns, "weight of a linear layer");
@@ -37,7 +38,7 @@ impl DenseLinear {
             |first: usize| (0..columns).flat_map(move |k| (first..first + ALIGN).map(move |row| (row, k)));
         let packed = (0..padded).step_by(ALIGN).flat_map(block).map(|(row, k)| value(row, k)).collect();
         let bias = (0..padded).map(|row| bias.get(row).copied().unwrap_or(0.0)).collect();
-        Self { isa, relu, columns, rows, bias, packed }
+        Self { isa, activation, columns, rows, bias, packed }
     }
 
     /// Computes one image on `parts` threads of the current rayon pool.
@@ -107,18 +108,26 @@ unsafe fn rows<S: Simd, const V: usize>(s: S, layer: &DenseLinear, x: &[f32], y:
             }
         }
         for (v, a) in acc.into_iter().enumerate() {
-            let a = if layer.relu { s.relu(a) } else { a };
-            s.store(y.0.add(block * ALIGN + v * S::LANES), a);
+            let row = block * ALIGN + v * S::LANES;
+            let a = activate(s, layer.activation, a);
+            s.store(y.0.add(row), s.keep(a, first_bits(layer.rows.saturating_sub(row))));
         }
     }
+}
+
+/// The lowest `n` bits, of at most one vector.
+#[inline(always)]
+fn first_bits(n: usize) -> u32 {
+    (1 << n.min(ALIGN)) - 1
 }
 
 /// A linear layer whose weight is stored as its nonzeros.
 #[derive(Clone, Debug)]
 pub struct SparseLinear {
+    isa: Isa,
     weight: Csr,
     bias: Vec<f32>,
-    relu: bool,
+    activation: Option<Activation>,
 }
 
 impl SparseLinear {
@@ -126,9 +135,9 @@ impl SparseLinear {
     ///
     /// # Panics
     /// If there is not one bias per row.
-    pub fn new(weight: &Csr, bias: &[f32], relu: bool) -> Self {
+    pub fn new(isa: Isa, weight: &Csr, bias: &[f32], activation: Option<Activation>) -> Self {
         assert_eq!(weight.rows(), bias.len(), "bias of a linear layer");
-        Self { weight: weight.clone(), bias: bias.to_vec(), relu }
+        Self { isa, weight: weight.clone(), bias: bias.to_vec(), activation }
     }
 
     /// Computes one image.
@@ -139,9 +148,29 @@ impl SparseLinear {
         assert_eq!(input.layout().values(), self.weight.cols(), "features read");
         assert_eq!(output.layout().values(), self.weight.rows(), "features written");
         let (x, y) = (input.as_slice(), output.as_mut_slice());
+        assert!(y.len() >= self.bias.len().next_multiple_of(ALIGN), "whole vectors");
         for (row, (y, bias)) in y.iter_mut().zip(&self.bias).enumerate() {
-            let sum = self.weight.row(row).fold(*bias, |sum, (k, w)| sum + w * x[k as usize]);
-            *y = if self.relu && sum < 0.0 { 0.0 } else { sum };
+            *y = self.weight.row(row).fold(*bias, |sum, (k, w)| sum + w * x[k as usize]);
+        }
+        // SAFETY: the output has room for whole vectors.
+        unsafe { activate_vector(self.isa, self.activation, y, self.bias.len()) };
+    }
+}
+
+dispatch! {
+    /// # Safety
+    /// `values` has room for `n` values rounded up to `ALIGN`.
+    fn activate_vector(activation: Option<Activation>, values: &mut [f32], n: usize) = activate_body
+}
+
+#[inline(always)]
+unsafe fn activate_body<S: Simd>(s: S, activation: Option<Activation>, values: &mut [f32], n: usize) {
+    for row in (0..n).step_by(S::LANES) {
+        // SAFETY: the vector is within the values rounded up.
+        unsafe {
+            let place = values.as_mut_ptr().add(row);
+            let value = activate(s, activation, s.load(place));
+            s.store(place, s.keep(value, first_bits(n - row)));
         }
     }
 }

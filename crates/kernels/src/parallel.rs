@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::layout::{Layout, Tensor};
+
 /// Runs `work(0) … work(parts − 1)`, in parallel if there are several. Allocates nothing.
 pub(crate) fn run(parts: usize, work: &(impl Fn(usize) + Sync)) {
     fn split(parts: Range<usize>, work: &(impl Fn(usize) + Sync)) {
@@ -24,7 +26,50 @@ pub(crate) fn share(n: usize, part: usize, parts: usize) -> Range<usize> {
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(pub(crate) *mut f32);
 
+impl Shared {
+    /// The pointer. A closure that calls this captures the whole and not its field, which no thread may share.
+    pub(crate) const fn get(self) -> *mut f32 {
+        self.0
+    }
+
+    /// The pointer to `values` places further on.
+    ///
+    /// # Safety
+    /// There must be as many.
+    pub(crate) const unsafe fn offset(self, values: usize) -> Self {
+        // SAFETY: same contract.
+        Self(unsafe { self.0.add(values) })
+    }
+}
+
 // SAFETY: the pointer itself is plain data; every dereference has its own safety argument.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
+
+/// Hands the planes of a tensor to several threads.
+pub(crate) struct PlaneWriter {
+    base: Shared,
+    layout: Layout,
+}
+
+impl PlaneWriter {
+    pub(crate) fn new(tensor: &mut Tensor) -> Self {
+        let layout = *tensor.layout();
+        let whole = tensor.as_mut_slice();
+        assert!(layout.origin + layout.channels * layout.plane <= whole.len());
+        Self { base: Shared(whole.as_mut_ptr()), layout }
+    }
+
+    /// The body of one plane.
+    ///
+    /// # Safety
+    /// No two threads may hold the same plane, and the tensor must outlive the slice.
+    #[expect(clippy::mut_from_ref, reason = "planes are disjoint and each goes to one thread")]
+    pub(crate) unsafe fn plane(&self, plane: usize) -> &mut [f32] {
+        assert!(plane < self.layout.channels);
+        let start = self.layout.origin + plane * self.layout.plane;
+        // SAFETY: planes do not overlap and lie inside the tensor, as checked when this was made.
+        unsafe { std::slice::from_raw_parts_mut(self.base.0.add(start), self.layout.body()) }
+    }
+}

@@ -1,13 +1,8 @@
-//! Kernels without weights: pooling, phase planes, sums and rectifiers. Plain loops, compiled once per
-//! instruction set.
-
-use std::ops::Range;
-
-use margay_core::MaxPool2d;
+//! Planes taken apart, padded or multiplied. Plain loops, compiled once per instruction set.
 
 use crate::Isa;
-use crate::layout::{ALIGN, Layout, Tensor};
-use crate::parallel::Shared;
+use crate::layout::Tensor;
+use crate::parallel::PlaneWriter;
 use crate::simd::Simd;
 use crate::taps::Taps;
 
@@ -70,185 +65,68 @@ unsafe fn every_nth_body<S: Simd>(_: S, line: &[f32], step: usize, target: &mut 
     }
 }
 
-/// Maximum over windows; places outside the input count as −∞.
+/// The map in the midst of zeros, `before` rows above and columns to the left of it.
 ///
 /// # Panics
-/// If the output does not have one value per window, or a window lies wholly outside.
-pub fn max_pool(isa: Isa, pool: &MaxPool2d, input: &Tensor, output: &mut Tensor, parts: usize) {
+/// If the output has other planes, or no room for the input there.
+pub fn pad(input: &Tensor, before: [usize; 2], output: &mut Tensor, parts: usize) {
     let (from, to) = (*input.layout(), *output.layout());
-    assert_eq!(from.channels, to.channels, "planes of the pooling");
-    let last = |axis: usize, n: usize| ((n - 1) * pool.stride[axis]).saturating_sub(pool.padding[axis]);
-    assert!(to.values() == 0 || last(0, to.height) < from.height, "windows down");
-    assert!(to.values() == 0 || last(1, to.width) < from.width, "windows across");
-    assert!(pool.padding[0] < pool.kernel[0] && pool.padding[1] < pool.kernel[1], "padding below window");
+    assert_eq!(from.channels, to.channels, "planes of a padded map");
+    assert!(before[0] + from.height <= to.height && before[1] + from.width <= to.width, "room for the map");
     let (x, y) = (input.as_slice(), PlaneWriter::new(output));
     crate::parallel::run(parts, &|part| {
         for plane in crate::parallel::share(to.channels, part, parts) {
             // SAFETY: each plane belongs to one part.
             let target = unsafe { y.plane(plane) };
-            let source = &x[from.origin + plane * from.plane..][..from.body()];
-            // SAFETY: the body has no contract beyond its slices.
-            unsafe { pool_plane(isa, pool, source, &from, target, &to) };
+            target.fill(0.0);
+            for row in 0..from.height {
+                let line = &x[from.row(plane * from.height + row)..][..from.width];
+                let start = (before[0] + row) * to.pitch + before[1];
+                target[start..start + from.width].copy_from_slice(line);
+            }
         }
     });
 }
 
-dispatch! {
-    /// # Safety
-    /// None beyond the slices'.
-    fn pool_plane(
-        pool: &MaxPool2d, source: &[f32], from: &Layout, target: &mut [f32], to: &Layout,
-    ) = pool_plane_body
-}
-
-#[inline(always)]
-unsafe fn pool_plane_body<S: Simd>(
-    _: S,
-    pool: &MaxPool2d,
-    source: &[f32],
-    from: &Layout,
-    target: &mut [f32],
-    to: &Layout,
-) {
-    for y in 0..to.height {
-        let start = y * pool.stride[0];
-        let rows = start.saturating_sub(pool.padding[0])
-            ..(start + pool.kernel[0] - pool.padding[0]).min(from.height);
-        let line = &mut target[y * to.pitch..][..to.width];
-        line.fill(f32::NEG_INFINITY);
-        for row in rows {
-            let row = &source[row * from.pitch..][..from.width];
-            for j in 0..pool.kernel[1] {
-                let inside = columns_inside(pool, j, from.width, to.width);
-                let first = (inside.start * pool.stride[1] + j).saturating_sub(pool.padding[1]);
-                let row = row.get(first..).unwrap_or_default();
-                max_into::<S>(&mut line[inside], row, pool.stride[1]);
-            }
-        }
-    }
-}
-
-/// Outputs of a row whose window column `j` is inside the input.
-fn columns_inside(pool: &MaxPool2d, j: usize, width: usize, outputs: usize) -> Range<usize> {
-    let (step, pad) = (pool.stride[1], pool.padding[1]);
-    let start = pad.saturating_sub(j).div_ceil(step);
-    let end = (width + pad).saturating_sub(j).div_ceil(step).min(outputs);
-    start.min(end)..end
-}
-
-#[inline(always)]
-fn max_into<S: Simd>(line: &mut [f32], row: &[f32], step: usize) {
-    let larger = |a: f32, b: f32| if a > b { a } else { b };
-    if step == 2 {
-        let n = line.len();
-        let pairs = row.chunks_exact(2);
-        let last = pairs.remainder();
-        for (to, pair) in line.iter_mut().zip(pairs) {
-            *to = larger(*to, pair[0]);
-        }
-        if let (true, Some(from)) = (n > row.len() / 2, last.first()) {
-            line[row.len() / 2] = larger(line[row.len() / 2], *from);
-        }
-    } else {
-        for (to, from) in line.iter_mut().zip(row.iter().step_by(step)) {
-            *to = larger(*to, *from);
-        }
-    }
-}
-
-/// Mean of each plane, summed in sixteen interleaved sums on every instruction set.
+/// Each plane times its factor, or each value of a vector times its own.
 ///
 /// # Panics
-/// If the output does not have one value per plane.
-pub fn global_mean(isa: Isa, input: &Tensor, output: &mut Tensor) {
+/// If the layouts differ, or if there are neither as many factors as planes nor as values.
+pub fn scale(isa: Isa, input: &Tensor, factors: &[f32], output: &mut Tensor, parts: usize) {
     let layout = *input.layout();
-    assert_eq!(output.layout().values(), layout.channels, "planes of the mean");
-    let scale = 1.0 / (layout.height * layout.width) as f32;
-    let means = output.as_mut_slice().iter_mut().take(layout.channels);
-    for (plane, mean) in means.enumerate() {
-        let source = &input.as_slice()[layout.origin + plane * layout.plane..][..layout.body()];
-        // SAFETY: the body has no contract beyond its slices.
-        unsafe { sum(isa, source, mean) };
-        *mean *= scale;
+    assert_eq!(layout, *output.layout(), "layouts of a product");
+    if factors.len() != layout.channels {
+        assert_eq!(factors.len(), layout.values(), "factors of a vector");
+        let values = input.as_slice().iter().zip(factors);
+        return output.as_mut_slice().iter_mut().zip(values).for_each(|(y, (x, f))| *y = x * f);
     }
-}
-
-dispatch! {
-    /// # Safety
-    /// None beyond the slices'.
-    fn sum(values: &[f32], total: &mut f32) = sum_body
-}
-
-#[inline(always)]
-unsafe fn sum_body<S: Simd>(_: S, values: &[f32], total: &mut f32) {
-    let mut sums = [0.0_f32; ALIGN];
-    let chunks = values.chunks_exact(ALIGN);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += value;
+    let (x, y) = (input.as_slice(), PlaneWriter::new(output));
+    crate::parallel::run(parts, &|part| {
+        for plane in crate::parallel::share(layout.channels, part, parts) {
+            let source = &x[layout.origin + plane * layout.plane..][..layout.body()];
+            // SAFETY: each plane belongs to one part; the body has no contract beyond its slices.
+            unsafe { multiply(isa, source, factors[plane], y.plane(plane)) };
         }
-    }
-    for (sum, value) in sums.iter_mut().zip(rest) {
-        *sum += value;
-    }
-    *total = sums.iter().sum();
+    });
 }
 
-/// `output = relu(a [+ b])` where asked, value by value.
+/// Each plane of a map times its entry of a vector: [`scale`] by computed factors.
 ///
 /// # Panics
-/// If the layouts differ.
-pub fn combine(isa: Isa, a: &Tensor, b: Option<&Tensor>, relu: bool, output: &mut Tensor) {
-    assert_eq!(a.layout(), output.layout(), "layouts of a sum");
-    assert!(b.is_none_or(|b| b.layout() == a.layout()), "layouts of a sum");
-    let (a, b, y) = (a.as_slice(), b.map(Tensor::as_slice), output.as_mut_slice());
-    // SAFETY: the body has no contract beyond its slices.
-    unsafe { combined(isa, a, b, relu, y) };
+/// As for [`scale`].
+pub fn gate(isa: Isa, input: &Tensor, gate: &Tensor, output: &mut Tensor, parts: usize) {
+    scale(isa, input, &gate.as_slice()[..gate.layout().values()], output, parts);
 }
 
 dispatch! {
     /// # Safety
     /// None beyond the slices'.
-    fn combined(a: &[f32], b: Option<&[f32]>, relu: bool, y: &mut [f32]) = combined_body
+    fn multiply(values: &[f32], factor: f32, target: &mut [f32]) = multiply_body
 }
 
 #[inline(always)]
-unsafe fn combined_body<S: Simd>(_: S, a: &[f32], b: Option<&[f32]>, relu: bool, y: &mut [f32]) {
-    match b {
-        Some(b) => y.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = a + b),
-        None => y.copy_from_slice(a),
-    }
-    if relu {
-        for y in y {
-            *y = if *y < 0.0 { 0.0 } else { *y };
-        }
-    }
-}
-
-/// Hands the planes of a tensor to several threads.
-struct PlaneWriter {
-    base: Shared,
-    layout: Layout,
-}
-
-impl PlaneWriter {
-    fn new(tensor: &mut Tensor) -> Self {
-        let layout = *tensor.layout();
-        let whole = tensor.as_mut_slice();
-        assert!(layout.origin + layout.channels * layout.plane <= whole.len());
-        Self { base: Shared(whole.as_mut_ptr()), layout }
-    }
-
-    /// The body of one plane.
-    ///
-    /// # Safety
-    /// No two threads may hold the same plane, and the tensor must outlive the slice.
-    #[expect(clippy::mut_from_ref, reason = "planes are disjoint and each goes to one thread")]
-    unsafe fn plane(&self, plane: usize) -> &mut [f32] {
-        assert!(plane < self.layout.channels);
-        let start = self.layout.origin + plane * self.layout.plane;
-        // SAFETY: planes do not overlap and lie inside the tensor, as checked when this was made.
-        unsafe { std::slice::from_raw_parts_mut(self.base.0.add(start), self.layout.body()) }
+unsafe fn multiply_body<S: Simd>(_: S, values: &[f32], factor: f32, target: &mut [f32]) {
+    for (to, from) in target.iter_mut().zip(values) {
+        *to = factor * from;
     }
 }

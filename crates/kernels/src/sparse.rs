@@ -6,7 +6,7 @@
 //!         acc[V] = bias[r]
 //!         for each stored weight (offset, value) of r:
 //!             acc[v] += value · source[offset + strip + v · LANES]
-//!         output[r][strip] = relu(acc + residual)
+//!         output[r][strip] = act(acc + residual)
 //! ```
 //!
 //! There is no im2col: a weight's channel and tap are one flat offset into the padded source (the
@@ -19,7 +19,7 @@ use std::ops::Range;
 use margay_core::Csr;
 
 use crate::Isa;
-use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, finish, spread, strip_at, strip_count};
+use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, bend, finish, spread, strip_at, strip_count};
 use crate::layout::{ALIGN, Tensor};
 use crate::simd::Simd;
 
@@ -120,23 +120,24 @@ unsafe fn body<S: Simd>(s: S, conv: &SparseConv, job: &Job, rows: Range<usize>, 
     let strips = strip_count(&vectors, conv.strip);
     for index in 0..strips {
         let (first, count) = strip_at(&vectors, index, strips);
-        let (rows, at) = (rows.clone(), first * S::LANES);
+        let at = first * S::LANES;
         // SAFETY: same contract as this function.
         unsafe {
             match count {
-                1 => strip::<S, 1>(s, conv, job, rows, at),
-                2 => strip::<S, 2>(s, conv, job, rows, at),
-                3 => strip::<S, 3>(s, conv, job, rows, at),
-                4 => strip::<S, 4>(s, conv, job, rows, at),
-                5 => strip::<S, 5>(s, conv, job, rows, at),
-                6 => strip::<S, 6>(s, conv, job, rows, at),
-                7 => strip::<S, 7>(s, conv, job, rows, at),
-                8 => strip::<S, 8>(s, conv, job, rows, at),
-                9 => strip::<S, 9>(s, conv, job, rows, at),
-                10 => strip::<S, 10>(s, conv, job, rows, at),
-                11 => strip::<S, 11>(s, conv, job, rows, at),
-                _ => strip::<S, 12>(s, conv, job, rows, at),
+                1 => strip::<S, 1>(s, conv, job, rows.clone(), at),
+                2 => strip::<S, 2>(s, conv, job, rows.clone(), at),
+                3 => strip::<S, 3>(s, conv, job, rows.clone(), at),
+                4 => strip::<S, 4>(s, conv, job, rows.clone(), at),
+                5 => strip::<S, 5>(s, conv, job, rows.clone(), at),
+                6 => strip::<S, 6>(s, conv, job, rows.clone(), at),
+                7 => strip::<S, 7>(s, conv, job, rows.clone(), at),
+                8 => strip::<S, 8>(s, conv, job, rows.clone(), at),
+                9 => strip::<S, 9>(s, conv, job, rows.clone(), at),
+                10 => strip::<S, 10>(s, conv, job, rows.clone(), at),
+                11 => strip::<S, 11>(s, conv, job, rows.clone(), at),
+                _ => strip::<S, 12>(s, conv, job, rows.clone(), at),
             }
+            bend(s, job, rows.clone(), at, count);
         }
     }
 }

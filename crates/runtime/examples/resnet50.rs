@@ -6,18 +6,17 @@
 
 use std::io::Write as _;
 
-use margay_core::SparseModel;
 use margay_runtime::{KernelChoice, Session, SessionOptions};
 
-#[path = "../tests/it/resnet.rs"]
-mod resnet;
+#[path = "../tests/it/nets/mod.rs"]
+mod nets;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::stdout().lock();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |i: usize, default: usize| args.get(i).map_or(Ok(default), |a| a.parse());
     let (threads, runs) = (number(0, 1)?, number(1, 15)?);
-    let images = resnet::noise(3 * 224 * 224, 7);
+    let images = nets::noise(3 * 224 * 224, 7);
     let kernel = match args.get(3).map(String::as_str) {
         Some("dense") => KernelChoice::Dense,
         Some("sparse") => KernelChoice::Sparse,
@@ -29,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let verbose = args.len() > 2;
     for sparsity in sparsities {
-        let model: SparseModel = resnet::resnet50(sparsity)?;
+        let model = nets::pack(&nets::resnet::resnet50()?, sparsity)?;
         let options = SessionOptions { threads, kernel, ..SessionOptions::default() };
         let mut session = Session::new(&model, &options)?;
         session.profile(&images, 2)?;

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
-use margay_core::{NodeId, SparseModel};
-use margay_kernels::Isa;
+use margay_core::{NodeId, Shape, SparseModel};
+use margay_kernels::{Isa, Tensor};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -37,11 +37,11 @@ impl Session {
     /// Plans `model`.
     pub fn new(model: &SparseModel, options: &SessionOptions) -> Result<Self, RuntimeError> {
         let isa = Isa::choose(options.isa)?;
-        let plan = Plan::new(model, isa, options.kernel)?;
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
+        let plan = Plan::new(model, isa, options.kernel, threads)?;
         let start = || ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = (threads > 1).then(start).transpose();
         let pool = pool.map_err(|source| RuntimeError::Threads { threads, source })?;
@@ -115,7 +115,7 @@ impl Session {
             for step in &plan.steps {
                 arena.step(plan.isa, step, 1);
                 if !step.nodes.is_empty() {
-                    let value = arena.tensor(step.output).to_dense();
+                    let value = row_major(arena.tensor(step.output), step.shape);
                     slots.by_ref().take(1).for_each(|slot| slot.1.extend_from_slice(&value));
                 }
             }
@@ -150,7 +150,7 @@ impl Session {
         let steps = plan.steps.iter().zip(&mut times).map(|(step, times)| {
             let [median_ms, min_ms] = summary(times);
             let (nodes, kernel) = (step.names.clone(), step.kernel.name().to_owned());
-            StepProfile { nodes, kernel, shape: step.dims.clone(), density: step.density, median_ms, min_ms }
+            StepProfile { nodes, kernel, shape: step.shape.dims(), density: step.density, median_ms, min_ms }
         });
         let steps = steps.collect();
         let [median_ms, min_ms] = summary(&mut totals);
@@ -164,6 +164,13 @@ impl Session {
             _ => Err(RuntimeError::InputLength { image, got: images.len() }),
         }
     }
+}
+
+/// The values of a tensor as its shape says: tokens, which lie feature by feature, token by token.
+fn row_major(tensor: &Tensor, shape: Shape) -> Vec<f32> {
+    let planar = tensor.to_dense();
+    let Shape::Tokens { count, features } = shape else { return planar };
+    (0..count).flat_map(|token| (0..features).map(move |f| f * count + token)).map(|i| planar[i]).collect()
 }
 
 fn each_image(plan: &Plan, arena: &mut Arena, images: &[f32], logits: &mut [f32], parts: usize) {

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use margay_runtime::{KernelChoice, Session, SessionOptions};
 
-#[path = "it/resnet.rs"]
-mod resnet;
+#[path = "it/nets/mod.rs"]
+mod nets;
+
+use nets::{convnext, efficientnet, resnet, vit};
 
 struct Counter;
 
@@ -31,17 +33,24 @@ static ALLOCATOR: Counter = Counter;
 
 #[test]
 fn the_second_run_allocates_nothing() {
-    let (size, blocks) = ([32, 32], vec![1, 1]);
-    let spec = resnet::Spec { size, bottleneck: true, blocks, width: 8, groups: 1, classes: 5 };
-    let model = resnet::pack(&resnet::graph(&spec).unwrap(), 0.8).unwrap();
-    for kernel in [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense] {
-        let options = SessionOptions { threads: 1, kernel, ..SessionOptions::default() };
-        let mut session = Session::new(&model, &options).unwrap();
-        let images = resnet::noise(2 * session.image_len(), 1);
-        let mut logits = vec![0.0; 2 * session.classes()];
-        session.run(&images, &mut logits).unwrap();
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        session.run(&images, &mut logits).unwrap();
-        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{kernel:?}");
+    let graphs = [
+        resnet::graph(&resnet::Spec::tiny()),
+        vit::graph(&vit::Spec::tiny()),
+        convnext::graph(&convnext::Spec::tiny()),
+        efficientnet::graph(&efficientnet::Spec::tiny()),
+    ];
+    for graph in graphs {
+        let model = nets::pack(&graph.unwrap(), 0.8).unwrap();
+        for kernel in [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense] {
+            let options = SessionOptions { threads: 1, kernel, ..SessionOptions::default() };
+            let mut session = Session::new(&model, &options).unwrap();
+            let images = nets::noise(2 * session.image_len(), 1);
+            let mut logits = vec![0.0; 2 * session.classes()];
+            session.run(&images, &mut logits).unwrap();
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            session.run(&images, &mut logits).unwrap();
+            let name = &model.graph.architecture;
+            assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{name} {kernel:?}");
+        }
     }
 }

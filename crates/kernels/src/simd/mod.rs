@@ -39,8 +39,32 @@ pub(crate) trait Simd: Copy {
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
 
+    /// `a − b`.
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a · b`.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `a / b`.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// `√a`.
+    fn sqrt(self, a: Self::V) -> Self::V;
+
+    /// The larger of `a` and `bound`; where `a` is NaN, NaN.
+    fn at_least(self, a: Self::V, bound: Self::V) -> Self::V;
+
+    /// The smaller of `a` and `bound`; where `a` is NaN, NaN.
+    fn at_most(self, a: Self::V, bound: Self::V) -> Self::V;
+
+    /// The bits of each lane moved 23 places up: what was in the lowest nine becomes sign and exponent.
+    fn to_exponent(self, a: Self::V) -> Self::V;
+
     /// `max(a, 0)`; NaN stays NaN.
-    fn relu(self, a: Self::V) -> Self::V;
+    #[inline(always)]
+    fn relu(self, a: Self::V) -> Self::V {
+        self.at_least(a, self.splat(0.0))
+    }
 
     /// Lane `i` of `a` where bit `i` is set, else zero.
     fn keep(self, a: Self::V, bits: u32) -> Self::V;

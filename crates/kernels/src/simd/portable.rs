@@ -41,8 +41,38 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn relu(self, a: Self::V) -> Self::V {
-        a.map(|x| if x < 0.0 { 0.0 } else { x })
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::V) -> Self::V {
+        a.map(f32::sqrt)
+    }
+
+    #[inline(always)]
+    fn at_least(self, a: Self::V, bound: Self::V) -> Self::V {
+        zip(a, bound, |a, bound| if a < bound { bound } else { a })
+    }
+
+    #[inline(always)]
+    fn at_most(self, a: Self::V, bound: Self::V) -> Self::V {
+        zip(a, bound, |a, bound| if a > bound { bound } else { a })
+    }
+
+    #[inline(always)]
+    fn to_exponent(self, a: Self::V) -> Self::V {
+        a.map(|x| f32::from_bits(x.to_bits() << 23))
     }
 
     #[inline(always)]

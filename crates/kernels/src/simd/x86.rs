@@ -50,9 +50,45 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn relu(self, a: Self::V) -> Self::V {
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX.
+        unsafe { _mm256_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    fn at_least(self, a: Self::V, bound: Self::V) -> Self::V {
         // SAFETY: the token exists, so the CPU has AVX. The second operand wins when it is NaN.
-        unsafe { _mm256_max_ps(_mm256_setzero_ps(), a) }
+        unsafe { _mm256_max_ps(bound, a) }
+    }
+
+    #[inline(always)]
+    fn at_most(self, a: Self::V, bound: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX. The second operand wins when it is NaN.
+        unsafe { _mm256_min_ps(bound, a) }
+    }
+
+    #[inline(always)]
+    fn to_exponent(self, a: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX2.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a))) }
     }
 
     #[inline(always)]
@@ -117,9 +153,45 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn relu(self, a: Self::V) -> Self::V {
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX-512F.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX-512F.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX-512F.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX-512F.
+        unsafe { _mm512_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    fn at_least(self, a: Self::V, bound: Self::V) -> Self::V {
         // SAFETY: the token exists, so the CPU has AVX-512F. The second operand wins when it is NaN.
-        unsafe { _mm512_max_ps(_mm512_setzero_ps(), a) }
+        unsafe { _mm512_max_ps(bound, a) }
+    }
+
+    #[inline(always)]
+    fn at_most(self, a: Self::V, bound: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX-512F. The second operand wins when it is NaN.
+        unsafe { _mm512_min_ps(bound, a) }
+    }
+
+    #[inline(always)]
+    fn to_exponent(self, a: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX-512F.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a))) }
     }
 
     #[inline(always)]

@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 
-use margay_core::{MaxPool2d, NodeId, Op, SparseModel};
-use margay_kernels::{ConvSpec, DenseConv, DenseLinear, Isa, Layout, SparseConv, SparseLinear};
+use margay_core::{MaxPool2d, Node, NodeId, Op, Shape, SparseModel};
+use margay_kernels::{
+    Attention, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, NormSpec, Pointwise,
+    ResponseNorm, SparseConv, SparseLinear,
+};
 
 use super::choose::{Candidate, KernelChoice};
 use super::fuse::{self, Group};
@@ -11,12 +14,22 @@ use super::{Kernel, Plan, Step};
 use crate::RuntimeError;
 
 impl Plan {
-    /// Plans `model` on an instruction set that the CPU has.
-    pub(crate) fn new(model: &SparseModel, isa: Isa, choice: KernelChoice) -> Result<Self, RuntimeError> {
+    /// Plans `model` on an instruction set that the CPU has, for runs on up to `threads` threads.
+    pub(crate) fn new(
+        model: &SparseModel,
+        isa: Isa,
+        choice: KernelChoice,
+        threads: usize,
+    ) -> Result<Self, RuntimeError> {
         weights::check(model)?;
-        let groups = fuse::groups(&model.graph);
-        let layouts = layouts::layouts(&model.graph, &groups)?;
-        let mut builder = Builder { model, isa, choice, layouts: &layouts, pool: Pool::default() };
+        let shapes = model.graph.shapes()?;
+        if let (Shape::Tokens { .. }, [input, ..]) = (model.graph.input, model.graph.nodes()) {
+            return Err(unsupported(input, "the input is no image"));
+        }
+        let groups = fuse::groups(&model.graph, &shapes);
+        let layouts = layouts::layouts(&model.graph, &shapes, &groups)?;
+        let pool = Pool::default();
+        let mut builder = Builder { model, isa, choice, shapes: &shapes, layouts: &layouts, pool };
         let image = model.graph.ids().next().map(Value::Output);
         let image_buffer = image.map_or(0, |value| builder.pool.take(value, layouts.of[&value]));
         let last_use = last_uses(&groups, &layouts);
@@ -25,11 +38,21 @@ impl Plan {
             builder.push(group, &mut steps)?;
             builder.pool.release(index, &last_use);
         }
+        let scratch = scratch(&steps, threads)?;
         let logits_buffer = steps.last().map_or(image_buffer, |step| step.output);
         let image = model.graph.input.len();
         let (classes, buffers) = (model.graph.classes(), builder.pool.layouts);
-        Ok(Self { isa, steps, image, image_buffer, classes, logits_buffer, buffers })
+        Ok(Self { isa, steps, image, image_buffer, classes, logits_buffer, buffers, scratch })
     }
+}
+
+/// Scratch space that is enough for every step.
+fn scratch(steps: &[Step], threads: usize) -> Result<Layout, RuntimeError> {
+    let Some(step) = steps.iter().max_by_key(|step| step.kernel.scratch(threads)) else {
+        return Ok(Layout::default());
+    };
+    let too_large = || RuntimeError::TooLarge { node: step.names.join(" + "), shape: step.shape };
+    Layout::vector(step.kernel.scratch(threads)).ok_or_else(too_large)
 }
 
 /// Index of the last group that reads each value; phase planes are read by the group that makes them.
@@ -40,7 +63,7 @@ fn last_uses(groups: &[Group], layouts: &Layouts) -> BTreeMap<Value, usize> {
         if layouts.taps.contains_key(&group.main()) {
             last.insert(Value::Phases(group.main()), index);
         }
-        for read in group.residual.iter().chain([&group.input]) {
+        for read in group.other.iter().chain([&group.input]) {
             last.insert(Value::Output(*read), index);
         }
     }
@@ -85,6 +108,7 @@ struct Builder<'a> {
     model: &'a SparseModel,
     isa: Isa,
     choice: KernelChoice,
+    shapes: &'a [Shape],
     layouts: &'a Layouts,
     pool: Pool,
 }
@@ -95,27 +119,27 @@ impl Builder<'_> {
         if let Some(taps) = self.layouts.taps.get(&group.main()).filter(|t| t.is_strided()) {
             let value = Value::Phases(group.main());
             let output = self.pool.take(value, self.layouts.of[&value]);
+            let [channels, height, width] = taps.source();
             steps.push(Step {
                 nodes: Vec::new(),
                 names: vec![self.name(group.main())],
                 kernel: Kernel::Phases(taps.clone()),
                 density: None,
-                dims: taps.source().to_vec(),
+                shape: Shape::map(channels, height, width),
                 input,
-                residual: None,
+                other: None,
                 output,
             });
             input = output;
         }
-        let residual = group.residual.map(|id| self.pool.find(Value::Output(id)));
+        let other = group.other.map(|id| self.pool.find(Value::Output(id)));
         let (kernel, density) = self.kernel(group)?;
         let value = Value::Output(group.output());
         let output = self.pool.take(value, self.layouts.of[&value]);
-        let shapes = self.model.graph.shapes()?;
-        let dims = shapes[group.output().index()].dims();
+        let shape = self.shapes[group.output().index()];
         let names = group.nodes.iter().map(|id| self.name(*id)).collect();
         let nodes = group.nodes.clone();
-        steps.push(Step { nodes, names, kernel, density, dims, input, residual, output });
+        steps.push(Step { nodes, names, kernel, density, shape, input, other, output });
         Ok(())
     }
 
@@ -125,6 +149,7 @@ impl Builder<'_> {
 
     fn kernel(&self, group: &Group) -> Result<(Kernel, Option<f64>), RuntimeError> {
         let node = self.model.graph.node(group.main());
+        let values = |name: String| weights::values(self.model, name);
         let kernel = match &node.op {
             Op::Conv2d(conv) => {
                 return self.conv(group, weights::layer(self.model, node, conv.out_channels)?);
@@ -132,21 +157,65 @@ impl Builder<'_> {
             Op::BatchNorm(norm) => return self.conv(group, weights::affine(self.model, node, norm)?),
             Op::Linear(linear) => {
                 let weight = weights::layer(self.model, node, linear.out_features)?;
+                if fuse::is_windowed(&self.model.graph, self.shapes, group.main()) {
+                    return self.conv(group, weight);
+                }
                 return Ok(self.linear(group, [linear.out_features, linear.in_features], weight));
             }
+            Op::LayerNorm(norm) => Kernel::LayerNorm(self.with_norm(group, norm.eps, LayerNorm::new)?),
+            Op::ResponseNorm(_) if matches!(self.shapes[group.output().index()], Shape::Vector { .. }) => {
+                return Err(unsupported(node, "a vector has one position only"));
+            }
+            Op::ResponseNorm(norm) => {
+                Kernel::ResponseNorm(self.with_norm(group, norm.eps, ResponseNorm::new)?)
+            }
+            Op::Attention(attention) => {
+                let [input, output] = self.layouts_of(group);
+                Kernel::Attention(Attention::new(self.isa, attention.heads, input, output))
+            }
+            Op::Embed(embed) => {
+                let (table, [height, width]) = (weights::embedding(self.model, node, embed)?, embed.grid);
+                Kernel::Embed(Embedding::new(embed.prefix, [embed.features, height, width], &table))
+            }
+            Op::Scale(_) => Kernel::Scale(values(node.weight())?),
+            Op::Add | Op::Activation(_) => self.pointwise(group, 1.0),
+            Op::Average => self.pointwise(group, 0.5),
+            Op::Gate => Kernel::Gate,
+            Op::Concat => Kernel::Concat,
             Op::MaxPool2d(pool) => Kernel::MaxPool(check_pool(&node.name, pool)?),
-            Op::GlobalAvgPool => Kernel::Mean,
-            Op::Add | &Op::RELU => Kernel::Combine { relu: group.relu },
-            Op::Input => {
-                let reason = "a second image".to_owned();
-                return Err(RuntimeError::Unsupported { node: node.name.clone(), reason });
+            Op::AvgPool2d(pool) => Kernel::AvgPool(pool.clone()),
+            Op::SamePad(pad) => {
+                let [_, height, width] = self.layouts_of(group)[0].dims();
+                Kernel::Pad(pad.sides([height, width]).unwrap_or_default().map(|[before, _]| before))
             }
-            other => {
-                let reason = format!("{other:?}");
-                return Err(RuntimeError::Unsupported { node: node.name.clone(), reason });
-            }
+            Op::GlobalAvgPool => Kernel::Mean(0),
+            Op::MeanTokens(mean) => Kernel::Mean(mean.prefix),
+            Op::Token(token) => Kernel::Token(token.index),
+            Op::Input => return Err(unsupported(node, "a second image")),
         };
         Ok((kernel, None))
+    }
+
+    /// Layouts of input and output.
+    fn layouts_of(&self, group: &Group) -> [Layout; 2] {
+        [group.input, group.output()].map(|id| self.layouts.of[&Value::Output(id)])
+    }
+
+    fn pointwise(&self, group: &Group, factor: f32) -> Kernel {
+        let [_, output] = self.layouts_of(group);
+        Kernel::Pointwise(Pointwise::new(self.isa, output, factor, group.activation))
+    }
+
+    /// The factors and summands of a norm, to plan it with.
+    fn with_norm<K>(
+        &self,
+        group: &Group,
+        eps: f64,
+        plan: fn(Isa, &NormSpec) -> K,
+    ) -> Result<K, RuntimeError> {
+        let [_, layout] = self.layouts_of(group);
+        let [gain, shift] = weights::norm(self.model, self.model.graph.node(group.main()))?;
+        Ok(plan(self.isa, &NormSpec { layout, gain: &gain, shift: &shift, eps }))
     }
 
     fn conv(
@@ -159,7 +228,7 @@ impl Builder<'_> {
         let taps = taps.ok_or_else(|| refuse("it has no windows".to_owned()))?;
         let source = self.layouts.of[&layouts::source(group, taps)];
         let output = self.layouts.of[&Value::Output(group.output())];
-        let spec = ConvSpec { taps, source, output, bias: &bias, relu: group.relu };
+        let spec = ConvSpec { taps, source, output, bias: &bias, activation: group.activation };
         let matrix = [taps.output()[0], taps.columns()];
         let total = matrix[0] * matrix[1];
         let candidate = Candidate {
@@ -191,12 +260,21 @@ impl Builder<'_> {
             KernelChoice::Auto => density * (self.isa.lanes() as f64) < 1.0,
         };
         let kernel = if sparse {
-            Kernel::SparseLinear(SparseLinear::new(&weight.into_csr(matrix), &bias, group.relu))
+            Kernel::SparseLinear(SparseLinear::new(
+                self.isa,
+                &weight.into_csr(matrix),
+                &bias,
+                group.activation,
+            ))
         } else {
-            Kernel::DenseLinear(DenseLinear::new(self.isa, &weight.into_dense(), &bias, group.relu))
+            Kernel::DenseLinear(DenseLinear::new(self.isa, &weight.into_dense(), &bias, group.activation))
         };
         (kernel, Some(density))
     }
+}
+
+fn unsupported(node: &Node, reason: &str) -> RuntimeError {
+    RuntimeError::Unsupported { node: node.name.clone(), reason: reason.to_owned() }
 }
 
 /// Refuses a pooling with windows that hold nothing but padding.

@@ -1,4 +1,4 @@
-use margay_core::{Graph, NodeId, Op};
+use margay_core::{Activation, Graph, NodeId, Op, Shape};
 
 /// Nodes that one kernel computes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,10 +7,10 @@ pub(super) struct Group {
     pub(super) nodes: Vec<NodeId>,
     /// What the main node reads.
     pub(super) input: NodeId,
-    /// What is added to it.
-    pub(super) residual: Option<NodeId>,
-    /// Whether a rectifier ends it.
-    pub(super) relu: bool,
+    /// What is added to it, or else the second input of the main node.
+    pub(super) other: Option<NodeId>,
+    /// What ends it.
+    pub(super) activation: Option<Activation>,
 }
 
 impl Group {
@@ -25,19 +25,28 @@ impl Group {
     }
 }
 
-/// Groups in execution order: a convolution (or batch norm) takes the sum and the rectifier behind it
-/// with it, a linear layer and a sum their rectifier, wherever nobody else reads what lies between.
-pub(super) fn groups(graph: &Graph) -> Vec<Group> {
+/// Whether a node runs as a convolution: on tokens and maps, a linear layer and a batch norm do.
+pub(super) fn is_windowed(graph: &Graph, shapes: &[Shape], id: NodeId) -> bool {
+    match graph.node(id).op {
+        Op::Conv2d(_) | Op::BatchNorm(_) => true,
+        Op::Linear(_) => !matches!(shapes[id.index()], Shape::Vector { .. }),
+        _ => false,
+    }
+}
+
+/// Groups in execution order: what runs as a convolution takes the sum and the activation behind it with
+/// it, a linear layer and a sum their activation, wherever nobody else reads what lies between.
+pub(super) fn groups(graph: &Graph, shapes: &[Shape]) -> Vec<Group> {
     let sole = sole_readers(graph);
     let mut taken = vec![false; graph.nodes().len()];
     let mut groups = Vec::new();
     // Convolutions first, backwards, so that of two that are summed the later takes the sum.
-    let is_conv = |id: &NodeId| matches!(graph.node(*id).op, Op::Conv2d(_) | Op::BatchNorm(_));
+    let is_conv = |id: &NodeId| is_windowed(graph, shapes, *id);
     let ids: Vec<NodeId> = graph.ids().skip(1).collect();
     let convs = ids.iter().rev().filter(|id| is_conv(id));
     for &id in convs.chain(ids.iter().filter(|id| !is_conv(id))) {
         if !taken[id.index()] {
-            groups.push(grow(graph, id, &sole, &mut taken));
+            groups.push(grow(graph, id, is_conv(&id), &sole, &mut taken));
         }
     }
     groups.sort_by_key(Group::output);
@@ -58,30 +67,26 @@ fn sole_readers(graph: &Graph) -> Vec<Option<NodeId>> {
     sole
 }
 
-fn grow(graph: &Graph, id: NodeId, sole: &[Option<NodeId>], taken: &mut [bool]) -> Group {
+fn grow(graph: &Graph, id: NodeId, is_conv: bool, sole: &[Option<NodeId>], taken: &mut [bool]) -> Group {
     let main = graph.node(id);
-    let mut residual = None;
-    if let (Op::Add, [_, other]) = (&main.op, main.inputs.as_slice()) {
-        residual = Some(*other);
-    }
-    let mut group = Group { nodes: vec![id], input: main.inputs[0], residual, relu: false };
+    let (input, other) = (main.inputs[0], main.inputs.get(1).copied());
+    let mut group = Group { nodes: vec![id], input, other, activation: None };
     taken[id.index()] = true;
     let next = |group: &Group, taken: &[bool]| sole[group.output().index()].filter(|n| !taken[n.index()]);
-    let is = |id: &NodeId, op: &Op| graph.node(*id).op == *op;
-    if matches!(main.op, Op::Conv2d(_) | Op::BatchNorm(_))
-        && let Some(sum) = next(&group, taken).filter(|n| is(n, &Op::Add))
-    {
-        group.residual = graph.node(sum).inputs.iter().copied().find(|n| *n != id);
+    if is_conv && let Some(sum) = next(&group, taken).filter(|n| graph.node(*n).op == Op::Add) {
+        group.other = graph.node(sum).inputs.iter().copied().find(|n| *n != id);
         group.nodes.push(sum);
         taken[sum.index()] = true;
     }
-    if matches!(main.op, Op::Conv2d(_) | Op::BatchNorm(_) | Op::Linear(_) | Op::Add)
-        && let Some(relu) = next(&group, taken).filter(|n| is(n, &Op::RELU))
+    if let Op::Activation(function) = main.op {
+        group.activation = Some(function);
+    } else if (is_conv || matches!(main.op, Op::Linear(_) | Op::Add | Op::Average))
+        && let Some(end) = next(&group, taken)
+        && let Op::Activation(function) = graph.node(end).op
     {
-        group.relu = true;
-        group.nodes.push(relu);
-        taken[relu.index()] = true;
+        group.activation = Some(function);
+        group.nodes.push(end);
+        taken[end.index()] = true;
     }
-    group.relu |= main.op == Op::RELU;
     group
 }

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use margay_core::{BatchNorm, Conv2d, Graph, NodeId, Op, Shape};
+use margay_core::{BatchNorm, Conv2d, Graph, Linear, NodeId, Op, Shape};
 use margay_kernels::{Layout, Margin, Taps};
 
-use super::fuse::Group;
+use super::fuse::{self, Group};
 use crate::RuntimeError;
 
 /// A value that gets a buffer: the output of a group, or the phase planes that it reads.
@@ -20,34 +20,32 @@ pub(super) struct Layouts {
 }
 
 /// A batch norm is a convolution of each plane with one weight.
-pub(super) fn depthwise(norm: &BatchNorm) -> Conv2d {
-    Conv2d {
-        in_channels: norm.channels,
-        out_channels: norm.channels,
-        kernel: [1, 1],
-        stride: [1, 1],
-        padding: [0, 0],
-        groups: norm.channels,
-        bias: true,
-    }
+fn depthwise(norm: &BatchNorm) -> Conv2d {
+    let channels = norm.channels;
+    Conv2d { groups: channels, ..pixelwise(channels, channels) }
+}
+
+/// A linear layer at each position is a convolution with windows of one place.
+fn pixelwise(in_channels: usize, out_channels: usize) -> Conv2d {
+    let [kernel, stride, padding] = [[1, 1], [1, 1], [0, 0]];
+    Conv2d { in_channels, out_channels, kernel, stride, padding, groups: 1, bias: true }
 }
 
 /// Finds the row pitch and margins of every value.
 ///
-/// A convolution walks source and output with one flat index, so both have one pitch; so do the summands
-/// of a sum. Values joined this way form a class with the largest pitch and margins any member needs.
-pub(super) fn layouts(graph: &Graph, groups: &[Group]) -> Result<Layouts, RuntimeError> {
-    let shapes = graph.shapes()?;
+/// A convolution walks source and output with one flat index, so both have one pitch; so do input and
+/// output of whatever goes value by value. Values joined this way form a class with the largest pitch and margins any member needs.
+pub(super) fn layouts(graph: &Graph, shapes: &[Shape], groups: &[Group]) -> Result<Layouts, RuntimeError> {
     let mut taps = BTreeMap::new();
     let mut classes = Classes::default();
     let image = graph.ids().next().into_iter().map(Value::Output);
     image.chain(groups.iter().map(|g| Value::Output(g.output()))).for_each(|v| classes.add(v));
     for group in groups {
         let output = Value::Output(group.output());
-        for joined in joined_values(graph, group) {
+        for joined in joined_values(graph, shapes, group) {
             classes.join(output, Value::Output(joined));
         }
-        if let Some(windows) = windows(graph, group, &shapes)? {
+        if let Some(windows) = windows(graph, shapes, group)? {
             let source = source(group, &windows);
             classes.add(source);
             classes.join(output, source);
@@ -79,20 +77,31 @@ pub(super) fn source(group: &Group, taps: &Taps) -> Value {
     if taps.is_strided() { Value::Phases(group.main()) } else { Value::Output(group.input) }
 }
 
-fn joined_values(graph: &Graph, group: &Group) -> Vec<NodeId> {
-    let elementwise = matches!(&graph.node(group.main()).op, Op::Add | &Op::RELU);
-    group.residual.into_iter().chain(elementwise.then_some(group.input)).collect()
+/// What has the pitch of the group's output.
+fn joined_values(graph: &Graph, shapes: &[Shape], group: &Group) -> Vec<NodeId> {
+    let (input, other) = (group.input, group.other);
+    match &graph.node(group.main()).op {
+        Op::Add | Op::Average | Op::Activation(_) => other.into_iter().chain([input]).collect(),
+        Op::LayerNorm(_) | Op::ResponseNorm(_) | Op::Scale(_) | Op::Gate => vec![input],
+        _ if fuse::is_windowed(graph, shapes, group.main()) => other.into_iter().collect(),
+        _ => Vec::new(),
+    }
 }
 
-fn windows(graph: &Graph, group: &Group, shapes: &[Shape]) -> Result<Option<Taps>, RuntimeError> {
+fn windows(graph: &Graph, shapes: &[Shape], group: &Group) -> Result<Option<Taps>, RuntimeError> {
     let node = graph.node(group.main());
     let conv = match &node.op {
         Op::Conv2d(conv) => conv.clone(),
         Op::BatchNorm(norm) => depthwise(norm),
+        Op::Linear(Linear { in_features, out_features, .. }) => pixelwise(*in_features, *out_features),
         _ => return Ok(None),
     };
-    let Shape::Map { height, width, .. } = shapes[group.input.index()] else { return Ok(None) };
-    let taps = Taps::new(&conv, [height, width]).ok_or_else(|| RuntimeError::Unsupported {
+    let size = match shapes[group.input.index()] {
+        Shape::Map { height, width, .. } => [height, width],
+        Shape::Tokens { count, .. } => [1, count],
+        Shape::Vector { .. } => return Ok(None),
+    };
+    let taps = Taps::new(&conv, size).ok_or_else(|| RuntimeError::Unsupported {
         node: node.name.clone(),
         reason: "no window fits its input".to_owned(),
     })?;
@@ -112,7 +121,7 @@ fn margins(
         entry.pitch
     };
     for value in classes.values() {
-        if let Shape::Map { width, .. } = dims(value) {
+        if let Shape::Map { width, .. } | Shape::Tokens { count: width, .. } = dims(value) {
             demand(classes.root(value), Margin { pitch: width, ..Margin::default() });
         }
     }

@@ -1,8 +1,8 @@
 //! From a sparse model to a list of steps on preallocated buffers.
 //!
 //! ```text
-//! fuse:    convolution + sum + ReLU → one step
-//! layouts: values joined by a stride-1 convolution or a sum share a row pitch;
+//! fuse:    convolution (or linear layer on tokens) + sum + activation → one step
+//! layouts: values joined by a stride-1 convolution, a norm or a sum share a row pitch;
 //!          each gets the zero margins its readers need
 //! build:   each step's kernel (sparse or dense), each value's buffer (reused when its last reader
 //!          is done and the layouts are equal: padding then stays zero)
@@ -14,10 +14,11 @@ mod fuse;
 mod layouts;
 mod weights;
 
-use margay_core::{MaxPool2d, NodeId};
+use margay_core::{AvgPool2d, MaxPool2d, NodeId, Shape};
 use margay_kernels::{
-    DenseConv, DenseLinear, Isa, Layout, SparseConv, SparseLinear, Taps, Tensor, combine, global_mean,
-    max_pool, split_phases,
+    Attention, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, Pointwise, ResponseNorm,
+    SparseConv, SparseLinear, Taps, Tensor, avg_pool, concat, gate, global_mean, max_pool, pad, scale,
+    split_phases, token,
 };
 
 pub use choose::KernelChoice;
@@ -32,6 +33,7 @@ pub(crate) struct Plan {
     pub(crate) classes: usize,
     pub(crate) logits_buffer: usize,
     buffers: Vec<Layout>,
+    scratch: Layout,
 }
 
 /// One kernel call.
@@ -44,10 +46,11 @@ pub(crate) struct Step {
     pub(crate) kernel: Kernel,
     /// Fraction of the weight that is stored.
     pub(crate) density: Option<f64>,
-    /// Extents of the output.
-    pub(crate) dims: Vec<usize>,
+    /// Shape of the output.
+    pub(crate) shape: Shape,
     pub(crate) input: usize,
-    pub(crate) residual: Option<usize>,
+    /// Second input.
+    pub(crate) other: Option<usize>,
     pub(crate) output: usize,
 }
 
@@ -59,9 +62,21 @@ pub(crate) enum Kernel {
     DenseConv(DenseConv),
     SparseLinear(SparseLinear),
     DenseLinear(DenseLinear),
+    Attention(Attention),
+    LayerNorm(LayerNorm),
+    ResponseNorm(ResponseNorm),
+    Embed(Embedding),
+    Pointwise(Pointwise),
+    Scale(Vec<f32>),
+    Gate,
     MaxPool(MaxPool2d),
-    Mean,
-    Combine { relu: bool },
+    AvgPool(AvgPool2d),
+    /// Zero rows and columns in front.
+    Pad([usize; 2]),
+    /// Without so many places in front.
+    Mean(usize),
+    Token(usize),
+    Concat,
 }
 
 impl Kernel {
@@ -73,48 +88,82 @@ impl Kernel {
             Self::DenseConv(_) => "dense_conv",
             Self::SparseLinear(_) => "sparse_linear",
             Self::DenseLinear(_) => "dense_linear",
+            Self::Attention(_) => "attention",
+            Self::LayerNorm(_) => "layer_norm",
+            Self::ResponseNorm(_) => "response_norm",
+            Self::Embed(_) => "embed",
+            Self::Pointwise(_) => "pointwise",
+            Self::Scale(_) => "scale",
+            Self::Gate => "gate",
             Self::MaxPool(_) => "max_pool",
-            Self::Mean => "global_mean",
-            Self::Combine { .. } => "combine",
+            Self::AvgPool(_) => "avg_pool",
+            Self::Pad(_) => "pad",
+            Self::Mean(_) => "global_mean",
+            Self::Token(_) => "token",
+            Self::Concat => "concat",
+        }
+    }
+
+    /// Values of scratch space that a run on `parts` threads needs.
+    fn scratch(&self, parts: usize) -> usize {
+        match self {
+            Self::Attention(attention) => parts.saturating_mul(attention.scratch()),
+            Self::ResponseNorm(norm) => norm.scratch(),
+            _ => 0,
         }
     }
 }
 
 /// The buffers of one image on its way through a plan.
-#[derive(Debug, Default)]
-pub(crate) struct Arena(Vec<Tensor>);
+#[derive(Debug)]
+pub(crate) struct Arena {
+    buffers: Vec<Tensor>,
+    scratch: Tensor,
+}
 
 impl Arena {
     /// Buffers for `plan`.
     pub(crate) fn new(plan: &Plan) -> Self {
-        Self(plan.buffers.iter().map(|layout| Tensor::zeros(*layout)).collect())
+        let buffers = plan.buffers.iter().map(|layout| Tensor::zeros(*layout)).collect();
+        Self { buffers, scratch: Tensor::zeros(plan.scratch) }
     }
 
     /// A buffer by index.
     pub(crate) fn tensor(&self, buffer: usize) -> &Tensor {
-        &self.0[buffer]
+        &self.buffers[buffer]
     }
 
     /// Takes over one image `[channels, height, width]`.
     pub(crate) fn load(&mut self, plan: &Plan, image: &[f32]) {
-        self.0[plan.image_buffer].fill(image);
+        self.buffers[plan.image_buffer].fill(image);
     }
 
     /// Runs one step on `parts` threads of the current pool.
     pub(crate) fn step(&mut self, isa: Isa, step: &Step, parts: usize) {
-        let mut output = std::mem::take(&mut self.0[step.output]);
-        let (input, residual) = (&self.0[step.input], step.residual.map(|b| &self.0[b]));
+        let mut output = std::mem::take(&mut self.buffers[step.output]);
+        let (x, y, scratch) = (&self.buffers[step.input], &mut output, &mut self.scratch);
+        let other = step.other.map(|buffer| &self.buffers[buffer]);
         match &step.kernel {
-            Kernel::Phases(taps) => split_phases(isa, taps, input, &mut output, parts),
-            Kernel::SparseConv(conv) => conv.run(input, residual, &mut output, parts),
-            Kernel::DenseConv(conv) => conv.run(input, residual, &mut output, parts),
-            Kernel::SparseLinear(linear) => linear.run(input, &mut output),
-            Kernel::DenseLinear(linear) => linear.run(input, &mut output, parts),
-            Kernel::MaxPool(pool) => max_pool(isa, pool, input, &mut output, parts),
-            Kernel::Mean => global_mean(isa, input, &mut output),
-            Kernel::Combine { relu } => combine(isa, input, residual, *relu, &mut output),
+            Kernel::Phases(taps) => split_phases(isa, taps, x, y, parts),
+            Kernel::SparseConv(conv) => conv.run(x, other, y, parts),
+            Kernel::DenseConv(conv) => conv.run(x, other, y, parts),
+            Kernel::SparseLinear(linear) => linear.run(x, y),
+            Kernel::DenseLinear(linear) => linear.run(x, y, parts),
+            Kernel::Attention(attention) => attention.run(x, scratch, y, parts),
+            Kernel::LayerNorm(norm) => norm.run(x, y, parts),
+            Kernel::ResponseNorm(norm) => norm.run(x, scratch, y, parts),
+            Kernel::Embed(embedding) => embedding.run(x, y, parts),
+            Kernel::Pointwise(pointwise) => pointwise.run(x, other, y, parts),
+            Kernel::Scale(factors) => scale(isa, x, factors, y, parts),
+            Kernel::Gate => gate(isa, x, other.unwrap_or(x), y, parts),
+            Kernel::MaxPool(pool) => max_pool(isa, pool, x, y, parts),
+            Kernel::AvgPool(pool) => avg_pool(pool, x, y, parts),
+            Kernel::Pad(before) => pad(x, *before, y, parts),
+            Kernel::Mean(skip) => global_mean(isa, x, *skip, y),
+            Kernel::Token(index) => token(x, *index, y),
+            Kernel::Concat => concat(x, other.unwrap_or(x), y),
         }
-        self.0[step.output] = output;
+        self.buffers[step.output] = output;
     }
 
     /// Runs every step on one image and writes its logits.
@@ -123,6 +172,6 @@ impl Arena {
         for step in &plan.steps {
             self.step(plan.isa, step, parts);
         }
-        self.0[plan.logits_buffer].copy_to(logits);
+        self.tensor(plan.logits_buffer).copy_to(logits);
     }
 }

@@ -1,4 +1,4 @@
-use margay_core::{BatchNorm, Csr, Mask, Node, SparseModel, Weight};
+use margay_core::{BatchNorm, Csr, Embed, Mask, Node, SparseModel, Weight};
 use ndarray::ArrayD;
 
 use crate::RuntimeError;
@@ -80,6 +80,22 @@ pub(super) fn layer(
     Ok((matrix, bias))
 }
 
+/// The factors and summands of a layer norm or response norm.
+pub(super) fn norm(model: &SparseModel, node: &Node) -> Result<[Vec<f32>; 2], RuntimeError> {
+    Ok([values(model, node.weight())?, values(model, node.bias())?])
+}
+
+/// What is added to each token, row-major `[prefix + grid, features]`: learned tokens and positions.
+pub(super) fn embedding(model: &SparseModel, node: &Node, embed: &Embed) -> Result<Vec<f32>, RuntimeError> {
+    let get = |suffix: &str| values(model, format!("{}.{suffix}", node.name));
+    let position = get("position")?;
+    let (tokens, patches) = position.split_at(embed.positioned * embed.features);
+    let mut table = if embed.prefix > 0 { get("prefix")? } else { Vec::new() };
+    table.iter_mut().zip(tokens).for_each(|(token, position)| *token += position);
+    table.extend(patches);
+    Ok(table)
+}
+
 /// A batch norm as a scale and a shift per channel.
 pub(super) fn affine(
     model: &SparseModel,
@@ -95,7 +111,8 @@ pub(super) fn affine(
     Ok((Matrix::Dense(scales), (0..norm.channels).map(bias).collect()))
 }
 
-fn values(model: &SparseModel, name: String) -> Result<Vec<f32>, RuntimeError> {
+/// Every value of a parameter, row-major.
+pub(super) fn values(model: &SparseModel, name: String) -> Result<Vec<f32>, RuntimeError> {
     let flat = |values: &ArrayD<f32>| values.iter().copied().collect();
     match model.weights.get(&name) {
         Some(Weight::Dense(values)) => Ok(flat(values)),

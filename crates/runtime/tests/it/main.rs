@@ -1,5 +1,6 @@
 //! Whole networks against a naive interpreter in f64.
 
+mod families;
 mod interpreter;
-mod resnet;
+mod nets;
 mod session;

@@ -6,9 +6,10 @@ use margay_runtime::{Isa, KernelChoice, RuntimeError, Session, SessionOptions};
 use ndarray::ArrayD;
 
 use crate::interpreter;
-use crate::resnet::{self, Spec};
+use crate::nets::resnet::{self, Spec};
+use crate::nets::{self, noise};
 
-const CHOICES: [KernelChoice; 3] = [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense];
+pub const CHOICES: [KernelChoice; 3] = [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense];
 
 fn small(bottleneck: bool, groups: usize, sparsity: f64) -> SparseModel {
     sized([37, 45], bottleneck, groups, sparsity)
@@ -17,20 +18,20 @@ fn small(bottleneck: bool, groups: usize, sparsity: f64) -> SparseModel {
 fn sized(size: [usize; 2], bottleneck: bool, groups: usize, sparsity: f64) -> SparseModel {
     let blocks = vec![1, 2, 2];
     let spec = Spec { size, bottleneck, blocks, width: 8, groups, classes: 5 };
-    resnet::pack(&resnet::graph(&spec).unwrap(), sparsity).unwrap()
+    nets::pack(&resnet::graph(&spec).unwrap(), sparsity).unwrap()
 }
 
-fn isas() -> impl Iterator<Item = Isa> {
+pub fn isas() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available())
 }
 
-fn open(model: &SparseModel, threads: usize, isa: Isa, kernel: KernelChoice) -> Session {
+pub fn open(model: &SparseModel, threads: usize, isa: Isa, kernel: KernelChoice) -> Session {
     Session::new(model, &SessionOptions { threads, isa: Some(isa), kernel }).unwrap()
 }
 
-fn compare(model: &SparseModel, isa: Isa, kernel: KernelChoice) {
+pub fn compare(model: &SparseModel, isa: Isa, kernel: KernelChoice) {
     let mut session = open(model, 1, isa, kernel);
-    let image = resnet::noise(session.image_len(), 3);
+    let image = noise(session.image_len(), 3);
     let expected = interpreter::run(model, &image);
     let traced = session.trace(&image).unwrap();
     assert!(traced.len() > 3);
@@ -63,7 +64,7 @@ fn an_answer_does_not_depend_on_the_images_before() {
         for bottleneck in [true, false] {
             let model = sized([side, side + 8], bottleneck, 1, 0.8);
             let mut session = open(&model, 1, Isa::Portable, KernelChoice::Auto);
-            let images: Vec<Vec<f32>> = (0..3).map(|i| resnet::noise(session.image_len(), i)).collect();
+            let images: Vec<Vec<f32>> = (0..3).map(|i| noise(session.image_len(), i)).collect();
             for image in &images {
                 let fresh = logits(&mut open(&model, 1, Isa::Portable, KernelChoice::Auto), image);
                 assert_eq!(logits(&mut session, image), fresh, "side {side}");
@@ -77,9 +78,9 @@ fn an_answer_does_not_depend_on_the_images_before() {
 #[ignore = "takes minutes even in release mode: cargo test --release -p margay-runtime -- --ignored"]
 fn a_real_network_is_exact_to_one_in_ten_thousand() {
     for sparsity in [0.0, 0.95] {
-        let model = resnet::resnet50(sparsity).unwrap();
+        let model = nets::pack(&resnet::resnet50().unwrap(), sparsity).unwrap();
         let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
-        let image = resnet::noise(session.image_len(), 3);
+        let image = noise(session.image_len(), 3);
         let got = logits(&mut session, &image);
         let expected = interpreter::run(&model, &image).pop().unwrap();
         let scale = expected.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
@@ -90,7 +91,7 @@ fn a_real_network_is_exact_to_one_in_ten_thousand() {
     }
 }
 
-fn logits(session: &mut Session, images: &[f32]) -> Vec<f32> {
+pub fn logits(session: &mut Session, images: &[f32]) -> Vec<f32> {
     let mut logits = vec![0.0; images.len() / session.image_len() * session.classes()];
     session.run(images, &mut logits).unwrap();
     logits
@@ -101,7 +102,7 @@ fn neither_threads_nor_batches_change_a_bit() {
     let model = small(true, 1, 0.8);
     for isa in isas() {
         let mut one = open(&model, 1, isa, KernelChoice::Auto);
-        let images = resnet::noise(5 * one.image_len(), 11);
+        let images = noise(5 * one.image_len(), 11);
         let expected = logits(&mut one, &images);
         for threads in [1, 2, 3] {
             let mut session = open(&model, threads, isa, KernelChoice::Auto);
@@ -118,7 +119,7 @@ fn neither_threads_nor_batches_change_a_bit() {
 fn the_trace_ends_in_the_logits_and_the_profile_names_every_node() {
     let model = small(true, 1, 0.9);
     let mut session = open(&model, 2, Isa::best(), KernelChoice::Auto);
-    let images = resnet::noise(2 * session.image_len(), 5);
+    let images = noise(2 * session.image_len(), 5);
     let expected = logits(&mut session, &images);
     assert_eq!(session.trace(&images).unwrap().last().unwrap().1, expected);
     let profile = session.profile(&images, 3).unwrap();
@@ -155,7 +156,7 @@ fn odd() -> SparseModel {
         .params()
         .enumerate()
         .map(|(i, spec)| {
-            let values = resnet::noise(spec.shape.iter().product(), i as u64);
+            let values = noise(spec.shape.iter().product(), i as u64);
             let shift = if spec.name.ends_with("var") { 1.5 } else { 0.0 };
             let values = values.into_iter().map(|v| v + shift);
             (spec.name, ArrayD::from_shape_vec(spec.shape, values.collect()).unwrap())

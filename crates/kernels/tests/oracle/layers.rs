@@ -1,27 +1,13 @@
-//! Every kernel on every instruction set of this machine against naive arithmetic in f64.
+//! Convolutions and linear layers.
 
-use margay_core::{Conv2d, Csr, Mask, MaxPool2d};
+use margay_core::{Activation, Conv2d, Csr, Mask};
 use margay_kernels::{
     ConvError, ConvSpec, DenseConv, DenseLinear, Isa, Layout, Margin, SparseConv, SparseLinear, Taps, Tensor,
-    combine, global_mean, max_pool, split_phases,
+    split_phases,
 };
 use proptest::prelude::*;
 
-fn isas() -> impl Iterator<Item = Isa> {
-    Isa::ALL.into_iter().filter(|isa| isa.is_available())
-}
-
-/// Reproducible values in −1 .. 1.
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
+use crate::{ACTIVATIONS, activated, close, isas, noise, padding_is_zero, tensor};
 
 /// One convolution with everything around it.
 #[derive(Clone, Debug)]
@@ -30,7 +16,7 @@ struct Case {
     size: [usize; 2],
     density: f64,
     residual: bool,
-    relu: bool,
+    activation: Option<Activation>,
     slack: usize,
     seed: u64,
 }
@@ -83,32 +69,11 @@ fn naive(case: &Case, taps: &Taps, data: &Data) -> Vec<f64> {
                     }
                 }
                 sum += if case.residual { f64::from(data.residual[y.len()]) } else { 0.0 };
-                y.push(if case.relu { sum.max(0.0) } else { sum });
+                y.push(activated(case.activation, sum));
             }
         }
     }
     y
-}
-
-fn tensor(dims: [usize; 3], margin: Margin, values: &[f32]) -> Tensor {
-    let mut tensor = Tensor::zeros(Layout::new(dims, margin).unwrap());
-    tensor.fill(values);
-    tensor
-}
-
-fn close(got: &[f32], expected: &[f64], what: &str) {
-    assert_eq!(got.len(), expected.len(), "{what}");
-    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
-        let error = (f64::from(*got) - expected).abs();
-        assert!(error <= 1e-5 * (1.0 + expected.abs()), "{what}: value {i} is {got}, expected {expected}");
-    }
-}
-
-/// Padding must stay zero: later layers read it.
-fn padding_is_zero(tensor: &Tensor, what: &str) {
-    let sum = |values: &[f32]| values.iter().map(|v| f64::from(v.abs())).sum::<f64>();
-    let (all, inside) = (sum(tensor.as_slice()), sum(&tensor.to_dense()));
-    assert!((all - inside).abs() <= 1e-9 * all, "{what}: padding holds {}", all - inside);
 }
 
 fn check(case: &Case) {
@@ -132,7 +97,7 @@ fn check(case: &Case) {
             padding_is_zero(&input, "phases");
         }
         let source = *input.layout();
-        let spec = ConvSpec { taps: &taps, source, output, bias: &data.bias, relu: case.relu };
+        let spec = ConvSpec { taps: &taps, source, output, bias: &data.bias, activation: case.activation };
         let sparse = SparseConv::new(isa, &spec, &csr).unwrap();
         let mut y = Tensor::zeros(output);
         sparse.run(&input, residual, &mut y, 1);
@@ -157,11 +122,12 @@ fn cases() -> impl Strategy<Value = Case> {
     let kernel = (1_usize..=5, 1_usize..=5, 1_usize..=3, 1_usize..=3, 0_usize..=3, 0_usize..=3);
     let channels = (1_usize..=3, 1_usize..=7, 1_usize..=3);
     let size = (1_usize..=19, 1_usize..=37);
-    let rest = (0_usize..=4, any::<bool>(), any::<bool>(), 0_usize..=9, 0_u64..1 << 40);
+    let rest = (0_usize..=4, any::<bool>(), 0_usize..5, 0_usize..=9, 0_u64..1 << 40);
     (kernel, channels, size, rest).prop_filter_map("no window fits", |(kernel, channels, size, rest)| {
         let (kh, kw, sh, sw, ph, pw) = kernel;
         let (per_group_in, per_group_out, groups) = channels;
-        let (density, residual, relu, slack, seed) = rest;
+        let (density, residual, activation, slack, seed) = rest;
+        let activation = ACTIVATIONS[activation];
         let conv = Conv2d {
             in_channels: per_group_in * groups,
             out_channels: per_group_out * groups,
@@ -173,7 +139,7 @@ fn cases() -> impl Strategy<Value = Case> {
         };
         let size = [size.0, size.1];
         Taps::new(&conv, size)?;
-        Some(Case { conv, size, density: density as f64 / 4.0, residual, relu, slack, seed })
+        Some(Case { conv, size, density: density as f64 / 4.0, residual, activation, slack, seed })
     })
 }
 
@@ -187,82 +153,29 @@ proptest! {
 
     #[test]
     fn linear_layers_match_the_definition(
-        rows in 1_usize..150, columns in 1_usize..70, relu: bool, seed in 0_u64..1 << 40,
+        rows in 1_usize..150, columns in 1_usize..70, activation in 0_usize..5, seed in 0_u64..1 << 40,
     ) {
         let (x, w, bias) = (noise(columns, seed), noise(rows * columns, seed + 1), noise(rows, seed + 2));
         let expected: Vec<f64> = (0..rows).map(|r| {
             let products = (0..columns).map(|k| f64::from(w[r * columns + k]) * f64::from(x[k]));
             let sum = f64::from(bias[r]) + products.sum::<f64>();
-            if relu { sum.max(0.0) } else { sum }
+            activated(ACTIVATIONS[activation], sum)
         }).collect();
         let input = tensor([1, 1, columns], Margin::default(), &x);
         let mut y = Tensor::zeros(Layout::vector(rows).unwrap());
         let csr = Csr::from_dense(rows, columns, &w, &Mask::ones(w.len()));
-        SparseLinear::new(&csr, &bias, relu).run(&input, &mut y);
-        close(&y.to_dense(), &expected, "sparse linear");
         for isa in isas() {
+            SparseLinear::new(isa, &csr, &bias, ACTIVATIONS[activation]).run(&input, &mut y);
+            close(&y.to_dense(), &expected, &format!("sparse linear {isa}"));
+            padding_is_zero(&y, "sparse linear");
             for parts in [1, 3] {
-                DenseLinear::new(isa, &w, &bias, relu).run(&input, &mut y, parts);
+                DenseLinear::new(isa, &w, &bias, ACTIVATIONS[activation]).run(&input, &mut y, parts);
                 close(&y.to_dense(), &expected, &format!("dense linear {isa}"));
                 padding_is_zero(&y, "dense linear");
             }
         }
     }
 
-    #[test]
-    fn pooling_matches_the_definition(
-        channels in 1_usize..4, height in 1_usize..20, width in 1_usize..40, k in 1_usize..5,
-        s in 1_usize..4, p in 0_usize..3, slack in 0_usize..4, seed in 0_u64..1 << 40,
-    ) {
-        prop_assume!(p < k && height + 2 * p >= k && width + 2 * p >= k);
-        let pool = MaxPool2d { kernel: [k, k], stride: [s, s], padding: [p, p] };
-        let out = [height, width].map(|n| (n + 2 * p - k) / s + 1);
-        let x = noise(channels * height * width, seed);
-        let margin = Margin { pitch: width + slack, before: 3, after: 5 };
-        let input = tensor([channels, height, width], margin, &x);
-        let at = |c: usize, y: usize, x_: usize| f64::from(x[(c * height + y) * width + x_]);
-        let mut expected = Vec::new();
-        for c in 0..channels {
-            for oy in 0..out[0] {
-                for ox in 0..out[1] {
-                    let rows = (oy * s).saturating_sub(p)..(oy * s + k - p).min(height);
-                    let columns = (ox * s).saturating_sub(p)..(ox * s + k - p).min(width);
-                    let window = rows.flat_map(|y| columns.clone().map(move |x| (y, x)));
-                    expected.push(window.map(|(y, x)| at(c, y, x)).fold(f64::NEG_INFINITY, f64::max));
-                }
-            }
-        }
-        for isa in isas() {
-            let layout = Layout::new([channels, out[0], out[1]], Margin { pitch: out[1] + slack, ..margin });
-            let mut y = Tensor::zeros(layout.unwrap());
-            max_pool(isa, &pool, &input, &mut y, 2);
-            close(&y.to_dense(), &expected, &format!("max pool {isa}"));
-            padding_is_zero(&y, "max pool");
-            let mut means = Tensor::zeros(Layout::vector(channels).unwrap());
-            global_mean(isa, &input, &mut means);
-            let mean = |plane: &[f32]| plane.iter().map(|v| f64::from(*v)).sum::<f64>() / plane.len() as f64;
-            let expected: Vec<f64> = x.chunks(height * width).map(mean).collect();
-            close(&means.to_dense(), &expected, &format!("mean {isa}"));
-        }
-    }
-}
-
-#[test]
-fn sums_and_relu_go_value_by_value() {
-    let margin = Margin { pitch: 9, before: 4, after: 2 };
-    let (a, b) = (noise(2 * 3 * 7, 1), noise(2 * 3 * 7, 2));
-    let [ta, tb] = [&a, &b].map(|v| tensor([2, 3, 7], margin, v));
-    for isa in isas() {
-        for (other, relu) in [(true, true), (true, false), (false, true)] {
-            let mut y = Tensor::zeros(*ta.layout());
-            combine(isa, &ta, other.then_some(&tb), relu, &mut y);
-            let sum = |(a, b): (&f32, &f32)| f64::from(*a) + if other { f64::from(*b) } else { 0.0 };
-            let rectified = |v: f64| if relu { v.max(0.0) } else { v };
-            let expected: Vec<f64> = a.iter().zip(&b).map(sum).map(rectified).collect();
-            close(&y.to_dense(), &expected, "combine");
-            padding_is_zero(&y, "combine");
-        }
-    }
 }
 
 #[test]
@@ -273,7 +186,7 @@ fn what_does_not_fit_is_refused() {
     let good = Layout::new(taps.source(), taps.margin(6)).unwrap();
     let output = Layout::new(taps.output(), Margin { pitch: 6, ..Margin::default() }).unwrap();
     let plan = |source: Layout, bias: &[f32], weight: usize| {
-        let spec = ConvSpec { taps: &taps, source, output, bias, relu: false };
+        let spec = ConvSpec { taps: &taps, source, output, bias, activation: None };
         DenseConv::new(Isa::Portable, &spec, &vec![0.0; weight]).map(drop)
     };
     assert_eq!(plan(good, &[0.0; 3], 3 * 18), Ok(()));

@@ -1,12 +1,8 @@
-//! Residual networks with random weights and masks, for tests and benches.
-
-use std::collections::BTreeMap;
+//! Residual networks.
 
 use margay_core::{
-    BatchNorm, Conv2d, Graph, GraphBuilder, GraphError, Linear, Mask, MaxPool2d, NodeId, Op, Params,
-    ParamsError, Preprocess, Provenance, Role, Shape, SparseModel, fold,
+    BatchNorm, Conv2d, Graph, GraphBuilder, GraphError, Linear, MaxPool2d, NodeId, Op, Role, Shape,
 };
-use ndarray::ArrayD;
 
 /// What makes a residual network.
 pub struct Spec {
@@ -18,12 +14,18 @@ pub struct Spec {
     pub classes: usize,
 }
 
-/// The 50-layer network at 224², random weights.
-#[allow(dead_code, reason = "the example uses it, the tests do not")]
-pub fn resnet50(sparsity: f64) -> Result<SparseModel, Box<dyn std::error::Error>> {
+impl Spec {
+    /// Two bottlenecks.
+    pub fn tiny() -> Self {
+        let (size, blocks) = ([32, 32], vec![1, 1]);
+        Self { size, bottleneck: true, blocks, width: 8, groups: 1, classes: 5 }
+    }
+}
+
+/// The 50-layer network at 224².
+pub fn resnet50() -> Result<Graph, GraphError> {
     let (size, blocks) = ([224, 224], vec![3, 4, 6, 3]);
-    let spec = Spec { size, bottleneck: true, blocks, width: 64, groups: 1, classes: 1000 };
-    Ok(pack(&graph(&spec)?, sparsity)?)
+    graph(&Spec { size, bottleneck: true, blocks, width: 64, groups: 1, classes: 1000 })
 }
 
 /// The graph, with batch norms.
@@ -117,49 +119,4 @@ impl Net {
         self.builder.block(out);
         out
     }
-}
-
-/// The graph with random weights of unit gain, norms folded and body layers masked.
-pub fn pack(graph: &Graph, sparsity: f64) -> Result<SparseModel, ParamsError> {
-    let mut params = Params::new();
-    for (seed, spec) in graph.params().enumerate() {
-        let n: usize = spec.shape.iter().product();
-        let fan_in: usize = spec.shape.iter().skip(1).product();
-        let scale = (6.0 / fan_in.max(1) as f32).sqrt();
-        let values = noise(n, seed as u64).into_iter();
-        let values: Vec<f32> = match spec.name.rsplit('.').next() {
-            Some("running_var") => values.map(|v| 1.0 + 0.5 * v).collect(),
-            _ if spec.name.ends_with("bn.weight") => values.map(|v| 0.6 + 0.2 * v).collect(),
-            _ if spec.shape.len() == 1 => values.map(|v| 0.1 * v).collect(),
-            _ => values.map(|v| scale * v).collect(),
-        };
-        if let Ok(value) = ArrayD::from_shape_vec(spec.shape, values) {
-            params.insert(spec.name, value);
-        }
-    }
-    let (graph, params) = fold::batch_norms(graph, &params)?;
-    let mut masks = BTreeMap::new();
-    for id in graph.prunable().filter(|_| sparsity > 0.0) {
-        let node = graph.node(id);
-        let scores = noise(node.matrix().map_or(0, |[r, c]| r * c), 1000 + id.index() as u64);
-        let kept = ((1.0 - sparsity) * scores.len() as f64).round() as usize;
-        masks.insert(node.weight(), Mask::top_k(&scores, kept));
-    }
-    let labels = (0..graph.classes()).map(|c| format!("class {c}")).collect();
-    let size = graph.input.dims().last().copied().unwrap_or(1);
-    let preprocess = Preprocess::squash(size);
-    SparseModel::pack(graph, &params, &masks, labels, preprocess, Provenance::default())
-}
-
-/// Reproducible values in −1 .. 1 (splitmix64).
-pub fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut next = || {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
 }

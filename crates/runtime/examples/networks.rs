@@ -1,0 +1,78 @@
+//! Times networks of every family with random weights at 224².
+//!
+//! `cargo run --release -p margay-runtime --example networks -- --model deit_s --sparsity 0.9`
+//!
+//! More flags: `--threads 1`, `--runs 15`, `--kernel auto|sparse|dense`, `--steps` for every step instead
+//! of the sums per kernel.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use margay_core::{Graph, GraphError};
+use margay_runtime::{KernelChoice, Profile, Session, SessionOptions};
+
+#[path = "../tests/it/nets/mod.rs"]
+mod nets;
+
+use nets::{convnext, efficientnet, resnet, vit};
+
+/// A name for `--model`, and what builds its graph.
+type Model = (&'static str, fn() -> Result<Graph, GraphError>);
+
+const MODELS: [Model; 5] = [
+    ("resnet50", resnet::resnet50),
+    ("deit_s", || vit::graph(&vit::Spec::deit(384))),
+    ("vit_b", || vit::graph(&vit::Spec::deit(768))),
+    ("convnext_t", || convnext::graph(&convnext::Spec::t224())),
+    ("efficientnetv2_s", || efficientnet::graph(&efficientnet::Spec::s224())),
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let value = |flag: &str, default: &str| {
+        let place = args.iter().position(|arg| arg == flag);
+        place.and_then(|i| args.get(i + 1)).map_or_else(|| default.to_owned(), Clone::clone)
+    };
+    let (name, sparsity): (String, f64) = (value("--model", "deit_s"), value("--sparsity", "0.9").parse()?);
+    let (threads, runs) = (value("--threads", "1").parse()?, value("--runs", "15").parse()?);
+    let kernel = match value("--kernel", "auto").as_str() {
+        "dense" => KernelChoice::Dense,
+        "sparse" => KernelChoice::Sparse,
+        _ => KernelChoice::Auto,
+    };
+    let known = || MODELS.map(|(name, _)| name).join(", ");
+    let model = MODELS.iter().find(|(known, _)| *known == name);
+    let (_, build) = model.ok_or_else(|| format!("no model `{name}`; there are {}", known()))?;
+    let model = nets::pack(&build()?, sparsity)?;
+    let options = SessionOptions { threads, kernel, ..SessionOptions::default() };
+    let mut session = Session::new(&model, &options)?;
+    let images = nets::noise(session.image_len(), 7);
+    session.profile(&images, 2)?;
+    let profile = session.profile(&images, runs)?;
+    let mut out = std::io::stdout().lock();
+    let (isa, ms, min) = (&profile.isa, profile.median_ms, profile.min_ms);
+    writeln!(out, "{name} at sparsity {sparsity} on {isa}, {threads} threads: {ms:.2} ms, min {min:.2} ms")?;
+    if args.iter().any(|arg| arg == "--steps") { steps(&mut out, &profile) } else { sums(&mut out, &profile) }
+}
+
+fn steps(out: &mut impl std::io::Write, profile: &Profile) -> Result<(), Box<dyn std::error::Error>> {
+    for step in &profile.steps {
+        let (nodes, shape, ms) = (step.nodes.join("+"), &step.shape, step.median_ms);
+        let density = step.density.map_or_else(String::new, |d| format!("{d:.3}"));
+        writeln!(out, "  {ms:7.3} ms  {:<14} {shape:?} {density} {nodes}", step.kernel)?;
+    }
+    Ok(())
+}
+
+fn sums(out: &mut impl std::io::Write, profile: &Profile) -> Result<(), Box<dyn std::error::Error>> {
+    let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+    for step in &profile.steps {
+        *sums.entry(step.kernel.as_str()).or_default() += step.median_ms;
+    }
+    let mut sums: Vec<(&str, f64)> = sums.into_iter().collect();
+    sums.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (kernel, ms) in sums {
+        writeln!(out, "  {ms:7.3} ms  {:4.1} %  {kernel}", 100.0 * ms / profile.median_ms)?;
+    }
+    Ok(())
+}
