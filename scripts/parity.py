@@ -7,8 +7,8 @@ Each library builds its own model with random weights and norm statistics, saves
 computes the logits of two images in f32. examples/parity.rs reads what was saved and computes them twice: on the
 torch executor and on the runtime. Models of which margay says that it cannot run them must be refused.
 
-The table goes to stdout, and with --table into a page, between its marks. Exits with 1 if a largest difference exceeds 1e-4 of the
-largest logit, if a model is not read, or if one is read that must be refused.
+The table goes to stdout, and with --table into a page, between its marks. Exits with 1 if a largest difference
+exceeds 1e-4 of the largest logit, if a model is not read, or if one is read that must be refused.
 """
 
 import argparse
@@ -484,7 +484,7 @@ def run(case, folder, program):
     del model
     if program is None:
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        return {"architecture": f"{size / 1e6:.1f} MB", "logits": float(tensors["logits"].abs().max())}
+        return {"bytes": size, "logits": float(tensors["logits"].abs().max())}
     done = subprocess.run(
         [program, checkpoint, folder / "reference.safetensors"], capture_output=True, text=True, check=False
     )
@@ -500,17 +500,19 @@ def is_sound(case, result):
 
 
 def number(value):
-    return "not run" if value is None else f"{value:.1e}"
+    return "not run" if value is None else f"{value:.1e}" if value else "0"
+
+
+def reason(result):
+    said = next((result[key] for key in ("refused", "crash", "error") if key in result), "nothing: it was read")
+    return re.sub("^.*?(not a supported model|do not make up the model): ", "", said).replace("|", "/")
 
 
 def compared_rows(results):
     yield "| source | model | saved as | image | parameters | read as | torch executor | runtime |"
     yield "|---|---|---|---|--:|---|--:|--:|"
     for case, result in results:
-        if "architecture" in result:
-            read = f"{result['architecture']} ({result.get('library')})"
-        else:
-            read = next((str(result[key]) for key in ("error", "refused", "crash") if key in result), "?")
+        read = f"{result['architecture']} ({result['library']})" if "library" in result else reason(result)
         cells = [SOURCES[case.source], case.name, case.save.__doc__, " x ".join(map(str, case.size))]
         cells += [f"{result.get('parameters', 0) / 1e6:.1f} M", read]
         cells += [number(result.get(side)) for side in ("torch", "runtime")]
@@ -521,14 +523,12 @@ def refused_rows(results):
     yield "| source | model | saved as | what margay says |"
     yield "|---|---|---|---|"
     for case, result in results:
-        said = result.get("refused") or result.get("crash") or result.get("error") or "nothing: it was read"
-        yield f"| {SOURCES[case.source]} | {case.name} | {case.save.__doc__} | {said.replace('|', '/')} |"
+        yield f"| {SOURCES[case.source]} | {case.name} | {case.save.__doc__} | {reason(result)} |"
 
 
 def table(results):
-    compared = [entry for entry in results if not entry[0].refused]
-    refused = [entry for entry in results if entry[0].refused]
-    lines = [*compared_rows(compared), "", "Refused:", "", *refused_rows(refused)] if refused else [*compared_rows(compared)]
+    lines = [*compared_rows([entry for entry in results if not entry[0].refused])]
+    lines += ["", "Refused:", "", *refused_rows([entry for entry in results if entry[0].refused])]
     return "\n".join(lines) + "\n"
 
 
@@ -565,7 +565,8 @@ def main():
         sound = is_sound(case, result)
         results.append((case, result))
         verdict = "as it should be" if sound else "WRONG"
-        print(f"{verdict:15} {time.monotonic() - begun:5.1f} s  {case.source} {case.name}: {json.dumps(result)}", file=sys.stderr)
+        spent = time.monotonic() - begun
+        print(f"{verdict:15} {spent:5.1f} s  {case.source} {case.name}: {json.dumps(result)}", file=sys.stderr)
     text = table(results)
     print(text, end="")
     if args.table:
