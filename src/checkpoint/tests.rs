@@ -322,6 +322,13 @@ fn keys_that_do_not_fit_are_named() {
     assert!(error.contains("`layer1.0.extra.weight` belongs to no layer"), "{error}");
     let error = refusal(&changed(folder.path(), |t| t.get_mut("fc.bias").unwrap().0 = vec![3, 1]));
     assert!(error.contains("`fc.bias` has shape [3, 1], expected [3]"), "{error}");
+    let error = refusal(&changed(folder.path(), |t| {
+        t.get_mut("layer3.0.conv1.weight").unwrap().0 = vec![2, 4, 3, 3];
+    }));
+    assert!(
+        error.contains("`layer3.0.conv1.weight` has shape [2, 4, 3, 3], expected [4, 2, 3, 3]"),
+        "{error}"
+    );
     let error = refusal(&changed(folder.path(), |t| t.get_mut("fc.bias").unwrap().1[1] = f32::NAN));
     assert!(error.contains("`fc.bias` holds 1 values"), "{error}");
     let error = refusal(&changed(folder.path(), |t| t.get_mut("bn1.running_var").unwrap().1[0] = -0.5));

@@ -6,7 +6,7 @@ use margay::checkpoint::load_model;
 use margay::models::{ARCHITECTURES, Design, build};
 use margay::pipeline::{random_params, train};
 use margay::progress::Silent;
-use margay::recipe::{OptimizerChoice, Recalibration, Recipe, Start, Teacher, TrainSpec};
+use margay::recipe::{InputSpec, OptimizerChoice, Recalibration, Recipe, Start, Teacher, TrainSpec};
 use margay::torch::{Norms, TorchModel, forward};
 use margay_core::{Graph, Mask, ParamRole, Params, Preprocess, Provenance, SparseModel, Sparsity, fold};
 use margay_runtime::{KernelChoice, Session, SessionOptions};
@@ -93,7 +93,7 @@ fn a_vision_transformer_is_trained_compressed_and_run() {
         seed: 0,
         device: "cpu".into(),
         threads: 2,
-        image_size: Some(64),
+        input: InputSpec { image_size: Some(64), ..InputSpec::default() },
         shots: 0,
         epochs: 6,
         batch: 16,
