@@ -24,7 +24,9 @@ use tch::{Device, Tensor};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
-    let [checkpoint, reference] = args.as_slice() else { return Err("usage: parity CHECKPOINT REFERENCE".into()) };
+    let [checkpoint, reference] = args.as_slice() else {
+        return Err("usage: parity CHECKPOINT REFERENCE".into());
+    };
     let reference = Reference::read(Path::new(reference))?;
     let line = match load_model(Path::new(checkpoint), reference.image()) {
         Ok(model) => compared(&model, &reference),

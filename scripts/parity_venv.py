@@ -2,8 +2,7 @@
 """Prints the path of a Python that has the libraries of scripts/parity-requirements.txt.
 
 That is the one this runs on, if it has them; otherwise one in .parity/venv (1.7 GB), which is made on first use.
-Needs Linux on x86-64, venv, gcc and binutils.
-No GPU is used: empty shells replace what torch loads of CUDA.
+Needs Linux on x86-64, venv, gcc and binutils; no GPU: empty shells replace what torch loads of CUDA.
 """
 
 import importlib.metadata
