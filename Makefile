@@ -8,7 +8,7 @@ DEMO_ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help libtorch build demo test check fmt lint doc torch-free deny parity-preprocess
+.PHONY: help libtorch build demo test parity parity-small parity-preprocess check fmt lint doc torch-free deny
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -26,6 +26,15 @@ demo: build ## Compress the built-in generalist for a few species of a drawn cam
 # with `make build`, and the numeric tests are many times faster than unoptimised ones.
 test: build ## Run every test of the workspace
 	$(CARGO) test --release --locked --workspace
+
+# Where PYTHON has the libraries of scripts/parity-requirements.txt, no others are installed.
+PARITY_ARGS ?=
+parity: libtorch ## Compare with timm, torchvision, transformers and original releases (docs/parity.md)
+	$(CARGO) build --release --locked --example parity
+	python=$$($(PYTHON) scripts/parity_venv.py) && $$python scripts/parity.py $(PARITY_ARGS)
+
+parity-small: ## The same with the small models only
+	@$(MAKE) parity PARITY_ARGS="--small $(PARITY_ARGS)"
 
 # .ci/run has tested already when it comes here.
 MARGAY_TESTED ?=

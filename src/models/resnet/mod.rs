@@ -246,6 +246,8 @@ fn check_relatives(shapes: &Shapes, config: &Config) -> Result<(), ModelError> {
             "norms without running statistics"
         }
         None if config.text("architecture").is_some_and(smoothed) => "anti-aliased strides",
+        // Hugging Face puts it at the ends of blocks and leaves rectifiers inside.
+        None if config.text("hidden_act").is_some_and(|act| act != "relu") => "two kinds of activations",
         None => return Ok(()),
     };
     Err(unsupported("a ResNet", what))

@@ -73,6 +73,13 @@ fn refuses_what_it_cannot_build() {
     assert!(with("conv1.weight", Some(vec![4, 3])).contains("expected 4 axes"));
     assert!(with("conv1.weight", Some(vec![4, 0, 7, 7])).contains("none empty"));
     assert!(with("conv1.weight", Some(vec![4, 1, 7, 7])).contains("1 input channels"));
+    let told = |fact: &str, value: &str| {
+        let config = Config::default().assuming(&[(fact, value)]);
+        ResNet.detect(&sound, &config, [64, 64]).map_err(|error| error.to_string())
+    };
+    assert!(told("hidden_act", "\"gelu\"").unwrap_err().contains("two kinds of activations"));
+    assert!(told("architecture", "\"resnetblur18\"").unwrap_err().contains("anti-aliased"));
+    assert!(told("hidden_act", "\"relu\"").is_ok());
 }
 
 #[test]
