@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     set_threads(1);
     let design = Design { variant: "resnet50".into(), width: None, classes: 12, image: [side, side] };
     let graph = build(&design)?;
-    let (graph, params) = fold::batch_norms(&graph, &random_params(&graph, 0))?;
+    let (graph, params) = fold::all(&graph, &random_params(&graph, 0))?;
     println!("sparsity  libtorch ms  margay ms  ratio  largest |dlogit| / |logit|  file bytes / dense");
     for percent in [0, 50, 70, 80, 90, 95] {
         row(&graph, &params, f64::from(percent) / 100.0, runs, side)?;

@@ -101,7 +101,7 @@ fn on_torch(model: &Pretrained, reference: &Reference) -> Result<Vec<f32>, Box<d
 
 /// Batch norms folded and packed, as `margay compress` writes a dense model.
 fn on_runtime(model: &Pretrained, reference: &Reference) -> Result<Vec<f32>, Box<dyn Error>> {
-    let (graph, params) = fold::batch_norms(&model.graph, &model.params)?;
+    let (graph, params) = fold::all(&model.graph, &model.params)?;
     let labels = (0..graph.classes()).map(|class| format!("class {class}")).collect();
     let preprocess = Preprocess { size: reference.image(), ..Preprocess::squash(0) };
     let packed =

@@ -26,7 +26,7 @@ fn write_model(path: &Path) {
         let values = (0..length).map(value).collect();
         params.insert(spec.name, ArrayD::from_shape_vec(IxDyn(&spec.shape), values).unwrap());
     }
-    let (graph, params) = fold::batch_norms(&graph, &params).unwrap();
+    let (graph, params) = fold::all(&graph, &params).unwrap();
     let mut masks = BTreeMap::new();
     for id in graph.prunable() {
         let name = graph.node(id).weight();

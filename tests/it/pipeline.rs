@@ -169,7 +169,7 @@ fn assumed_constants_are_tried_and_better_ones_are_named() {
 fn torch_and_runtime_agree_node_by_node() {
     let pretrained = load_model(GENERALIST, [64, 64]).unwrap();
     let labels = pretrained.labels.clone().unwrap();
-    let (graph, mut params) = fold::batch_norms(&pretrained.graph, &pretrained.params).unwrap();
+    let (graph, mut params) = fold::all(&pretrained.graph, &pretrained.params).unwrap();
     let mut masks = BTreeMap::new();
     for id in graph.prunable() {
         let value = params.get_mut(&graph.node(id).weight()).unwrap();

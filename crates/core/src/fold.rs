@@ -33,10 +33,6 @@ pub fn all(graph: &Graph, params: &Params) -> Result<(Graph, Params), ParamsErro
     Ok((graph.rebuilt(nodes, blocks), folded))
 }
 
-// The name from when only batch norms were folded, for callers that still use it.
-#[doc(hidden)]
-pub use all as batch_norms;
-
 /// Whether `next` can become part of `layer`.
 fn takes(layer: &Op, next: &Op) -> bool {
     matches!(next, Op::BatchNorm(_) | Op::Scale(_)) && matches!(layer, Op::Conv2d(_) | Op::Linear(_))

@@ -62,10 +62,15 @@ fn is_bounded(node: &Node) -> bool {
             within(MAX_EXTENT, &[e.features, e.prefix, e.positioned]) && within(MAX_EXTENT, &e.grid)
         }
         Op::Scale(scale) => within(MAX_EXTENT, &[scale.features]),
-        Op::Token(_) | Op::MeanTokens(_) => true,
-        Op::Input | Op::Activation(_) | Op::Add | Op::Average | Op::Gate | Op::Concat | Op::GlobalAvgPool => {
-            true
-        }
+        Op::Input
+        | Op::Activation(_)
+        | Op::Add
+        | Op::Average
+        | Op::Gate
+        | Op::Concat
+        | Op::GlobalAvgPool
+        | Op::Token(_)
+        | Op::MeanTokens(_) => true,
     }
 }
 
