@@ -99,7 +99,7 @@ fn on_torch(model: &Pretrained, reference: &Reference) -> Result<Vec<f32>, Box<d
     Ok(Vec::try_from(logits.f_reshape([-1])?)?)
 }
 
-/// Batch norms folded and packed, as `margay compress` writes a dense model.
+/// Folded and packed, as `margay compress` writes a dense model.
 fn on_runtime(model: &Pretrained, reference: &Reference) -> Result<Vec<f32>, Box<dyn Error>> {
     let (graph, params) = fold::all(&model.graph, &model.params)?;
     let labels = (0..graph.classes()).map(|class| format!("class {class}")).collect();
