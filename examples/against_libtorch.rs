@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runs: usize = args.next().map_or(Ok(21), |a| a.parse())?;
     let side: usize = args.next().map_or(Ok(224), |a| a.parse())?;
     set_threads(1);
-    let design = Design { variant: "resnet50".into(), width: None, classes: 12, image: [side, side] };
+    let design =
+        Design { variant: "resnet50".into(), width: None, depth: None, classes: 12, image: [side, side] };
     let graph = build(&design)?;
     let (graph, params) = fold::all(&graph, &random_params(&graph, 0))?;
     println!("sparsity  libtorch ms  margay ms  ratio  largest |dlogit| / |logit|  file bytes / dense");
