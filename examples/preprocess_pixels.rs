@@ -1,4 +1,4 @@
-//! Writes what every preset makes of photos, before normalisation, for scripts/preprocess_parity.py.
+//! Writes what every preset makes of photos, before normalisation, for `scripts/preprocess_parity.py`.
 //!
 //! ```text
 //! cargo run --release --no-default-features --example preprocess_pixels -- OUT PHOTO...

@@ -214,7 +214,7 @@ const KINDS: &[(&[&str], Foreign)] = &[
 const TEXT: [&str; 2] = ["token_embedding.", "text_projection"];
 
 /// What the tensors with these keys are, if no image classifier.
-pub(super) fn by_keys<'k>(keys: impl Iterator<Item = &'k str> + Clone) -> Option<Foreign> {
+pub(super) fn by_keys<'k>(keys: &(impl Iterator<Item = &'k str> + Clone)) -> Option<Foreign> {
     let any = |marks: &[&str]| keys.clone().any(|key| marks.iter().any(|mark| has_part(key, mark)));
     if keys.clone().next().is_some() && is_optimizer(keys.clone()) {
         return Some(OPTIMIZER_ONLY);
@@ -331,7 +331,7 @@ mod tests {
             (&["time_embed.0.weight"], "diffusion"),
         ];
         for (keys, what) in table {
-            let found = by_keys(keys.iter().copied());
+            let found = by_keys(&keys.iter().copied());
             assert!(found.is_some_and(|f| f.what.contains(what)), "{what}: {found:?}");
         }
         let classifiers: [&[&str]; 3] = [
@@ -340,7 +340,7 @@ mod tests {
             &["stages.0.blocks.0.mlp.grn.weight", "head.fc.weight"],
         ];
         for keys in classifiers {
-            assert_eq!(by_keys(keys.iter().copied()), None, "{keys:?}");
+            assert_eq!(by_keys(&keys.iter().copied()), None, "{keys:?}");
         }
         assert!(is_optimizer(["state.0.exp_avg", "state.0.step"].into_iter()));
         assert!(!is_optimizer(["state.0.exp_avg", "fc.weight"].into_iter()));

@@ -81,7 +81,7 @@ impl Checkpoint {
             facts.append(&mut container.facts);
             files.push(container);
         }
-        if let Some(stranger) = foreign::by_keys(all.keys().map(String::as_str)) {
+        if let Some(stranger) = foreign::by_keys(&all.keys().map(String::as_str)) {
             return Err(CheckpointError::foreign(&path, stranger));
         }
         let (mut tensors, prefix) =

@@ -92,13 +92,13 @@ pub static PRESETS: &[Preset] = &[
         name: "hf-vit",
         about: "ViT on Hugging Face (google/vit-*): squash, -1 to 1",
         source: "transformers ViTImageProcessor",
-        spec: hugging_face(squash(224, Bilinear, INCEPTION)),
+        spec: hugging_face(&squash(224, Bilinear, INCEPTION)),
     },
     Preset {
         name: "hf-deit",
         about: "DeiT on Hugging Face: squash to 256, centre 224",
         source: "transformers DeiTImageProcessor",
-        spec: hugging_face(Preprocess {
+        spec: hugging_face(&Preprocess {
             resize: Resize::SquashTo([256, 256]),
             ..squash(224, Bicubic, IMAGENET)
         }),
@@ -107,13 +107,13 @@ pub static PRESETS: &[Preset] = &[
         name: "hf-convnext",
         about: "ConvNeXt and ResNet on Hugging Face: crop 0.875, bicubic",
         source: "transformers ConvNextImageProcessor",
-        spec: hugging_face(crop(224, 256, Bicubic, IMAGENET)),
+        spec: hugging_face(&crop(224, 256, Bicubic, IMAGENET)),
     },
     Preset {
         name: "dinov2",
         about: "DINOv2 on Hugging Face: short side 256, bicubic",
         source: "transformers BitImageProcessor of facebook/dinov2-base",
-        spec: hugging_face(crop(224, 256, Bicubic, IMAGENET)),
+        spec: hugging_face(&crop(224, 256, Bicubic, IMAGENET)),
     },
     Preset {
         name: "clip",
@@ -177,8 +177,8 @@ const fn squash(size: usize, interpolation: Interpolation, normalization: Normal
 }
 
 /// Hugging Face rounds the middle down.
-const fn hugging_face(spec: Preprocess) -> Preprocess {
-    Preprocess { centre: Centre::Floor, ..spec }
+const fn hugging_face(spec: &Preprocess) -> Preprocess {
+    Preprocess { centre: Centre::Floor, ..*spec }
 }
 
 #[cfg(test)]

@@ -51,6 +51,7 @@ pub enum Centre {
 }
 
 impl Centre {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -83,14 +84,14 @@ pub struct Normalization {
 impl Normalization {
     /// The constants of torchvision and of timm's ResNets.
     pub const IMAGENET: Self = Self { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
-    /// To −1 … 1: Inception, the ViTs of the "augreg" paper and of Google, EfficientNetV2.
+    /// To −1 … 1: Inception, and what Google trained after it.
     pub const INCEPTION: Self = Self::even(0.5, 0.5);
     /// To 0 … 1, nothing else.
     pub const UNIT: Self = Self::even(0.0, 1.0);
-    /// The constants of OpenAI's CLIP.
+    /// The constants of CLIP.
     pub const CLIP: Self = Self {
         mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-        std: [0.268_629_54, 0.261_302_58, 0.275_777_1],
+        std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
     };
 
     /// The same constants for every channel.
@@ -142,6 +143,7 @@ impl Preprocess {
     }
 
     /// The same for an input of another height and width: what is cut off stays the same share.
+    #[must_use]
     pub fn at(&self, size: [usize; 2]) -> Self {
         let scaled = |pixels: usize, axis: usize| scaled(pixels, size[axis], self.size[axis]);
         let both = |sides: [usize; 2]| [scaled(sides[0], 0), scaled(sides[1], 1)];
