@@ -108,7 +108,7 @@ pub struct RecoverySpec {
     pub batch: usize,
     /// What takes the steps.
     pub optimizer: OptimizerChoice,
-    /// Peak learning rate; absent: 0.01 for SGD, 0.0003 for AdamW.
+    /// Peak learning rate; absent: 0.01 for SGD, 0.001 for AdamW.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
     /// L2 penalty on weights.

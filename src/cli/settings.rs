@@ -101,7 +101,7 @@ pub struct RecipeArgs {
     /// What takes the steps; auto: sgd for batch-norm networks, adamw for layer-norm ones [default: auto]
     #[arg(long, value_parser = choice(OPTIMIZERS), help_heading = "Recovery")]
     pub optimizer: Option<OptimizerChoice>,
-    /// Peak learning rate [default: 0.01 for sgd, 0.0003 for adamw]
+    /// Peak learning rate [default: 0.01 for sgd, 0.001 for adamw]
     #[arg(long, value_name = "X", help_heading = "Recovery")]
     pub learning_rate: Option<f64>,
     /// L2 penalty on weights [default: 0.0001]

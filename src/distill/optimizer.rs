@@ -25,7 +25,7 @@ impl OptimizerChoice {
     /// Peak learning rate for finetuning.
     pub(super) const fn learning_rate(self) -> f64 {
         match self {
-            Self::Adamw => 3e-4,
+            Self::Adamw => 1e-3,
             Self::Auto | Self::Sgd => 0.01,
         }
     }
