@@ -187,6 +187,9 @@ pub struct Parity {
     pub max_abs_logit_difference: f64,
     /// Largest `|logit|`.
     pub max_abs_logit: f64,
+    /// Largest difference of torch's logits in f32 and in f64; measured only where `|Δlogit|` is large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_abs_rounding: Option<f64>,
     /// Fraction of images with the same answer.
     pub argmax_agreement: f64,
     /// Images compared.
@@ -358,6 +361,7 @@ impl Parity {
         Self {
             max_abs_logit_difference: pairs().map(|(a, b)| (a - b).abs()).fold(0.0, larger),
             max_abs_logit: pairs().map(|(a, _)| a.abs()).fold(0.0, larger),
+            max_abs_rounding: None,
             argmax_agreement: fraction(agreed, images).unwrap_or(1.0),
             images,
         }

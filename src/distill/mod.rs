@@ -48,6 +48,12 @@ impl Examples {
         self.len() == 0
     }
 
+    /// The same images with 64 bits.
+    pub fn in_double(&self) -> Result<Self, TorchError> {
+        let images = self.images.f_to_kind(Kind::Double)?;
+        Ok(Self { images, classes: self.classes.shallow_clone() })
+    }
+
     /// The images in batches of at most `size`.
     pub fn batches(&self, size: usize) -> Result<Vec<Tensor>, TorchError> {
         Ok(self.images.f_split(size.max(1) as i64, 0)?)

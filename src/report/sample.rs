@@ -47,6 +47,7 @@ pub(super) fn sample() -> RunRecord {
         parity: Parity {
             max_abs_logit_difference: 1.2e-5,
             max_abs_logit: 14.0,
+            max_abs_rounding: None,
             argmax_agreement: 1.0,
             images: 48,
         },

@@ -50,6 +50,13 @@ impl TorchModel {
         self.params.insert(name.to_owned(), variable);
     }
 
+    /// A copy with parameters of 64 bits.
+    pub fn in_double(&self) -> Result<Self, TorchError> {
+        let double = |(name, value): (&String, &Tensor)| Ok((name.clone(), value.f_to_kind(Kind::Double)?));
+        let params = self.params.iter().map(double).collect::<Result<_, tch::TchError>>()?;
+        Ok(Self { graph: self.graph.clone(), params, device: self.device })
+    }
+
     /// A copy that shares nothing with this model.
     pub fn deep_clone(&self) -> Result<Self, TorchError> {
         let params = self

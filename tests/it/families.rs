@@ -12,7 +12,7 @@ use margay_core::{Graph, Mask, ParamRole, Params, Preprocess, Provenance, Sparse
 use margay_runtime::{KernelChoice, Session, SessionOptions};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::pipeline::{GENERALIST, photos, run};
 
@@ -62,6 +62,10 @@ fn both_executors_agree_on_every_family_node_by_node() {
         let input = Tensor::from_slice(&images).reshape([2, 3, 64, 64]);
         let nodes: Vec<_> = graph.ids().collect();
         let expected = forward(&graph, &model, Norms::Stored, &input, &nodes).unwrap().kept;
+        let exact = model.in_double().unwrap();
+        let exact = forward(&graph, &exact, Norms::Stored, &input.to_kind(Kind::Double), &[]).unwrap().logits;
+        let rounding = (&exact - expected[graph.output().index()].to_kind(Kind::Double)).abs().max();
+        assert!(rounding.double_value(&[]) <= 1e-4 * exact.abs().max().double_value(&[]), "{variant}");
         for kernel in [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense] {
             let options = SessionOptions { threads: 2, kernel, ..SessionOptions::default() };
             let trace = Session::new(&sparse, &options).unwrap().trace(&images).unwrap();
