@@ -20,7 +20,7 @@ fn write_model(path: &Path) {
         let value = |j: usize| match spec.role {
             ParamRole::Weight | ParamRole::Embedding => (((i * 31 + j * 17) % 29) as f32 - 14.0) / 40.0,
             ParamRole::Norm | ParamRole::Statistic => 1.0,
-            ParamRole::Bias | ParamRole::Embedding => 0.0,
+            ParamRole::Bias => 0.0,
         };
         let length = spec.shape.iter().product::<usize>();
         let values = (0..length).map(value).collect();
