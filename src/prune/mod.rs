@@ -97,11 +97,18 @@ pub fn relative_error(before: &Tensor, after: &Tensor, hessian: &Hessian) -> Res
     Ok(if total > 0.0 { energy(&before.f_sub(after)?)?.max(0.0) / total } else { 0.0 })
 }
 
-/// `sqrt(diag H)`, with 1 for columns that no image ever used.
+/// Columns with less than this share of the mean power count as if they had it.
+const LEAST_POWER: f64 = 0.01;
+
+/// `sqrt(diag H)`, bounded below.
+///
+/// A column that the shots hardly use is free for a solver to compensate with: without a bound its weights
+/// grow a millionfold, and the first new photo that uses it is lost.
 pub(crate) fn column_scale(hessian: &Hessian) -> Result<Tensor, TorchError> {
     let diagonal = hessian.diagonal()?;
-    let dead = diagonal.f_le(0.0)?;
-    Ok(diagonal.f_masked_fill(&dead, 1.0)?.f_sqrt()?)
+    let mean = diagonal.f_mean(tch::Kind::Double)?.double_value(&[]);
+    let least = if mean > 0.0 { LEAST_POWER * mean } else { 1.0 };
+    Ok(diagonal.f_clamp_min(least)?.f_sqrt()?)
 }
 
 #[cfg(test)]

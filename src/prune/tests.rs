@@ -132,6 +132,23 @@ fn columns_that_no_image_uses_are_pruned_first_and_harm_nobody() {
 }
 
 #[test]
+fn columns_that_are_hardly_used_do_not_explode() {
+    // Column 0 echoes the sum of the others a ten-thousandth as loud.
+    let x = normal([60, 8], 5);
+    let echo = x.sum_dim_intlist([1_i64].as_slice(), true, Kind::Float) * 1e-4;
+    let x = Tensor::cat(&[echo, x], 1);
+    let mut h = Hessian::new(9, Device::Cpu).unwrap();
+    h.update(&x).unwrap();
+    let w = weight(6, 9);
+    let largest = |w: &Tensor| w.abs().max().double_value(&[]);
+    for solver in SOLVERS {
+        let (solution, _) = solve(*solver, &w, &h, 18);
+        let growth = largest(&solution.weight) / largest(&w);
+        assert!(growth < 100.0, "{}: {growth}", solver.name());
+    }
+}
+
+#[test]
 fn the_same_problem_has_the_same_solution() {
     let h = hessian(100, 40, 8);
     let w = weight(12, 40);
