@@ -10,7 +10,7 @@
 //! | [`DenseLinear`], [`SparseLinear`] | `y = act(w · x + b)` of a vector |
 //! | [`Attention`] | `softmax(q kᵀ / sqrt(d)) v` per head |
 //! | [`LayerNorm`], [`ResponseNorm`] | normalisations over features and over positions |
-//! | [`Embedding`], [`token`], [`concat`] | tokens of a map, one of them, vectors side by side |
+//! | [`Embedding`], [`token`], [`concat()`] | tokens of a map, one of them, vectors side by side |
 //! | [`Pointwise`] | `y = act(f · (a [+ b]))` |
 //! | [`split_phases`] | the phase planes that strided windows read |
 //! | [`max_pool`], [`avg_pool`], [`global_mean`], [`pad`], [`scale`], [`gate`] | what their names say |
