@@ -17,6 +17,8 @@ pub mod report;
 pub mod thumbnails;
 pub mod world;
 
+#[cfg(feature = "torch")]
+pub mod adapt;
 pub mod allocate;
 #[cfg(feature = "torch")]
 pub mod calibrate;

@@ -37,6 +37,9 @@ pub struct Recipe {
     /// How accuracy is won back.
     #[serde(default)]
     pub recovery: RecoverySpec,
+    /// What is trained when accuracy is won back.
+    #[serde(default)]
+    pub adapt: AdaptSpec,
 }
 
 /// How the few shots are drawn.
@@ -123,6 +126,116 @@ pub struct RecoverySpec {
     pub temperature: f64,
     /// Weight of the mean normalised squared feature error per block (SquareHead).
     pub square_head: f64,
+}
+
+/// What is trained when accuracy is won back; options as RoSA's users know them (arXiv 2401.04679).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct AdaptSpec {
+    /// Name in the table of adapters; `full` trains every surviving weight.
+    pub method: String,
+    /// Where an adapter may change a pruned layer.
+    pub policy: Policy,
+    /// Trainable adapter parameters as a fraction of all weights; sets `r` and `d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<f64>,
+    /// Rank of the low-rank part.
+    pub r: usize,
+    /// Density of the sparse part: fraction of a layer's weights.
+    pub d: f64,
+    /// The low-rank part is scaled by `lora_alpha / r`.
+    pub lora_alpha: f64,
+    /// How the low-rank part starts.
+    pub init: AdapterInit,
+    /// Which parts are trained when.
+    pub schedule: AdapterSchedule,
+    /// Batches whose gradients choose the support of the sparse part.
+    pub spa_num_grads: usize,
+    /// How these gradients are accumulated.
+    pub grad_acc_mode: GradAccMode,
+    /// Peak learning rate of the low-rank part.
+    pub lora_lr: f64,
+    /// Peak learning rate of the sparse part.
+    pub spa_lr: f64,
+    /// Bits that hold a base weight while adapters train: 32, 8 or 4 (QRoSA).
+    pub base_bits: u8,
+}
+
+/// Where an adapter may change a pruned layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// On the mask only: same support, no cost at run time.
+    #[default]
+    Keep,
+    /// The sparse part may lie anywhere; as many of the smallest weights go.
+    Grow,
+    /// The low-rank part stays a branch of its own.
+    Branch,
+}
+
+/// How the low-rank part of an adapter starts. It never changes the network before the first step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdapterInit {
+    /// `A` uniform as in He et al., `B` zero.
+    #[default]
+    Default,
+    /// `A` from the principal components of the layer's inputs (EVA, arXiv 2410.07170), `B` zero.
+    Eva,
+    /// From what pruning took away (SLiM, arXiv 2410.09615).
+    Residual,
+}
+
+/// How gradients are accumulated to choose a support.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradAccMode {
+    /// Mean of squares: the diagonal of the empirical Fisher matrix.
+    #[default]
+    MeanSquared,
+    /// Mean.
+    Mean,
+}
+
+/// Which parts of an adapter are trained when: `default` (both, with no warm-up), `wl64` (support chosen after
+/// 64 steps of the low-rank part, then restart), `spa_only`, `lora_only`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum AdapterSchedule {
+    /// Warm-up of the low-rank part for this many steps, then both from the start.
+    WarmUp(usize),
+    /// The sparse part alone.
+    SparseOnly,
+    /// The low-rank part alone.
+    LowRankOnly,
+}
+
+impl From<AdapterSchedule> for String {
+    fn from(schedule: AdapterSchedule) -> Self {
+        match schedule {
+            AdapterSchedule::WarmUp(steps) => format!("wl{steps}"),
+            AdapterSchedule::SparseOnly => "spa_only".to_owned(),
+            AdapterSchedule::LowRankOnly => "lora_only".to_owned(),
+        }
+    }
+}
+
+impl TryFrom<String> for AdapterSchedule {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "default" | "df" => Ok(Self::WarmUp(0)),
+            "spa_only" => Ok(Self::SparseOnly),
+            "lora_only" => Ok(Self::LowRankOnly),
+            other => other
+                .strip_prefix("wl")
+                .and_then(|steps| steps.parse().ok())
+                .map(Self::WarmUp)
+                .ok_or_else(|| format!("`{text}` is no schedule: use default, wl64, spa_only or lora_only")),
+        }
+    }
 }
 
 /// Whether norms are recalibrated after pruning: statistics of batch norms, means behind layer norms.
@@ -245,6 +358,7 @@ impl Recipe {
             input: InputSpec::default(),
             prune: PruneSpec::default(),
             recovery: RecoverySpec::default(),
+            adapt: AdaptSpec::default(),
         }
     }
 
@@ -268,6 +382,26 @@ impl Default for PruneSpec {
     fn default() -> Self {
         let sparsity = Sparsity::from_compression(20.0).unwrap_or(Sparsity::DENSE);
         Self { solver: "alps".into(), allocation: "erk".into(), sparsity, damping: 0.1, batch: 64 }
+    }
+}
+
+impl Default for AdaptSpec {
+    fn default() -> Self {
+        Self {
+            method: "full".to_owned(),
+            policy: Policy::Keep,
+            budget: None,
+            r: 8,
+            d: 0.003,
+            lora_alpha: 8.0,
+            init: AdapterInit::Default,
+            schedule: AdapterSchedule::WarmUp(16),
+            spa_num_grads: 1,
+            grad_acc_mode: GradAccMode::MeanSquared,
+            lora_lr: 1e-3,
+            spa_lr: 1e-3,
+            base_bits: 32,
+        }
     }
 }
 

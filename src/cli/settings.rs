@@ -10,7 +10,7 @@ use super::exit::{Failure, OrFail};
 use crate::allocate::ALLOCATORS;
 use crate::preprocess::PRESETS;
 use crate::recipe::{
-    InputSpec, OptimizerChoice, PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
+    AdaptSpec, AdapterInit, AdapterSchedule, GradAccMode, InputSpec, OptimizerChoice, Policy, PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
 };
 
 /// The largest seed: TOML, in which recipes are saved, has signed integers only.
@@ -26,6 +26,12 @@ const RECALIBRATIONS: &[(&str, Recalibration)] =
 /// Optimisers by their names on the command line.
 pub const OPTIMIZERS: &[(&str, OptimizerChoice)] =
     &[("auto", OptimizerChoice::Auto), ("sgd", OptimizerChoice::Sgd), ("adamw", OptimizerChoice::Adamw)];
+const POLICIES: &[(&str, Policy)] =
+    &[("keep", Policy::Keep), ("grow", Policy::Grow), ("branch", Policy::Branch)];
+const INITS: &[(&str, AdapterInit)] =
+    &[("default", AdapterInit::Default), ("eva", AdapterInit::Eva), ("residual", AdapterInit::Residual)];
+const GRAD_ACC_MODES: &[(&str, GradAccMode)] =
+    &[("mean_squared", GradAccMode::MeanSquared), ("mean", GradAccMode::Mean)];
 const SCHEDULES: &[(&str, Schedule)] =
     &[("one-shot", Schedule::OneShot), ("gradual", Schedule::Gradual), ("none", Schedule::None)];
 
@@ -122,6 +128,53 @@ pub struct RecipeArgs {
     /// Weight of the feature error per block [default: 1]
     #[arg(long, value_name = "X", help_heading = "Recovery")]
     pub square_head: Option<f64>,
+    /// What recovery trains, see `margay list`: full (all surviving weights), lora, rosa, ... [default: full]
+    #[arg(long, value_name = "NAME", help_heading = "Adapters")]
+    pub adapt: Option<String>,
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
+}
+
+/// Flags of adapters, for the commands that train one.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Adapters")]
+pub struct AdapterArgs {
+    /// Where adapters may change pruned layers: on the mask, anywhere at equal budget, in a branch [default: keep]
+    #[arg(long, value_parser = choice(POLICIES))]
+    pub policy: Option<Policy>,
+    /// Trainable adapter parameters as a fraction of all weights, such as 0.005; sets --r and --d
+    #[arg(long, value_name = "FRACTION", conflicts_with_all = ["r", "d"])]
+    pub budget: Option<f64>,
+    /// Rank of the low-rank part [default: 8]
+    #[arg(long, value_name = "RANK")]
+    pub r: Option<usize>,
+    /// Density of the sparse part [default: 0.003]
+    #[arg(long, value_name = "FRACTION")]
+    pub d: Option<f64>,
+    /// The low-rank part is scaled by this over r [default: 8]
+    #[arg(long, value_name = "X")]
+    pub lora_alpha: Option<f64>,
+    /// How the low-rank part starts: at random, from the inputs, from what pruning took [default: default]
+    #[arg(long, value_parser = choice(INITS))]
+    pub init: Option<AdapterInit>,
+    /// Parts trained when: default, wl64 (warm-up of 64 steps), spa_only, lora_only [default: wl16]
+    #[arg(long, value_name = "SCHEDULE", value_parser = parse_schedule)]
+    pub schedule: Option<AdapterSchedule>,
+    /// Batches whose gradients choose the sparse part [default: 1]
+    #[arg(long, value_name = "N")]
+    pub spa_num_grads: Option<usize>,
+    /// How these gradients are accumulated [default: mean_squared]
+    #[arg(long, value_parser = choice(GRAD_ACC_MODES))]
+    pub grad_acc_mode: Option<GradAccMode>,
+    /// Peak learning rate of the low-rank part [default: 0.001]
+    #[arg(long, value_name = "X")]
+    pub lora_lr: Option<f64>,
+    /// Peak learning rate of the sparse part [default: 0.001]
+    #[arg(long, value_name = "X")]
+    pub spa_lr: Option<f64>,
+    /// Bits that hold base weights while adapters train: 32, 8 or 4 [default: 32]
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8))]
+    pub base_bits: Option<u8>,
 }
 
 /// Resolved choices.
@@ -215,6 +268,8 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         distillation,
         temperature,
         square_head,
+        adapt,
+        adapter,
     } = args;
     let from = file;
     Recipe {
@@ -254,12 +309,48 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
             temperature: temperature.unwrap_or(from.recovery.temperature),
             square_head: square_head.unwrap_or(from.recovery.square_head),
         },
+        adapt: merge_adapt(adapt, adapter, from.adapt),
+    }
+}
+
+/// Adapter flags over what the recipe file says.
+pub fn merge_adapt(method: Option<String>, args: AdapterArgs, from: AdaptSpec) -> AdaptSpec {
+    let AdapterArgs {
+        policy,
+        budget,
+        r,
+        d,
+        lora_alpha,
+        init,
+        schedule,
+        spa_num_grads,
+        grad_acc_mode,
+        lora_lr,
+        spa_lr,
+        base_bits,
+    } = args;
+    // A rank or density on the command line is meant instead of the file's budget.
+    let stored = from.budget.filter(|_| r.is_none() && d.is_none());
+    AdaptSpec {
+        method: method.unwrap_or(from.method),
+        policy: policy.unwrap_or(from.policy),
+        budget: budget.or(stored),
+        r: r.unwrap_or(from.r),
+        d: d.unwrap_or(from.d),
+        lora_alpha: lora_alpha.unwrap_or(from.lora_alpha),
+        init: init.unwrap_or(from.init),
+        schedule: schedule.unwrap_or(from.schedule),
+        spa_num_grads: spa_num_grads.unwrap_or(from.spa_num_grads),
+        grad_acc_mode: grad_acc_mode.unwrap_or(from.grad_acc_mode),
+        lora_lr: lora_lr.unwrap_or(from.lora_lr),
+        spa_lr: spa_lr.unwrap_or(from.spa_lr),
+        base_bits: base_bits.unwrap_or(from.base_bits),
     }
 }
 
 /// Checks every value, wherever it came from.
 fn check(recipe: &Recipe) -> Result<(), Failure> {
-    let Recipe { shots, input, prune, recovery, device, .. } = recipe;
+    let Recipe { shots, input, prune, recovery, device, adapt, .. } = recipe;
     check_device(device)?;
     let paths = [Some(&recipe.model), Some(&recipe.data), recipe.labels.as_ref()];
     if let Some(path) = paths.into_iter().flatten().find(|path| path.to_str().is_none()) {
@@ -282,7 +373,26 @@ fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("label-smoothing", recovery.label_smoothing, 0.0..=0.99)?;
     within("distillation", recovery.distillation, 0.0..=1e6)?;
     within("temperature", recovery.temperature, 1e-3..=1e3)?;
-    within("square-head", recovery.square_head, 0.0..=1e6)
+    within("square-head", recovery.square_head, 0.0..=1e6)?;
+    check_adapt(adapt)
+}
+
+/// Checks the options of an adapter.
+pub fn check_adapt(adapt: &AdaptSpec) -> Result<(), Failure> {
+    known("adapter", &adapt.method, adapter_names())?;
+    if let Some(budget) = adapt.budget {
+        within("budget", budget, 1e-6..=1.0)?;
+    }
+    within("r", adapt.r as f64, 1.0..=65536.0)?;
+    within("d", adapt.d, 0.0..=1.0)?;
+    within("lora-alpha", adapt.lora_alpha, 1e-6..=1e6)?;
+    within("spa-num-grads", adapt.spa_num_grads as f64, 1.0..=65536.0)?;
+    within("lora-lr", adapt.lora_lr, 1e-12..=1e3)?;
+    within("spa-lr", adapt.spa_lr, 1e-12..=1e3)?;
+    if [4, 8, 32].contains(&adapt.base_bits) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("base-bits is {}, but must be 4, 8 or 32", adapt.base_bits)))
 }
 
 /// The preset exists, the size is sensible.
@@ -332,6 +442,15 @@ fn solver_names() -> Option<Vec<&'static str>> {
     None
 }
 
+/// Names of the adapters; unknown in a build without libtorch, which cannot train.
+#[cfg_attr(feature = "torch", expect(clippy::unnecessary_wraps, reason = "absent without libtorch"))]
+fn adapter_names() -> Option<Vec<&'static str>> {
+    #[cfg(feature = "torch")]
+    return Some(crate::adapt::ADAPTERS.iter().map(|a| a.name()).collect());
+    #[cfg(not(feature = "torch"))]
+    None
+}
+
 pub fn choice<T: Copy + Send + Sync + 'static>(
     table: &'static [(&'static str, T)],
 ) -> impl TypedValueParser<Value = T> {
@@ -353,6 +472,10 @@ pub fn parse_shots(text: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err("must be a whole number above 0, or `all`".into()),
         Ok(shots) => Ok(shots),
     }
+}
+
+fn parse_schedule(text: &str) -> Result<AdapterSchedule, String> {
+    text.to_owned().try_into()
 }
 
 fn parse_sparsity(text: &str) -> Result<Sparsity, String> {

@@ -13,10 +13,10 @@ mod teacher;
 
 use std::collections::BTreeMap;
 
-use margay_core::Mask;
+use margay_core::{Graph, Mask};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use tch::nn::{Optimizer, VarStore};
+use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
 use crate::progress::Progress;
@@ -24,9 +24,8 @@ use crate::recipe::RecoverySpec;
 use crate::torch::{Effective, Norms, TorchError, TorchModel, forward, mask_to_tensor};
 use batch::{Batch, batch_count, shuffled};
 use loss::loss;
-pub(crate) use optimizer::optimizer_of;
-use optimizer::{adopt, learning_rate};
-use teacher::{Teacher, fitted};
+pub(crate) use optimizer::{Stepper, adopt, optimizer_of};
+use teacher::{Teacher, blocks, fitted};
 
 /// Labelled images on the training device.
 #[derive(Debug)]
@@ -60,13 +59,11 @@ impl Examples {
     }
 }
 
-/// One call of the training loop.
+/// What a training loop minimises, for how long, on what.
 #[derive(Debug)]
 pub struct Training<'a> {
     /// What to minimise, for how long.
     pub spec: &'a RecoverySpec,
-    /// Kept weights by weight name; weights without a mask are dense.
-    pub masks: &'a BTreeMap<String, Mask>,
     /// The dense model whose logits and features are imitated.
     pub teacher: Option<&'a TorchModel>,
     /// What batch norms normalise with: stored statistics for few shots.
@@ -77,72 +74,139 @@ pub struct Training<'a> {
     pub stage: &'a str,
 }
 
-/// Trains `model` in place; returns the mean loss of the last epoch.
+/// What a training loop changes.
+pub trait Student: Effective {
+    /// What is computed.
+    fn graph(&self) -> &Graph;
+    /// Added to the loss.
+    fn penalty(&self) -> Result<Option<Tensor>, TorchError> {
+        Ok(None)
+    }
+    /// Called when gradients are there.
+    fn before_step(&mut self) -> Result<(), TorchError> {
+        Ok(())
+    }
+    /// Called when step `step` of `total` is taken.
+    fn after_step(&mut self, _step: usize, _total: usize) -> Result<(), TorchError> {
+        Ok(())
+    }
+}
+
+/// Trains `model` in place with its masks held; returns the mean loss of the last epoch.
+///
+/// Weights without a mask are dense.
 pub fn train(
     model: &mut TorchModel,
+    masks: &BTreeMap<String, Mask>,
     examples: &Examples,
     training: &Training,
     progress: &mut dyn Progress,
 ) -> Result<f64, TorchError> {
     let spec = training.spec;
     let store = VarStore::new(model.device());
-    adopt(model, &store)?;
+    adopt(model, &store, |_| true)?;
     let kind = optimizer_of(spec, &model.graph);
     let peak = spec.learning_rate.unwrap_or(kind.learning_rate());
-    let mut optimizer = kind.build(&store, peak, spec.weight_decay)?;
-    let masks = mask_tensors(model, training.masks)?;
-    let teacher = Teacher::of(training, &model.graph, examples, progress)?;
-    let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
-    let per_epoch = batch_count(examples.len(), spec.batch);
-    let total = per_epoch * spec.epochs;
-    let mut last = 0.0;
-    progress.start(training.stage, total as u64);
-    for epoch in 0..spec.epochs {
-        let mut sum = 0.0;
-        for (index, batch) in shuffled(examples.len(), spec.batch, &mut rng).into_iter().enumerate() {
-            optimizer.set_lr(learning_rate(peak, epoch * per_epoch + index, total));
-            let batch = Batch::draw(examples, &batch, &mut rng)?;
-            let student = Masked { model, masks: &masks };
-            let loss = step(&student, training, &batch, teacher.as_ref(), &mut optimizer)?;
-            if !loss.is_finite() {
-                return Err(TorchError::Diverged { stage: training.stage.to_owned() });
-            }
-            sum += loss;
-            progress.status(&format!("loss {loss:.3}"));
-            progress.advance(1);
-        }
-        last = sum / per_epoch as f64;
-    }
-    progress.finish();
+    let optimizer = Stepper::new(kind.build(&store, peak, spec.weight_decay)?, vec![peak; 2]);
+    let masks = mask_tensors(model, masks)?;
+    let last = fit(&mut Masked { model, masks }, optimizer, examples, training, None, progress)?;
     model.freeze()?;
     Ok(last)
 }
 
-fn step(
-    student: &Masked,
+/// The training loop; returns the mean loss of the last epoch. Ends early after `limit` steps, if given.
+pub(crate) fn fit(
+    student: &mut dyn Student,
+    mut optimizer: Stepper,
+    examples: &Examples,
+    training: &Training,
+    limit: Option<usize>,
+    progress: &mut dyn Progress,
+) -> Result<f64, TorchError> {
+    let spec = training.spec;
+    let teacher = Teacher::of(training, student.graph(), examples, progress)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
+    let per_epoch = batch_count(examples.len(), spec.batch);
+    let total = limit.unwrap_or(per_epoch * spec.epochs);
+    let mut last = 0.0;
+    progress.start(training.stage, total as u64);
+    for start in (0..total).step_by(per_epoch) {
+        let (mut sum, mut steps) = (0.0, 0);
+        let batches = shuffled(examples.len(), spec.batch, &mut rng);
+        for (step, batch) in (start..total).zip(batches) {
+            let batch = Batch::draw(examples, &batch, &mut rng)?;
+            let loss = objective(student, training, &batch, teacher.as_ref())?;
+            optimizer.step(student, &loss, step, total)?;
+            let loss = loss.double_value(&[]);
+            if !loss.is_finite() {
+                return Err(TorchError::Diverged { stage: training.stage.to_owned() });
+            }
+            (sum, steps) = (sum + loss, steps + 1);
+            progress.status(&format!("loss {loss:.3}"));
+            progress.advance(1);
+        }
+        last = sum / f64::from(steps);
+    }
+    progress.finish();
+    Ok(last)
+}
+
+/// The loss of a student on a batch, with its penalty.
+fn objective(
+    student: &dyn Student,
     training: &Training,
     batch: &Batch,
     teacher: Option<&Teacher>,
-    optimizer: &mut Optimizer,
-) -> Result<f64, TorchError> {
+) -> Result<Tensor, TorchError> {
     let target = teacher.map(|teacher| teacher.outputs(batch)).transpose()?;
     let blocks = match teacher {
         Some(Teacher::Present { blocks, .. }) => blocks.as_slice(),
         _ => &[],
     };
-    let images = fitted(&batch.images, &student.model.graph)?;
-    let out = forward(&student.model.graph, student, training.norms, &images, blocks)?;
+    let images = fitted(&batch.images, student.graph())?;
+    let out = forward(student.graph(), student, training.norms, &images, blocks)?;
     let loss = loss(training.spec, &out, target.as_ref(), &batch.classes)?;
-    optimizer.zero_grad();
-    loss.f_backward()?;
-    optimizer.step();
-    Ok(loss.double_value(&[]))
+    Ok(match student.penalty()? {
+        Some(penalty) => loss.f_add(&penalty)?,
+        None => loss,
+    })
+}
+
+/// Calls `visit` after each backward pass over `batches` batches of one image each.
+///
+/// One image at a time, because the square of a mean gradient says nothing of the mean square.
+pub(crate) fn each_gradient(
+    student: &dyn Student,
+    examples: &Examples,
+    training: &Training,
+    images: usize,
+    progress: &mut dyn Progress,
+    mut visit: impl FnMut() -> Result<(), TorchError>,
+) -> Result<(), TorchError> {
+    let teacher = training.teacher.map(|model| Teacher::Present { model, blocks: blocks(training, &model.graph) });
+    let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
+    let order = shuffled(examples.len(), examples.len(), &mut rng).concat();
+    progress.start(training.stage, images.min(order.len()) as u64);
+    for index in order.iter().take(images) {
+        let batch = Batch::draw(examples, &[*index], &mut rng)?;
+        objective(student, training, &batch, teacher.as_ref())?.f_backward()?;
+        visit()?;
+        progress.advance(1);
+    }
+    progress.finish();
+    Ok(())
 }
 
 /// A model whose pruned weights are held at zero.
 struct Masked<'a> {
     model: &'a TorchModel,
-    masks: &'a BTreeMap<String, Tensor>,
+    masks: BTreeMap<String, Tensor>,
+}
+
+impl Student for Masked<'_> {
+    fn graph(&self) -> &Graph {
+        &self.model.graph
+    }
 }
 
 impl Effective for Masked<'_> {

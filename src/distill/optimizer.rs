@@ -1,8 +1,10 @@
 //! What takes the steps, and how large they are.
 
-use margay_core::Graph;
+use margay_core::{Graph, ParamSpec};
+use tch::Tensor;
 use tch::nn::{self, Optimizer, OptimizerConfig, Sgd, VarStore};
 
+use super::Student;
 use crate::recipe::{OptimizerChoice, RecoverySpec};
 use crate::torch::{TorchError, TorchModel};
 
@@ -23,14 +25,14 @@ pub(crate) fn optimizer_of(spec: &RecoverySpec, graph: &Graph) -> OptimizerChoic
 
 impl OptimizerChoice {
     /// Peak learning rate for finetuning.
-    pub(super) const fn learning_rate(self) -> f64 {
+    pub(crate) const fn learning_rate(self) -> f64 {
         match self {
             Self::Adamw => 1e-3,
             Self::Auto | Self::Sgd => 0.01,
         }
     }
 
-    pub(super) fn build(self, store: &VarStore, rate: f64, decay: f64) -> Result<Optimizer, TorchError> {
+    pub(crate) fn build(self, store: &VarStore, rate: f64, decay: f64) -> Result<Optimizer, TorchError> {
         if self == Self::Adamw {
             let mut adamw = nn::adamw(0.9, 0.999, decay).build(store, rate)?;
             adamw.set_weight_decay_group(UNDECAYED, 0.0);
@@ -40,10 +42,45 @@ impl OptimizerChoice {
     }
 }
 
-/// Hands the model's trainable parameters to an optimiser's store.
-pub(super) fn adopt(model: &mut TorchModel, store: &VarStore) -> Result<(), TorchError> {
+/// An optimiser whose groups follow one schedule.
+pub(crate) struct Stepper {
+    optimizer: Optimizer,
+    peaks: Vec<f64>,
+}
+
+impl Stepper {
+    /// `peaks[g]` is the highest learning rate of group `g`.
+    pub fn new(optimizer: Optimizer, peaks: Vec<f64>) -> Self {
+        Self { optimizer, peaks }
+    }
+
+    /// One step down the loss.
+    pub fn step(
+        &mut self,
+        student: &mut dyn Student,
+        loss: &Tensor,
+        step: usize,
+        total: usize,
+    ) -> Result<(), TorchError> {
+        for (group, peak) in self.peaks.iter().enumerate() {
+            self.optimizer.set_lr_group(group, learning_rate(*peak, step, total));
+        }
+        self.optimizer.zero_grad();
+        loss.f_backward()?;
+        student.before_step()?;
+        self.optimizer.step();
+        student.after_step(step, total)
+    }
+}
+
+/// Hands the model's trainable parameters of the roles in `which` to an optimiser's store.
+pub(crate) fn adopt(
+    model: &mut TorchModel,
+    store: &VarStore,
+    which: impl Fn(&ParamSpec) -> bool,
+) -> Result<(), TorchError> {
     let root = store.root();
-    for (name, value) in model.trainable()? {
+    for (name, value) in model.trainable(which)? {
         let group = if value.dim() > 1 { DECAYED } else { UNDECAYED };
         let variable = root.set_group(group).f_var_copy(&name.replace('.', "/"), &value)?;
         model.replace(&name, variable);
@@ -52,7 +89,7 @@ pub(super) fn adopt(model: &mut TorchModel, store: &VarStore) -> Result<(), Torc
 }
 
 /// Five per cent linear warm-up, then a cosine to zero.
-pub(super) fn learning_rate(peak: f64, step: usize, total: usize) -> f64 {
+fn learning_rate(peak: f64, step: usize, total: usize) -> f64 {
     let warm = (total / 20).max(1);
     if step < warm {
         return peak * (step + 1) as f64 / warm as f64;

@@ -32,7 +32,7 @@ impl<'a> Teacher<'a> {
     ) -> Result<Option<Self>, TorchError> {
         let Some(model) = training.teacher else { return Ok(None) };
         if training.spec.square_head > 0.0 {
-            return Ok(Some(Self::Present { model, blocks: student.blocks().to_vec() }));
+            return Ok(Some(Self::Present { model, blocks: blocks(training, student) }));
         }
         if training.spec.epochs < WORTHWHILE {
             return Ok(Some(Self::Present { model, blocks: Vec::new() }));
@@ -51,6 +51,11 @@ impl<'a> Teacher<'a> {
             }
         }
     }
+}
+
+/// The blocks whose outputs are imitated.
+pub(super) fn blocks(training: &Training, graph: &Graph) -> Vec<NodeId> {
+    if training.spec.square_head > 0.0 { graph.blocks().to_vec() } else { Vec::new() }
 }
 
 fn ask(model: &TorchModel, images: &Tensor, blocks: &[NodeId]) -> Result<Outputs, TorchError> {

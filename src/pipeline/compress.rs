@@ -4,7 +4,7 @@ use margay_runtime::{Isa, RuntimeError, Session, SessionOptions};
 
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros};
-use super::sparsify::{Sparsified, sparsify, timed};
+use super::sparsify::{Base, Specialist, base, recover, timed};
 use super::task::{Task, examples, relative};
 use super::{PipelineError, host};
 use crate::data::Loaded;
@@ -44,10 +44,11 @@ pub fn compress(
     Isa::choose(None).map_err(RuntimeError::from)?;
     let mut seconds = Stages::default();
     let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
-    let result = sparsify(&task, recipe, &mut seconds, progress)?;
-    let exported = timed(&mut seconds, "export", || export(&task, recipe, &result, out))?;
+    let base = base(&task, recipe, &mut seconds, progress)?;
+    let specialist = recover(&base, recipe, &mut seconds, progress)?;
+    let exported = timed(&mut seconds, "export", || export(&task, recipe, &base.dense, &specialist, out))?;
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
-    let judged = timed(&mut seconds, "evaluate", || judge(&task, &result, &exported, &val))?;
+    let judged = timed(&mut seconds, "evaluate", || judge(&task, &base, &specialist, &exported, &val))?;
     let session = SessionOptions { threads: task.threads, ..SessionOptions::default() };
     progress.start("measure latency", 0);
     let latency = timed(&mut seconds, "bench", || latency(&exported, &session))?;
@@ -61,15 +62,15 @@ pub fn compress(
         dense: judged.dense,
         oneshot: judged.oneshot,
         specialist: judged.specialist,
-        nonzeros: nonzeros(&result.specialist, &result.masks),
+        nonzeros: nonzeros(&specialist.model, &specialist.masks),
         bytes: exported.bytes,
-        macs: macs(&result.specialist, &result.masks),
+        macs: macs(&specialist.model, &specialist.masks),
         latency_ms: latency,
         parity: judged.parity,
         seconds,
         peak_rss_bytes: host::peak_rss_bytes(),
-        layers: layers(&result),
-        choices: [task.choices.as_slice(), &result.choices].concat(),
+        layers: layers(&base),
+        choices: [task.choices.as_slice(), &base.choices].concat(),
         bad_photos: task.bad.clone(),
         warnings: progress.warnings.clone(),
         changed: judged.changed,
@@ -89,15 +90,16 @@ struct Judged {
 
 fn judge(
     task: &Task,
-    result: &Sparsified,
+    base: &Base,
+    result: &Specialist,
     exported: &Exported,
     val: &Loaded,
 ) -> Result<Judged, PipelineError> {
     let labels = &task.dataset.classes;
     let images = examples(val, task.device)?;
-    let dense = on_torch(&result.dense, &images)?;
-    let oneshot = on_torch(&result.oneshot, &images)?;
-    let torch = on_torch(&result.specialist, &images)?;
+    let dense = on_torch(&base.dense, &images)?;
+    let oneshot = on_torch(&base.oneshot, &images)?;
+    let torch = on_torch(&result.model, &images)?;
     let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
     let specialist = on_runtime(&exported.sparse, val, &options)?;
     let parity = parity(task, result, &images, [&torch, &specialist])?;
@@ -116,7 +118,7 @@ fn judge(
 /// logits in f64 tell by how much.
 fn parity(
     task: &Task,
-    result: &Sparsified,
+    result: &Specialist,
     images: &Examples,
     [torch, runtime]: [&Answers; 2],
 ) -> Result<Parity, PipelineError> {
@@ -127,7 +129,7 @@ fn parity(
     if difference <= limit * scale {
         return Ok(parity);
     }
-    let exact = on_torch(&result.specialist.in_double()?, &images.in_double()?)?;
+    let exact = on_torch(&result.model.in_double()?, &images.in_double()?)?;
     let rounding = Parity::compare(&exact.logits, &torch.logits, classes).max_abs_logit_difference;
     parity.max_abs_rounding = Some(rounding);
     if difference <= limit * scale + ROUNDING_MARGIN * rounding {
@@ -183,7 +185,7 @@ fn data_info(task: &Task, recipe: &Recipe) -> DataInfo {
     }
 }
 
-fn layers(result: &Sparsified) -> Vec<LayerRecord> {
+fn layers(base: &Base) -> Vec<LayerRecord> {
     let record = |layer: &crate::prune::LayerOutcome| LayerRecord {
         name: layer.name.clone(),
         shape: layer.matrix.to_vec(),
@@ -192,7 +194,7 @@ fn layers(result: &Sparsified) -> Vec<LayerRecord> {
         error: layer.error,
         seconds: layer.seconds,
     };
-    result.layers.iter().map(record).collect()
+    base.layers.iter().map(record).collect()
 }
 
 fn write_texts(recipe: &Recipe, record: &RunRecord, task: &Task, out: &Path) -> Result<(), PipelineError> {

@@ -6,7 +6,7 @@ use margay_core::{Mask, NodeId, Provenance, SparseModel, fold};
 use margay_runtime::{Session, SessionOptions};
 
 use super::PipelineError;
-use super::sparsify::Sparsified;
+use super::sparsify::Specialist;
 use super::task::Task;
 use crate::checkpoint::write_safetensors;
 use crate::recipe::Recipe;
@@ -32,15 +32,16 @@ pub struct Exported {
 pub fn export(
     task: &Task,
     recipe: &Recipe,
-    result: &Sparsified,
+    dense: &TorchModel,
+    specialist: &Specialist,
     out: &Path,
 ) -> Result<Exported, PipelineError> {
-    let sparse = pack(task, recipe, &result.specialist, &result.masks)?;
-    let dense = pack(task, recipe, &result.dense, &BTreeMap::new())?;
+    let sparse = pack(task, recipe, &specialist.model, &specialist.masks)?;
+    let dense = pack(task, recipe, dense, &BTreeMap::new())?;
     let path = out.join(SPECIALIST);
     let bytes = Pair { dense: dense.to_bytes()?.len() as u64, sparse: sparse.write(&path)? };
-    let params = result.specialist.to_params()?;
-    let (graph, names) = (&result.specialist.graph, &task.pretrained.names);
+    let params = specialist.model.to_params()?;
+    let (graph, names) = (&specialist.model.graph, &task.pretrained.names);
     write_safetensors(
         out.join(CHECKPOINT),
         graph,

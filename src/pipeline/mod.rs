@@ -61,6 +61,9 @@ pub enum PipelineError {
     /// The head cannot be made.
     #[error("cannot make the head")]
     Head(#[from] HeadError),
+    /// An adapter cannot be trained.
+    #[error("cannot adapt")]
+    Adapt(#[from] crate::adapt::AdaptError),
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TorchError),

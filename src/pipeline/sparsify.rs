@@ -7,6 +7,7 @@ use super::evaluate::score;
 use super::recalibrate::recalibrate;
 use super::task::Task;
 use super::{PipelineError, plan};
+use crate::adapt::{self, Adapter, Merged, Saved};
 use crate::allocate::{Allocator, allocate, profiles};
 use crate::distill::{Examples, Training, train};
 use crate::progress::Progress;
@@ -15,20 +16,36 @@ use crate::recipe::{Recalibration, Recipe, Schedule};
 use crate::record::{Candidate, Choice, Stages};
 use crate::torch::{Norms, TorchModel};
 
-/// A finished sparse network, the one before finetuning, and the dense one it imitates.
-pub struct Sparsified {
+/// A sparse network before its last finetuning, and the dense one it imitates.
+pub struct Base {
     /// The task's dense network.
     pub dense: TorchModel,
-    /// Pruned, statistics settled, not finetuned since.
+    /// Pruned, norms settled, not finetuned since.
     pub oneshot: TorchModel,
-    /// The final network.
-    pub specialist: TorchModel,
     /// Kept weights by weight name.
     pub masks: BTreeMap<String, Mask>,
     /// What became of each layer at the final sparsity.
     pub layers: Vec<LayerOutcome>,
     /// What was decided on the held-out fold.
     pub choices: Vec<Choice>,
+    /// What it was pruned on and is finetuned on.
+    pub shots: Examples,
+}
+
+/// A finished sparse network.
+pub struct Specialist {
+    /// The network.
+    pub model: TorchModel,
+    /// Kept weights by weight name.
+    pub masks: BTreeMap<String, Mask>,
+    /// The adapter that was merged, if one was trained.
+    pub adapter: Option<Saved>,
+}
+
+impl Specialist {
+    fn of(model: TorchModel, masks: &BTreeMap<String, Mask>) -> Self {
+        Self { model, masks: masks.clone(), adapter: None }
+    }
 }
 
 /// How layers are pruned, resolved from a recipe.
@@ -39,56 +56,125 @@ pub struct Method {
     pub allocator: &'static dyn Allocator,
 }
 
-/// Makes every choice on the held-out fold, then the final network from all shots.
-pub fn sparsify(
+/// Makes every choice on the held-out fold, then prunes on all shots down to the target. A gradual
+/// schedule finetunes on the way.
+pub fn base(
     task: &Task,
     recipe: &Recipe,
     seconds: &mut Stages,
     progress: &mut dyn Progress,
-) -> Result<Sparsified, PipelineError> {
+) -> Result<Base, PipelineError> {
     let method = plan::method(recipe)?;
     let (recalibrated, choices) =
         timed(seconds, "choose", || choose_recalibration(task, recipe, &method, progress))?;
     let shots = task.all_shots()?;
     let dense = task.dense(&shots)?;
-    let mut model = dense.deep_clone()?;
-    let levels = levels(recipe);
-    let mut last = None;
-    for (index, level) in levels.iter().enumerate() {
-        let pruned =
-            timed(seconds, "prune", || prune(&mut model, &shots, recipe, &method, *level, progress))?;
+    let (target, before) = (recipe.prune.sparsity, before(recipe));
+    let mut base = Base {
+        oneshot: dense.deep_clone()?,
+        dense,
+        masks: BTreeMap::new(),
+        layers: Vec::new(),
+        choices,
+        shots,
+    };
+    for (index, level) in before.into_iter().chain([target]).enumerate() {
+        if index > 0 {
+            base.oneshot = finetuned(&base, recipe, index - 1, seconds, progress)?;
+        }
+        let (model, shots) = (&mut base.oneshot, &base.shots);
+        let pruned = timed(seconds, "prune", || prune(model, shots, recipe, &method, level, progress))?;
+        (base.masks, base.layers) = (pruned.masks, pruned.layers);
         if recalibrated {
+            let batches = base.shots.batches(recipe.prune.batch)?;
             timed(seconds, "recalibrate", || {
-                Ok(recalibrate(&mut model, &dense, &shots.batches(recipe.prune.batch)?)?)
+                Ok(recalibrate(&mut base.oneshot, &base.dense, &batches)?)
             })?;
         }
-        let oneshot = model.deep_clone()?;
-        if recipe.recovery.schedule != Schedule::None {
-            let stage = format!("finetune {}/{}", index + 1, levels.len());
-            let training = Training {
-                spec: &recipe.recovery,
-                masks: &pruned.masks,
-                teacher: Some(&dense),
-                norms: Norms::Stored,
-                seed: recipe.seed.wrapping_add(index as u64),
-                stage: &stage,
-            };
-            timed(seconds, "finetune", || Ok(train(&mut model, &shots, &training, progress)?))?;
-        }
-        check_support(&model, &pruned.masks)?;
-        last = Some((oneshot, pruned));
     }
-    let (oneshot, Pruned { masks, layers }) = last.ok_or(PipelineError::NoImages("train"))?;
-    Ok(Sparsified { dense, oneshot, specialist: model, masks, layers, choices })
+    Ok(base)
 }
 
-/// Sparsities to pass through: halvings of what remains when gradual, else the target at once.
-fn levels(recipe: &Recipe) -> Vec<Sparsity> {
+/// The last finetuning: of every surviving weight, or of an adapter that is then merged.
+pub fn recover(
+    base: &Base,
+    recipe: &Recipe,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Specialist, PipelineError> {
+    let adapter = adapter(&recipe.adapt.method)?;
+    let specialist = match recipe.recovery.schedule {
+        Schedule::None => Specialist::of(base.oneshot.deep_clone()?, &base.masks),
+        _ if adapter.trains_weights() => {
+            let model = finetuned(base, recipe, before(recipe).len(), seconds, progress)?;
+            Specialist::of(model, &base.masks)
+        }
+        _ => adapted(base, adapter, recipe, seconds, progress)?,
+    };
+    check_support(&specialist.model, &specialist.masks)?;
+    Ok(specialist)
+}
+
+/// The base with a trained adapter merged.
+fn adapted(
+    base: &Base,
+    adapter: &dyn Adapter,
+    recipe: &Recipe,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Specialist, PipelineError> {
+    let problem = adapt::Problem {
+        base: &base.oneshot,
+        masks: &base.masks,
+        teacher: Some(&base.dense),
+        examples: &base.shots,
+        recovery: &recipe.recovery,
+        spec: &recipe.adapt,
+        seed: recipe.seed,
+    };
+    let Merged { model, masks, adapter } =
+        timed(seconds, "adapt", || Ok(adapt::adapt(&problem, adapter, progress)?))?;
+    Ok(Specialist { model, masks, adapter: Some(adapter) })
+}
+
+/// Looks up the adapter.
+fn adapter(name: &str) -> Result<&'static dyn Adapter, PipelineError> {
+    adapt::find(name).ok_or_else(|| PipelineError::Unknown {
+        kind: "adapter",
+        name: name.to_owned(),
+        nearest: adapt::nearest(name),
+    })
+}
+
+/// The base finetuned on its shots; `round` counts the finetunings of a gradual schedule.
+fn finetuned(
+    base: &Base,
+    recipe: &Recipe,
+    round: usize,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<TorchModel, PipelineError> {
+    let mut model = base.oneshot.deep_clone()?;
+    let stage = format!("finetune {}/{}", round + 1, before(recipe).len() + 1);
+    let training = Training {
+        spec: &recipe.recovery,
+        teacher: Some(&base.dense),
+        norms: Norms::Stored,
+        seed: recipe.seed.wrapping_add(round as u64),
+        stage: &stage,
+    };
+    timed(seconds, "finetune", || Ok(train(&mut model, &base.masks, &base.shots, &training, progress)?))?;
+    Ok(model)
+}
+
+/// Sparsities to pass through before the target: halvings of what remains when gradual.
+fn before(recipe: &Recipe) -> Vec<Sparsity> {
+    if recipe.recovery.schedule != Schedule::Gradual {
+        return Vec::new();
+    }
     let target = recipe.prune.sparsity;
     let halvings = (1..).map_while(|n| Sparsity::new(1.0 - 0.5_f64.powi(n)).ok());
-    let before = halvings.take_while(|level| level.density() > target.density() * 1.05);
-    let gradual = recipe.recovery.schedule == Schedule::Gradual;
-    before.filter(|_| gradual).chain([target]).collect()
+    halvings.take_while(|level| level.density() > target.density() * 1.05).collect()
 }
 
 fn prune(

@@ -52,13 +52,12 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
     let recovery = recovery(spec, &model.graph);
     let training = Training {
         spec: &recovery,
-        masks: &BTreeMap::new(),
         teacher: teacher.as_ref(),
         norms: norms(&spec.start),
         seed: spec.seed,
         stage: "train",
     };
-    train_loop(&mut model, &shots, &training, progress)?;
+    train_loop(&mut model, &BTreeMap::new(), &shots, &training, progress)?;
     write_safetensors(out, &model.graph, &model.to_params()?, &names, &dataset.classes, Some(own))?;
     let val = load(&dataset.val, &Preprocessor::new(own), progress)?;
     if val.is_empty() {

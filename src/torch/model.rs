@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use margay_core::{Graph, ParamRole, Params, ParamsError};
+use margay_core::{Graph, ParamRole, ParamSpec, Params, ParamsError};
 use ndarray::ArrayD;
 use tch::{Device, Kind, Tensor};
 
@@ -67,9 +67,12 @@ impl TorchModel {
         Ok(Self { graph: self.graph.clone(), params, device: self.device })
     }
 
-    /// Marks every parameter that gradients may change, and returns their names and tensors.
-    pub fn trainable(&self) -> Result<Vec<(String, Tensor)>, TorchError> {
-        let specs = self.graph.params().filter(|spec| spec.role != ParamRole::Statistic);
+    /// Marks the parameters in `which` that gradients may change, and returns their names and tensors.
+    pub fn trainable(
+        &self,
+        which: impl Fn(&ParamSpec) -> bool,
+    ) -> Result<Vec<(String, Tensor)>, TorchError> {
+        let specs = self.graph.params().filter(|spec| spec.role != ParamRole::Statistic && which(spec));
         specs.map(|spec| Ok((spec.name.clone(), self.get(&spec.name)?.f_set_requires_grad(true)?))).collect()
     }
 

@@ -18,11 +18,16 @@ pub fn all(graph: &Graph, params: &Params) -> Result<(Graph, Params), ParamsErro
     let mut nodes: Vec<Node> = Vec::with_capacity(graph.nodes().len());
     let mut renamed: Vec<NodeId> = Vec::with_capacity(graph.nodes().len());
     for node in graph.nodes() {
-        let source = node.inputs.first().filter(|id| readers[id.index()] == 1);
-        let layer = source.map(|id| renamed[id.index()]).filter(|id| takes(&nodes[id.index()].op, &node.op));
-        if let Some(layer) = layer {
-            fold_into(&mut nodes[layer.index()], node, &mut folded)?;
-            renamed.push(layer);
+        if matches!(node.op, Op::BatchNorm(_) | Op::Scale(_))
+            && let Some(layers) = layers(graph, &readers, node)
+        {
+            let (scale, shift) = affine(node, &mut folded)?;
+            let mut shift = shift;
+            for id in layers {
+                let layer = &mut nodes[renamed[id.index()].index()];
+                fold_into(layer, &scale, shift.take(), &mut folded)?;
+            }
+            renamed.push(renamed[node.inputs[0].index()]);
             continue;
         }
         let inputs = node.inputs.iter().map(|id| renamed[id.index()]).collect();
@@ -33,22 +38,33 @@ pub fn all(graph: &Graph, params: &Params) -> Result<(Graph, Params), ParamsErro
     Ok((graph.rebuilt(nodes, blocks), folded))
 }
 
-/// Whether `next` can become part of `layer`.
-fn takes(layer: &Op, next: &Op) -> bool {
-    matches!(next, Op::BatchNorm(_) | Op::Scale(_)) && matches!(layer, Op::Conv2d(_) | Op::Linear(_))
+/// The layers whose sum `node` alone reads and that nothing else reads: one, or one and its low-rank branch.
+fn layers(graph: &Graph, readers: &[usize], node: &Node) -> Option<Vec<NodeId>> {
+    let alone = |id: &NodeId| readers[id.index()] == 1;
+    let source = *node.inputs.first().filter(|id| alone(id))?;
+    let is_layer = |id: &NodeId| matches!(graph.node(*id).op, Op::Conv2d(_) | Op::Linear(_));
+    let layers = match &graph.node(source).op {
+        Op::Add => graph.node(source).inputs.clone(),
+        _ => vec![source],
+    };
+    layers.iter().all(|id| alone(id) && is_layer(id)).then_some(layers)
 }
 
-/// Multiplies the rows of a layer and adds to them as `node` does.
-fn fold_into(layer: &mut Node, node: &Node, params: &mut Params) -> Result<(), ParamsError> {
-    let (scale, shift) = affine(node, params)?;
-    scale_rows(params, &layer.weight(), &scale)?;
+/// Multiplies the rows of a layer with `scale` and adds `shift` to its output.
+fn fold_into(
+    layer: &mut Node,
+    scale: &Array1<f64>,
+    shift: Option<Array1<f64>>,
+    params: &mut Params,
+) -> Result<(), ParamsError> {
+    scale_rows(params, &layer.weight(), scale)?;
     let own = params.remove(&layer.bias());
     if own.is_none() && shift.is_none() {
         return Ok(());
     }
     let zeros = || Array1::zeros(scale.len());
     let own: Array1<f64> = own.map_or_else(zeros, |own| own.iter().map(|v| f64::from(*v)).collect());
-    let bias = own * &scale + shift.unwrap_or_else(zeros);
+    let bias = own * scale + shift.unwrap_or_else(zeros);
     params.insert(layer.bias(), bias.mapv(|v| v as f32).into_dyn());
     match &mut layer.op {
         Op::Conv2d(conv) => conv.bias = true,

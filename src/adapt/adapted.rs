@@ -1,0 +1,141 @@
+use std::collections::BTreeMap;
+
+use margay_core::{Graph, Mask};
+use tch::{Kind, Tensor};
+
+use super::Delta;
+use crate::distill::Student;
+use crate::torch::{Effective, TorchError, TorchModel, mask_to_tensor};
+
+/// A model with adapters on some of its layers.
+pub struct Adapted<'a> {
+    model: &'a TorchModel,
+    layers: BTreeMap<String, Layer>,
+    /// Weight name by bias name, of layers whose adapter may change the bias.
+    biases: BTreeMap<String, String>,
+}
+
+/// One weight that is not used as it is.
+struct Layer {
+    /// 1 where the weight is kept, `[m, n]`; absent: everywhere.
+    mask: Option<Tensor>,
+    delta: Option<Box<dyn Delta>>,
+    /// Whether the low-rank part stays outside of the mask.
+    branch: bool,
+}
+
+impl<'a> Adapted<'a> {
+    /// The model with its masks held, and no adapter yet.
+    pub fn new(model: &'a TorchModel, masks: &BTreeMap<String, Mask>) -> Result<Self, TorchError> {
+        let layer = |(name, mask): (&String, &Mask)| {
+            let matrix = model.get(name)?.f_flatten(1, -1)?.size();
+            let mask = mask_to_tensor(mask, &matrix, model.device())?.f_to_kind(Kind::Float)?;
+            Ok((name.clone(), Layer { mask: Some(mask), delta: None, branch: false }))
+        };
+        let layers = masks.iter().map(layer).collect::<Result<_, TorchError>>()?;
+        Ok(Self { model, layers, biases: BTreeMap::new() })
+    }
+
+    /// Puts an adapter on the layer `node`; with `branch` its low-rank part is not masked.
+    pub fn attach(&mut self, node: &str, delta: Box<dyn Delta>, branch: bool) {
+        let name = format!("{node}.weight");
+        let layer =
+            self.layers.entry(name.clone()).or_insert(Layer { mask: None, delta: None, branch: false });
+        layer.branch = branch && delta.factors().is_ok_and(|factors| factors.is_some());
+        layer.delta = Some(delta);
+        self.biases.insert(format!("{node}.bias"), name);
+    }
+
+    /// The model without adapters.
+    pub fn base(&self) -> &TorchModel {
+        self.model
+    }
+
+    /// The adapter of a weight.
+    pub fn delta(&self, weight: &str) -> Option<&dyn Delta> {
+        self.layers.get(weight)?.delta.as_deref()
+    }
+
+    /// Factors `B[m, r]`, `A[r, n]` of the branches, by weight name.
+    pub fn branches(&self) -> Result<BTreeMap<String, [Tensor; 2]>, TorchError> {
+        let mut branches = BTreeMap::new();
+        for (name, layer) in self.layers.iter().filter(|(_, layer)| layer.branch) {
+            if let Some(factors) = layer.delta.as_ref().map(|d| d.factors()).transpose()?.flatten() {
+                branches.insert(name.clone(), factors);
+            }
+        }
+        Ok(branches)
+    }
+
+    /// The weight that is merged: without branches.
+    pub fn merged(&self, name: &str) -> Result<Tensor, TorchError> {
+        let base = self.model.effective(name)?;
+        let Some(layer) = self.layers.get(name) else { return self.effective(name) };
+        let mut weight = base.f_flatten(1, -1)?;
+        if let Some(delta) = &layer.delta {
+            let mut change = delta.delta(&weight)?;
+            if let Some([b, a]) = delta.factors()?.filter(|_| layer.branch) {
+                change = change.f_sub(&b.f_matmul(&a)?)?;
+            }
+            weight = weight.f_add(&change)?;
+        }
+        if let Some(mask) = &layer.mask {
+            weight = weight.f_mul(mask)?;
+        }
+        Ok(weight.f_reshape(base.size())?)
+    }
+
+    fn deltas(&mut self) -> impl Iterator<Item = &mut Box<dyn Delta>> {
+        self.layers.values_mut().filter_map(|layer| layer.delta.as_mut())
+    }
+}
+
+impl Effective for Adapted<'_> {
+    fn effective(&self, name: &str) -> Result<Tensor, TorchError> {
+        let base = self.model.effective(name)?;
+        if let Some(delta) = self.biases.get(name).and_then(|weight| self.delta(weight)) {
+            return Ok(match delta.bias_delta(&base)? {
+                Some(change) => base.f_add(&change)?,
+                None => base,
+            });
+        }
+        let Some(layer) = self.layers.get(name) else { return Ok(base) };
+        let mut weight = base.f_flatten(1, -1)?;
+        if let Some(delta) = &layer.delta {
+            weight = weight.f_add(&delta.delta(&weight)?)?;
+        }
+        if let Some(mask) = &layer.mask {
+            let masked = weight.f_mul(mask)?;
+            weight = match layer.delta.as_ref().filter(|_| layer.branch).map(|d| d.factors()).transpose()? {
+                // What the mask took from the branch comes back.
+                Some(Some([b, a])) => {
+                    let outside = mask.f_neg()?.f_add_scalar(1.0)?;
+                    masked.f_add(&b.f_matmul(&a)?.f_mul(&outside)?)?
+                }
+                _ => masked,
+            };
+        }
+        Ok(weight.f_reshape(base.size())?)
+    }
+}
+
+impl Student for Adapted<'_> {
+    fn graph(&self) -> &Graph {
+        &self.model.graph
+    }
+
+    fn penalty(&self) -> Result<Option<Tensor>, TorchError> {
+        let deltas = self.layers.values().filter_map(|layer| layer.delta.as_ref());
+        let parts = deltas.filter_map(|delta| delta.penalty().transpose());
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        Ok(parts.into_iter().reduce(|a, b| a + b))
+    }
+
+    fn before_step(&mut self) -> Result<(), TorchError> {
+        self.deltas().try_for_each(|delta| delta.before_step())
+    }
+
+    fn after_step(&mut self, step: usize, total: usize) -> Result<(), TorchError> {
+        self.deltas().try_for_each(|delta| delta.after_step(step, total))
+    }
+}

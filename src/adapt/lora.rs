@@ -1,0 +1,93 @@
+use tch::Tensor;
+use tch::nn::{Init, Path};
+
+use super::{Adapter, Delta, LOW_RANK, Site, Split};
+use crate::recipe::{AdaptSpec, AdapterInit};
+use crate::torch::TorchError;
+
+/// `ΔW = (α / r) B A` with `A[r, n]`, `B[m, r]`.
+pub struct LowRank {
+    a: Tensor,
+    b: Tensor,
+    scale: f64,
+    /// `(α / r) B A` before the first step, where that is not zero.
+    start: Option<Tensor>,
+}
+
+impl LowRank {
+    /// Of the site's rank, started as the recipe says; nothing where the rank is zero.
+    ///
+    /// The scale is `lora_alpha / r` of the recipe, whatever the rank of this layer.
+    pub fn attach(site: &Site, spec: &AdaptSpec, path: &Path) -> Result<Option<Self>, TorchError> {
+        let (m, n) = site.weight.size2()?;
+        let rank = (site.size.rank as i64).min(m).min(n);
+        if rank == 0 {
+            return Ok(None);
+        }
+        let scale = spec.lora_alpha / spec.r as f64;
+        let path = path.set_group(LOW_RANK);
+        let bound = 1.0 / (n as f64).sqrt();
+        let random = || path.f_var("lora_A", &[rank, n], Init::Uniform { lo: -bound, up: bound });
+        let zero = || path.f_var("lora_B", &[m, rank], Init::Const(0.0));
+        let statistics = site.statistics;
+        let (a, b) = match (spec.init, &statistics.inputs, &statistics.residual) {
+            (AdapterInit::Eva, Some(inputs), _) => {
+                (path.f_var_copy("lora_A", &inputs.f_narrow(0, 0, rank)?)?, zero()?)
+            }
+            (AdapterInit::Residual, _, Some(residual)) => {
+                let [b, a] = residual.leading(rank, scale)?;
+                (path.f_var_copy("lora_A", &a)?, path.f_var_copy("lora_B", &b)?)
+            }
+            _ => (random()?, zero()?),
+        };
+        let start = match spec.init {
+            AdapterInit::Residual => Some(b.f_matmul(&a)?.f_mul_scalar(scale)?.f_detach()?),
+            _ => None,
+        };
+        Ok(Some(Self { a, b, scale, start }))
+    }
+}
+
+impl Delta for LowRank {
+    fn delta(&self, _base: &Tensor) -> Result<Tensor, TorchError> {
+        let product = self.b.f_matmul(&self.a)?.f_mul_scalar(self.scale)?;
+        Ok(match &self.start {
+            Some(start) => product.f_sub(start)?,
+            None => product,
+        })
+    }
+
+    fn factors(&self) -> Result<Option<[Tensor; 2]>, TorchError> {
+        Ok(match &self.start {
+            // A difference of two products has twice the rank: it runs merged.
+            Some(_) => None,
+            None => Some([self.b.f_mul_scalar(self.scale)?, self.a.shallow_clone()]),
+        })
+    }
+}
+
+/// Low-rank adaptation with the mask in the forward pass (LoRA, arXiv 2106.09685).
+pub struct Lora;
+
+impl Adapter for Lora {
+    fn name(&self) -> &'static str {
+        "lora"
+    }
+
+    fn about(&self) -> &'static str {
+        "low-rank: M ⊙ (W0 + BA)"
+    }
+
+    fn split(&self, _spec: &AdaptSpec) -> Split {
+        Split { low_rank: 1.0, sparse: 0.0 }
+    }
+
+    fn attach(
+        &self,
+        site: &Site,
+        spec: &AdaptSpec,
+        path: &Path,
+    ) -> Result<Option<Box<dyn Delta>>, TorchError> {
+        Ok(LowRank::attach(site, spec, path)?.map(|part| Box::new(part) as Box<dyn Delta>))
+    }
+}
