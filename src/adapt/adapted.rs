@@ -56,15 +56,9 @@ impl<'a> Adapted<'a> {
         self.layers.get(weight)?.delta.as_deref()
     }
 
-    /// Factors `B[m, r]`, `A[r, n]` of the branches, by weight name.
-    pub fn branches(&self) -> Result<BTreeMap<String, [Tensor; 2]>, TorchError> {
-        let mut branches = BTreeMap::new();
-        for (name, layer) in self.layers.iter().filter(|(_, layer)| layer.branch) {
-            if let Some(factors) = layer.delta.as_ref().map(|d| d.factors()).transpose()?.flatten() {
-                branches.insert(name.clone(), factors);
-            }
-        }
-        Ok(branches)
+    /// Whether the low-rank part of a weight's adapter stays outside of its mask.
+    pub fn has_branch(&self, weight: &str) -> bool {
+        self.layers.get(weight).is_some_and(|layer| layer.branch)
     }
 
     /// The weight that is merged: without branches.

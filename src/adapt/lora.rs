@@ -2,7 +2,7 @@ use tch::Tensor;
 use tch::nn::{Init, Path};
 
 use super::{Adapter, Delta, LOW_RANK, Site, Split};
-use crate::recipe::{AdaptSpec, AdapterInit};
+use crate::recipe::{AdaptSpec, AdapterInit, Policy};
 use crate::torch::TorchError;
 
 /// `ΔW = (α / r) B A` with `A[r, n]`, `B[m, r]`.
@@ -10,8 +10,8 @@ pub struct LowRank {
     a: Tensor,
     b: Tensor,
     scale: f64,
-    /// `(α / r) B A` before the first step, where that is not zero.
-    start: Option<Tensor>,
+    /// `B` and `A` before the first step, where their product is not zero and does not count.
+    start: Option<[Tensor; 2]>,
 }
 
 impl LowRank {
@@ -40,29 +40,33 @@ impl LowRank {
             }
             _ => (random()?, zero()?),
         };
-        let start = match spec.init {
-            AdapterInit::Residual => Some(b.f_matmul(&a)?.f_mul_scalar(scale)?.f_detach()?),
-            _ => None,
-        };
+        // A branch may start with what pruning took; under a mask that would change nothing but the weights.
+        let counts = spec.init != AdapterInit::Residual || spec.policy == Policy::Branch;
+        let start = if counts { None } else { Some([b.f_detach_copy()?, a.f_detach_copy()?]) };
         Ok(Some(Self { a, b, scale, start }))
     }
 }
 
 impl Delta for LowRank {
     fn delta(&self, _base: &Tensor) -> Result<Tensor, TorchError> {
-        let product = self.b.f_matmul(&self.a)?.f_mul_scalar(self.scale)?;
-        Ok(match &self.start {
-            Some(start) => product.f_sub(start)?,
+        let product = self.b.f_matmul(&self.a)?;
+        let change = match &self.start {
+            Some([b, a]) => product.f_sub(&b.f_matmul(a)?)?,
             None => product,
-        })
+        };
+        Ok(change.f_mul_scalar(self.scale)?)
     }
 
     fn factors(&self) -> Result<Option<[Tensor; 2]>, TorchError> {
-        Ok(match &self.start {
-            // A difference of two products has twice the rank: it runs merged.
-            Some(_) => None,
-            None => Some([self.b.f_mul_scalar(self.scale)?, self.a.shallow_clone()]),
-        })
+        let scaled = self.b.f_mul_scalar(self.scale)?;
+        Ok(Some(match &self.start {
+            // A difference of two products is one product of twice the rank.
+            Some([b, a]) => [
+                Tensor::f_cat(&[&scaled, &b.f_mul_scalar(-self.scale)?], 1)?,
+                Tensor::f_cat(&[&self.a, a], 0)?,
+            ],
+            None => [scaled, self.a.shallow_clone()],
+        }))
     }
 }
 

@@ -50,12 +50,23 @@ pub struct Saved {
     pub trained: usize,
     /// Parameters of the base that are trained beside them: head, norms, biases.
     pub beside: usize,
-    /// Low-rank factors `B[m, r]`, `A[r, n]`, scale included, by weight name.
-    pub factors: BTreeMap<String, [Tensor; 2]>,
-    /// Positions and values of the sparse part by weight name.
-    pub entries: BTreeMap<String, [Tensor; 2]>,
+    /// What is added to each weight, by weight name.
+    pub layers: BTreeMap<String, Change>,
     /// Head, norms and biases after training, by name.
     pub params: BTreeMap<String, Tensor>,
+}
+
+/// What is added to a weight `[m, n]`: a product, entries, or both.
+#[derive(Debug)]
+pub struct Change {
+    /// Factors `B[m, r]`, scale included, and `A[r, n]`.
+    pub factors: Option<[Tensor; 2]>,
+    /// Positions `[k]` in the flat weight, and values `[k]`.
+    pub entries: Option<[Tensor; 2]>,
+    /// Positions that leave the support, with the policy `grow`.
+    pub dropped: Option<Tensor>,
+    /// Whether the factors run as a branch beside the layer, unmasked.
+    pub branch: bool,
 }
 
 /// Why a network could not be adapted.
@@ -104,9 +115,11 @@ pub fn adapt(
 fn branched(merged: &Merged) -> Result<TorchModel, AdaptError> {
     let array = |tensor: &Tensor| crate::torch::to_array(tensor);
     let mut factors = BTreeMap::new();
-    for (name, [b, a]) in &merged.adapter.factors {
-        let node = name.strip_suffix(".weight").unwrap_or(name);
-        factors.insert(node.to_owned(), [array(b)?, array(a)?]);
+    for (name, change) in merged.adapter.layers.iter().filter(|(_, change)| change.branch) {
+        if let Some([b, a]) = &change.factors {
+            let node = name.strip_suffix(".weight").unwrap_or(name);
+            factors.insert(node.to_owned(), [array(b)?, array(a)?]);
+        }
     }
     let (graph, params) = with_branches(&merged.model.graph, &merged.model.to_params()?, &factors)?;
     Ok(TorchModel::new(graph, &params, merged.model.device())?)
@@ -131,9 +144,14 @@ impl Run<'_> {
         stage: &str,
         progress: &mut dyn Progress,
     ) -> Result<Merged, AdaptError> {
-        self.with_adapted(model, masks, limit, stage, progress, |adapted, _| merge(adapted, masks))
+        self.with_adapted(model, masks, limit, stage, progress, |adapted, trained, _| {
+            let mut merged = merge(adapted, self.problem.masks, masks)?;
+            merged.adapter.trained = trained;
+            Ok(merged)
+        })
     }
 
+    /// Trains, then hands over the adapted network and how many parameters its adapters have.
     fn with_adapted<T>(
         &self,
         model: &mut TorchModel,
@@ -141,18 +159,20 @@ impl Run<'_> {
         limit: Option<usize>,
         stage: &str,
         progress: &mut dyn Progress,
-        then: impl FnOnce(&Adapted, &mut dyn Progress) -> Result<T, AdaptError>,
+        then: impl FnOnce(&Adapted, usize, &mut dyn Progress) -> Result<T, AdaptError>,
     ) -> Result<T, AdaptError> {
         let Problem { spec, recovery, examples, .. } = self.problem;
         let store = VarStore::new(model.device());
         adopt(model, &store, |spec| self.trains(&model_head(self.problem.base), spec))?;
         let mut adapted = Adapted::new(model, masks)?;
+        let beside = count(&store);
         self.attach(&mut adapted, &store)?;
+        let trained = count(&store) - beside;
         let base = recovery.learning_rate.unwrap_or(OptimizerChoice::Adamw.learning_rate());
         let optimizer = OptimizerChoice::Adamw.build(&store, base, 0.0)?;
         let optimizer = Stepper::new(optimizer, vec![base, base, spec.lora_lr, spec.spa_lr]);
         fit(&mut adapted, optimizer, examples, &self.problem.training(stage), limit, progress)?;
-        then(&adapted, progress)
+        then(&adapted, trained, progress)
     }
 
     /// Whether a parameter of the base is trained: head, norms, biases, and what the adapter says.
@@ -199,6 +219,11 @@ impl<'a> Problem<'a> {
     fn batches(&self) -> Result<Vec<Tensor>, TorchError> {
         self.examples.batches(BATCH)
     }
+}
+
+/// Trainable numbers in a store.
+fn count(store: &VarStore) -> usize {
+    store.trainable_variables().iter().map(Tensor::numel).sum()
 }
 
 fn model_head(model: &TorchModel) -> Vec<String> {
@@ -250,7 +275,7 @@ fn support_gradients(
     let spec = problem.spec;
     let names: Vec<String> = sizes.iter().map(|(id, _)| problem.base.graph.node(*id).weight()).collect();
     let images = spec.spa_num_grads * problem.recovery.batch;
-    let collect = |adapted: &Adapted, progress: &mut dyn Progress| {
+    let collect = |adapted: &Adapted, _: usize, progress: &mut dyn Progress| {
         let training = problem.training("choose the support");
         let mode = spec.grad_acc_mode;
         Ok(gradients(adapted, &names, mode, problem.examples, &training, images, progress)?)
@@ -265,7 +290,7 @@ fn support_gradients(
         let mut model = problem.base.deep_clone()?;
         run.with_adapted(&mut model, problem.masks, Some(warm), "warm up", progress, collect)?
     } else {
-        collect(&Adapted::new(problem.base, problem.masks)?, progress)?
+        collect(&Adapted::new(problem.base, problem.masks)?, 0, progress)?
     };
     Ok(sizes.iter().zip(&names).filter_map(|((id, _), name)| Some((*id, by_name.remove(name)?))).collect())
 }
@@ -308,22 +333,53 @@ fn swapped(weight: &Tensor, mask: &Tensor, chosen: &Tensor) -> Result<Tensor, Ad
     Ok(stays.f_logical_or(chosen)?)
 }
 
-/// The network with the adapters in its weights.
-fn merge(adapted: &Adapted, masks: &BTreeMap<String, Mask>) -> Result<Merged, AdaptError> {
+/// The network with the adapters in its weights; `before` are the base's masks.
+fn merge(
+    adapted: &Adapted,
+    before: &BTreeMap<String, Mask>,
+    masks: &BTreeMap<String, Mask>,
+) -> Result<Merged, AdaptError> {
     let _no_grad = tch::no_grad_guard();
     let base = adapted.base();
     let mut model = base.deep_clone()?;
-    let mut saved = Saved { factors: adapted.branches()?, ..Saved::default() };
+    let mut saved = Saved::default();
     for spec in base.graph.params() {
-        let merged = adapted.merged(&spec.name)?;
-        if base.get(&spec.name).map_err(TorchError::from)?.requires_grad() {
+        let (old, merged) = (base.get(&spec.name).map_err(TorchError::from)?, adapted.merged(&spec.name)?);
+        if old.requires_grad() {
             saved.beside += merged.numel();
             saved.params.insert(spec.name.clone(), merged.f_detach_copy()?);
         }
-        model.set(&spec.name, &merged)?;
-        if let Some(entries) = adapted.delta(&spec.name).and_then(super::Delta::entries) {
-            saved.entries.insert(spec.name, entries);
+        if let Some(delta) = adapted.delta(&spec.name) {
+            let change = Change {
+                factors: delta.factors()?,
+                entries: delta.entries(),
+                dropped: dropped(before.get(&spec.name), masks.get(&spec.name))?,
+                branch: adapted.has_branch(&spec.name),
+            };
+            saved.layers.insert(spec.name.clone(), change.or_difference(&old.f_sub(&merged)?.f_neg()?)?);
         }
+        model.set(&spec.name, &merged)?;
     }
     Ok(Merged { model, masks: masks.clone(), adapter: saved })
+}
+
+impl Change {
+    /// An adapter that is neither a product nor entries is kept as the entries of what it changes.
+    fn or_difference(mut self, difference: &Tensor) -> Result<Self, AdaptError> {
+        if self.factors.is_none() && self.entries.is_none() {
+            let flat = difference.f_flatten(0, -1)?;
+            let positions = flat.f_nonzero()?.f_squeeze_dim(1)?;
+            let values = flat.f_index_select(0, &positions)?;
+            self.entries = Some([positions, values]);
+        }
+        Ok(self)
+    }
+}
+
+/// Positions of one mask that are not in the other.
+fn dropped(before: Option<&Mask>, after: Option<&Mask>) -> Result<Option<Tensor>, AdaptError> {
+    let (Some(before), Some(after)) = (before, after) else { return Ok(None) };
+    let gone = before.iter().zip(after.iter()).enumerate().filter(|(_, (before, after))| *before && !*after);
+    let gone: Vec<i64> = gone.map(|(position, _)| position as i64).collect();
+    Ok(if gone.is_empty() { None } else { Some(Tensor::f_from_slice(&gone)?) })
 }
