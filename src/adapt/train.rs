@@ -170,7 +170,7 @@ impl Run<'_> {
         let trained = count(&store) - beside;
         let base = recovery.learning_rate.unwrap_or(OptimizerChoice::Adamw.learning_rate());
         let optimizer = OptimizerChoice::Adamw.build(&store, base, 0.0)?;
-        let optimizer = Stepper::new(optimizer, vec![base, base, spec.lora_lr, spec.spa_lr]);
+        let optimizer = Stepper::new(optimizer, &store, &[base, base, spec.lora_lr, spec.spa_lr]);
         fit(&mut adapted, optimizer, examples, &self.problem.training(stage), limit, progress)?;
         then(&adapted, trained, progress)
     }

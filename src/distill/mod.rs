@@ -107,7 +107,7 @@ pub fn train(
     adopt(model, &store, |_| true)?;
     let kind = optimizer_of(spec, &model.graph);
     let peak = spec.learning_rate.unwrap_or(kind.learning_rate());
-    let optimizer = Stepper::new(kind.build(&store, peak, spec.weight_decay)?, vec![peak; 2]);
+    let optimizer = Stepper::new(kind.build(&store, peak, spec.weight_decay)?, &store, &[peak; 2]);
     let masks = mask_tensors(model, masks)?;
     let last = fit(&mut Masked { model, masks }, optimizer, examples, training, None, progress)?;
     model.freeze()?;

@@ -1,5 +1,7 @@
 //! What takes the steps, and how large they are.
 
+use std::sync::PoisonError;
+
 use margay_core::{Graph, ParamSpec};
 use tch::Tensor;
 use tch::nn::{self, Optimizer, OptimizerConfig, Sgd, VarStore};
@@ -49,8 +51,11 @@ pub(crate) struct Stepper {
 }
 
 impl Stepper {
-    /// `peaks[g]` is the highest learning rate of group `g`.
-    pub fn new(optimizer: Optimizer, peaks: Vec<f64>) -> Self {
+    /// `peaks[g]` is the highest learning rate of group `g`; groups behind the last variable's do not exist.
+    pub fn new(optimizer: Optimizer, store: &VarStore, peaks: &[f64]) -> Self {
+        let variables = store.variables_.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = variables.trainable_variables.iter().map(|variable| variable.group + 1).max();
+        let peaks = peaks.iter().copied().take(groups.unwrap_or(0)).collect();
         Self { optimizer, peaks }
     }
 
