@@ -5,6 +5,7 @@
 mod compress;
 mod demo;
 mod evaluate;
+mod experiment;
 mod export;
 mod host;
 mod plan;
@@ -16,6 +17,7 @@ mod train;
 
 pub use compress::{CompressOptions, compress};
 pub use demo::{demo_recipe, demo_world};
+pub use experiment::{ExperimentOptions, experiment};
 pub use plan::{Plan, PlannedLayer, plan};
 pub use train::{random_params, train};
 
