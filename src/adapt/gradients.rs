@@ -33,7 +33,7 @@ pub fn gradients(
             }
             let part = match mode {
                 GradAccMode::MeanSquared => gradient.f_square()?,
-                GradAccMode::Mean => gradient.f_detach_copy()?,
+                GradAccMode::Mean => gradient.f_detach()?.f_detach_copy()?,
             };
             let mut sums = sums.borrow_mut();
             let sum = match sums.remove(name) {
@@ -52,7 +52,7 @@ pub fn gradients(
 }
 
 fn leaf(student: &dyn Student, name: &str) -> Result<Tensor, TorchError> {
-    Ok(student.effective(name)?.f_detach_copy()?.f_set_requires_grad(true)?)
+    Ok(student.effective(name)?.f_detach()?.f_detach_copy()?.f_set_requires_grad(true)?)
 }
 
 /// A student whose weights in force are leaves of the graph of gradients.

@@ -42,7 +42,7 @@ impl LowRank {
         };
         // A branch may start with what pruning took; under a mask that would change nothing but the weights.
         let counts = spec.init != AdapterInit::Residual || spec.policy == Policy::Branch;
-        let start = if counts { None } else { Some([b.f_detach_copy()?, a.f_detach_copy()?]) };
+        let start = if counts { None } else { Some([b.f_detach()?.f_detach_copy()?, a.f_detach()?.f_detach_copy()?]) };
         Ok(Some(Self { a, b, scale, start }))
     }
 }

@@ -347,7 +347,7 @@ fn merge(
         let (old, merged) = (base.get(&spec.name).map_err(TorchError::from)?, adapted.merged(&spec.name)?);
         if old.requires_grad() {
             saved.beside += merged.numel();
-            saved.params.insert(spec.name.clone(), merged.f_detach_copy()?);
+            saved.params.insert(spec.name.clone(), merged.f_detach()?.f_detach_copy()?);
         }
         if let Some(delta) = adapted.delta(&spec.name) {
             let change = Change {
