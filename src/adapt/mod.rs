@@ -32,7 +32,7 @@ pub use plain::{Full, Head};
 pub use rosa::Rosa;
 pub use sparse::{Sparse, SparseOnly};
 pub use statistics::Statistics;
-pub use train::{AdaptError, Merged, Problem, Saved, adapt};
+pub use train::{AdaptError, Change, Merged, Problem, Saved, adapt};
 
 use crate::recipe::AdaptSpec;
 use crate::torch::TorchError;

@@ -46,6 +46,8 @@ pub struct Merged {
 /// The trained parts of an adapter, before they are merged.
 #[derive(Debug, Default)]
 pub struct Saved {
+    /// Name of the adapter.
+    pub method: &'static str,
     /// Parameters in the layers' adapters.
     pub trained: usize,
     /// Parameters of the base that are trained beside them: head, norms, biases.
@@ -147,6 +149,7 @@ impl Run<'_> {
         self.with_adapted(model, masks, limit, stage, progress, |adapted, trained, _| {
             let mut merged = merge(adapted, self.problem.masks, masks)?;
             merged.adapter.trained = trained;
+            merged.adapter.method = self.adapter.name();
             Ok(merged)
         })
     }

@@ -349,7 +349,7 @@ pub fn merge_adapt(method: Option<String>, args: AdapterArgs, from: AdaptSpec) -
 }
 
 /// Checks every value, wherever it came from.
-fn check(recipe: &Recipe) -> Result<(), Failure> {
+pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     let Recipe { shots, input, prune, recovery, device, adapt, .. } = recipe;
     check_device(device)?;
     let paths = [Some(&recipe.model), Some(&recipe.data), recipe.labels.as_ref()];
