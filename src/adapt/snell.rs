@@ -25,36 +25,32 @@ struct Kernelised {
 }
 
 impl Kernelised {
-    /// The matrix before the competition `[m, n]`, zero off the mask.
+    /// `K` before the competition `[m, n]`.
     fn kernel(&self) -> Result<Tensor, TorchError> {
         let distances = Tensor::f_cdist(&self.b, &self.a, 2.0, None::<i64>)?;
-        let kernel = distances.f_get(0)?.f_sub(&distances.f_get(1)?)?.f_mul_scalar(self.scale)?;
-        Ok(match &self.allowed {
-            Some(allowed) => kernel.f_mul(allowed)?,
-            None => kernel,
-        })
+        Ok(distances.f_get(0)?.f_sub(&distances.f_get(1)?)?.f_mul_scalar(self.scale)?)
     }
 
-    fn room(&self, kernel: &Tensor) -> Result<usize, TorchError> {
-        Ok(match &self.allowed {
-            Some(allowed) => allowed.f_sum(Kind::Int64)?.int64_value(&[]) as usize,
-            None => kernel.numel(),
-        })
+    /// Sizes of the entries `[m · n]`, negative where a change would be masked, and how many may change.
+    fn competitors(&self, kernel: &Tensor) -> Result<(Tensor, usize), TorchError> {
+        let sizes = kernel.f_abs()?.f_flatten(0, -1)?;
+        let Some(allowed) = &self.allowed else { return Ok((sizes, kernel.numel())) };
+        let pruned = allowed.f_logical_not()?.f_flatten(0, -1)?;
+        Ok((sizes.f_masked_fill(&pruned, -1.0)?, allowed.f_sum(Kind::Int64)?.int64_value(&[]) as usize))
     }
 }
 
 impl Delta for Kernelised {
     fn delta(&self, _base: &Tensor) -> Result<Tensor, TorchError> {
         let kernel = self.kernel()?;
-        let flat = kernel.f_flatten(0, -1)?;
-        let count = (CHANGED * self.room(&kernel)? as f64).ceil() as i64;
-        let (sizes, positions) = flat.f_abs()?.f_topk((count + 1).min(flat.numel() as i64), 0, true, true)?;
-        let count = count.min(flat.numel() as i64 - 1);
+        let (sizes, room) = self.competitors(&kernel)?;
+        let count = ((CHANGED * room as f64) as i64).min(sizes.numel() as i64 - 1);
+        let (sizes, positions) = sizes.f_topk(count + 1, 0, true, true)?;
         let positions = positions.f_narrow(0, 0, count)?;
-        let winners = flat.f_index_select(0, &positions)?;
-        let rest = winners.f_sign()?.f_mul(&sizes.f_get(count)?)?;
-        let changes = winners.f_sub(&rest)?;
-        Ok(flat.f_zeros_like()?.f_scatter(0, &positions, &changes)?.f_reshape(kernel.size())?)
+        let winners = kernel.f_flatten(0, -1)?.f_index_select(0, &positions)?;
+        let changes = winners.f_sub(&winners.f_sign()?.f_mul(&sizes.f_get(count)?)?)?;
+        let zeros = Tensor::f_zeros([kernel.numel() as i64], (kernel.kind(), kernel.device()))?;
+        Ok(zeros.f_scatter(0, &positions, &changes)?.f_reshape(kernel.size())?)
     }
 }
 
