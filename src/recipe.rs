@@ -229,11 +229,11 @@ impl TryFrom<String> for AdapterSchedule {
             "default" | "df" => Ok(Self::WarmUp(0)),
             "spa_only" => Ok(Self::SparseOnly),
             "lora_only" => Ok(Self::LowRankOnly),
-            other => other
-                .strip_prefix("wl")
-                .and_then(|steps| steps.parse().ok())
-                .map(Self::WarmUp)
-                .ok_or_else(|| format!("`{text}` is no schedule: use default, wl64, spa_only or lora_only")),
+            other => {
+                other.strip_prefix("wl").and_then(|steps| steps.parse().ok()).map(Self::WarmUp).ok_or_else(
+                    || format!("`{text}` is no schedule: use default, wl64, spa_only or lora_only"),
+                )
+            }
         }
     }
 }

@@ -45,9 +45,8 @@ pub fn gradients(
         }
         Ok(())
     })?;
-    let matrix = |(name, sum): (String, Tensor)| {
-        Ok((name, sum.f_div_scalar(images.max(1) as f64)?.f_flatten(1, -1)?))
-    };
+    let matrix =
+        |(name, sum): (String, Tensor)| Ok((name, sum.f_div_scalar(images.max(1) as f64)?.f_flatten(1, -1)?));
     sums.into_inner().into_iter().map(matrix).collect()
 }
 

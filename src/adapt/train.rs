@@ -197,6 +197,7 @@ impl Run<'_> {
                 allowed: self.allowed.get(&node.weight()),
                 size: *size,
                 statistics: self.statistics.get(id).unwrap_or(&none),
+                seed: self.problem.seed ^ ((id.index() as u64) << 32),
             };
             let path = store.root() / node.name.replace('.', "/");
             if let Some(delta) = self.adapter.attach(&site, self.problem.spec, &path)? {
@@ -210,13 +211,7 @@ impl Run<'_> {
 
 impl<'a> Problem<'a> {
     fn training(&self, stage: &'a str) -> Training<'a> {
-        Training {
-            spec: self.recovery,
-            teacher: self.teacher,
-            norms: Norms::Stored,
-            seed: self.seed,
-            stage,
-        }
+        Training { spec: self.recovery, teacher: self.teacher, norms: Norms::Stored, seed: self.seed, stage }
     }
 
     fn batches(&self) -> Result<Vec<Tensor>, TorchError> {
@@ -315,7 +310,8 @@ fn allowed(
         let weight = problem.base.get(&name).map_err(TorchError::from)?.f_flatten(1, -1)?;
         let mut tensor = mask_to_tensor(mask, &weight.size(), weight.device())?;
         let gradient = statistics.get(id).and_then(|s| s.gradient.as_ref());
-        if let (Policy::Grow, true, Some(gradient)) = (problem.spec.policy, adapter.needs_gradient(), gradient)
+        if let (Policy::Grow, true, Some(gradient)) =
+            (problem.spec.policy, adapter.needs_gradient(), gradient)
         {
             let chosen = crate::torch::top_k_mask(&gradient.f_abs()?, size.count)?;
             tensor = swapped(&weight, &tensor, &chosen)?;

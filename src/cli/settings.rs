@@ -10,7 +10,8 @@ use super::exit::{Failure, OrFail};
 use crate::allocate::ALLOCATORS;
 use crate::preprocess::PRESETS;
 use crate::recipe::{
-    AdaptSpec, AdapterInit, AdapterSchedule, GradAccMode, InputSpec, OptimizerChoice, Policy, PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
+    AdaptSpec, AdapterInit, AdapterSchedule, GradAccMode, InputSpec, OptimizerChoice, Policy, PruneSpec,
+    Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
 };
 
 /// The largest seed: TOML, in which recipes are saved, has signed integers only.

@@ -94,9 +94,7 @@ pub fn base(
         (base.masks, base.layers) = (pruned.masks, pruned.layers);
         if recalibrated {
             let batches = base.shots.batches(recipe.prune.batch)?;
-            timed(seconds, "recalibrate", || {
-                Ok(recalibrate(&mut base.oneshot, &base.dense, &batches)?)
-            })?;
+            timed(seconds, "recalibrate", || Ok(recalibrate(&mut base.oneshot, &base.dense, &batches)?))?;
         }
     }
     Ok(base)
