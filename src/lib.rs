@@ -8,6 +8,7 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
+pub mod experiment;
 pub mod models;
 pub mod preprocess;
 pub mod progress;

@@ -277,6 +277,13 @@ pub enum Schedule {
     Gradual,
 }
 
+/// Reads a compression such as `20x` as the sparsity that it stands for.
+pub fn parse_compression(text: &str) -> Result<Sparsity, String> {
+    let digits = text.strip_suffix(['x', 'X', '×']).unwrap_or(text);
+    let factor: f64 = digits.parse().map_err(|_| "must be a factor such as 20x".to_owned())?;
+    Sparsity::from_compression(factor).map_err(|_| format!("{text} is no factor of at least 1"))
+}
+
 /// Everything that determines a dense model trained by `margay train`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainSpec {

@@ -64,7 +64,8 @@ fn within(total: f64, matrices: &[[usize; 2]], adapter: &dyn Adapter, spec: &Ada
         .map(|(matrix, cost)| Demand {
             weight: cost.fixed as f64 + rank * cost.per_rank as f64,
             cost: *cost,
-            room: adapter.room(*matrix).rank,
+            // A cheap layer could spend on itself what a dear one left over: no layer is far above the mean.
+            room: adapter.room(*matrix).rank.min(rank.ceil() as usize),
         })
         .collect();
     let counts: Vec<Demand> = matrices

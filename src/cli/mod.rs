@@ -19,7 +19,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
-use commands::{adapt, bench, completions, compress, demo, eval, inspect, list, predict, report, train};
+use commands::{
+    adapt, bench, completions, compress, demo, eval, experiment, inspect, list, predict, report, train,
+};
 use exit::{Exit, Failure};
 use printer::Printer;
 use progress::Bars;
@@ -66,6 +68,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Report(report::ReportArgs),
     List(list::ListArgs),
+    Experiment(experiment::ExperimentArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -123,6 +126,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Report(args) => report::run(&args, context),
         Command::List(args) => list::run(&args, context),
+        Command::Experiment(args) => experiment::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Completions(args) => completions::run(&args, &mut Cli::command(), context),
     }

@@ -11,7 +11,7 @@ use crate::allocate::ALLOCATORS;
 use crate::preprocess::PRESETS;
 use crate::recipe::{
     AdaptSpec, AdapterInit, AdapterSchedule, GradAccMode, InputSpec, OptimizerChoice, Policy, PruneSpec,
-    Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
+    Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, parse_compression,
 };
 
 /// The largest seed: TOML, in which recipes are saved, has signed integers only.
@@ -232,7 +232,7 @@ fn missing(key: &str) -> Failure {
 }
 
 /// serde's message names the unknown word and the known ones in backticks: the nearest is the hint.
-fn suggestion(message: &str) -> Option<String> {
+pub fn suggestion(message: &str) -> Option<String> {
     let mut words = message.split('`').skip(1).step_by(2);
     let unknown = words.next()?;
     nearest_name(unknown, words).map(|near| format!("did you mean `{near}`?"))
@@ -445,7 +445,7 @@ fn solver_names() -> Option<Vec<&'static str>> {
 
 /// Names of the adapters; unknown in a build without libtorch, which cannot train.
 #[cfg_attr(feature = "torch", expect(clippy::unnecessary_wraps, reason = "absent without libtorch"))]
-fn adapter_names() -> Option<Vec<&'static str>> {
+pub fn adapter_names() -> Option<Vec<&'static str>> {
     #[cfg(feature = "torch")]
     return Some(crate::adapt::ADAPTERS.iter().map(|a| a.name()).collect());
     #[cfg(not(feature = "torch"))]
@@ -482,12 +482,6 @@ fn parse_schedule(text: &str) -> Result<AdapterSchedule, String> {
 fn parse_sparsity(text: &str) -> Result<Sparsity, String> {
     let fraction: f64 = text.parse().map_err(|_| "must be a fraction such as 0.95".to_owned())?;
     Sparsity::new(fraction).map_err(|error| error.to_string())
-}
-
-fn parse_compression(text: &str) -> Result<Sparsity, String> {
-    let digits = text.strip_suffix(['x', 'X', '×']).unwrap_or(text);
-    let factor: f64 = digits.parse().map_err(|_| "must be a factor such as 20x".to_owned())?;
-    Sparsity::from_compression(factor).map_err(|_| format!("{text} is no factor of at least 1"))
 }
 
 #[cfg(test)]

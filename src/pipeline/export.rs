@@ -53,6 +53,19 @@ pub fn export(
     Ok(Exported { sparse: SparseModel::read(&path)?, dense, bytes })
 }
 
+/// The specialist as its file would hold it, and its dense twin, without a file.
+pub fn packed(
+    task: &Task,
+    recipe: &Recipe,
+    dense: &TorchModel,
+    specialist: &Specialist,
+) -> Result<Exported, PipelineError> {
+    let sparse = pack(task, recipe, &specialist.model, &specialist.masks)?.to_bytes()?;
+    let dense = pack(task, recipe, dense, &BTreeMap::new())?;
+    let bytes = Pair { dense: dense.to_bytes()?.len() as u64, sparse: sparse.len() as u64 };
+    Ok(Exported { sparse: SparseModel::from_bytes(&sparse)?, dense, bytes })
+}
+
 /// Folds what can be folded and packs masked weights as CSR.
 pub fn pack(
     task: &Task,

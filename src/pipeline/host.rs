@@ -14,3 +14,8 @@ pub fn peak_rss_bytes() -> Option<u64> {
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }
+
+/// Lets [`peak_rss_bytes`] count from now on, where the system can.
+pub fn reset_peak_rss() {
+    let _ = fs_err::write("/proc/self/clear_refs", "5");
+}

@@ -6,6 +6,7 @@ mod adapt;
 mod compress;
 mod demo;
 mod evaluate;
+mod experiment;
 mod export;
 mod host;
 mod plan;
@@ -18,6 +19,7 @@ mod train;
 pub use adapt::adapt;
 pub use compress::{CompressOptions, compress};
 pub use demo::{demo_recipe, demo_world};
+pub use experiment::{ExperimentOptions, experiment};
 pub use plan::{Plan, PlannedLayer, plan};
 pub use train::{random_params, train};
 

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod compress;
 pub mod demo;
 pub mod eval;
+pub mod experiment;
 pub mod inspect;
 pub mod list;
 pub mod predict;

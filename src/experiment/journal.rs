@@ -1,0 +1,250 @@
+use std::collections::BTreeMap;
+use std::fs::TryLockError;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use fs_err::File;
+use serde::{Deserialize, Serialize};
+
+use super::{ExperimentError, Run};
+use crate::recipe::Recipe;
+use crate::record::{Choice, Evaluation, Latency, Nonzeros, Stages};
+
+/// A finished run: one line of JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// Hash of what determines the result.
+    pub key: String,
+    /// Version of margay that made the line.
+    pub version: String,
+    /// Name of the checkpoint.
+    pub checkpoint: String,
+    /// Name of the task.
+    pub task: String,
+    /// The resolved recipe.
+    pub recipe: Recipe,
+    /// How the run ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// What it measured.
+    Measured(Box<Measured>),
+    /// Why there is nothing to measure.
+    Error(String),
+}
+
+/// What a run measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The task before pruning, on val.
+    pub dense: Evaluation,
+    /// Pruned, before recovery, on val.
+    pub oneshot: Evaluation,
+    /// The final network, on val.
+    pub specialist: Evaluation,
+    /// The class that the final network knows worst.
+    pub worst: Option<ClassChange>,
+    /// The class that lost most since the dense network.
+    pub largest_drop: Option<ClassChange>,
+    /// Parameters that recovery trained.
+    pub trainable: Trainable,
+    /// Weights that are not zero.
+    pub nonzeros: Nonzeros,
+    /// Whether the final network keeps the same weights as the pruned one.
+    pub same_support: bool,
+    /// Decisions made on the held-out fold.
+    pub choices: Vec<Choice>,
+    /// Time per image, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<Latency>,
+    /// Seconds per stage of this run.
+    pub seconds: Stages,
+    /// Seconds per stage up to the pruned network, which other runs share.
+    pub shared_seconds: Stages,
+    /// Largest resident set during this run in bytes; absent where the system does not tell.
+    pub peak_rss_bytes: Option<u64>,
+    /// Everything the user was warned about.
+    pub warnings: Vec<String>,
+}
+
+/// Recall of a class before and after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassChange {
+    /// Name of the class.
+    pub label: String,
+    /// Recall of the dense network.
+    pub dense: f64,
+    /// Recall of the final network.
+    pub specialist: f64,
+}
+
+/// Numbers of parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trainable {
+    /// Trained in the layers: by their adapters, or as surviving weights.
+    pub layers: u64,
+    /// Trained beside them: head, norms, biases.
+    pub beside: u64,
+    /// All parameters of the dense network.
+    pub all: u64,
+}
+
+impl Line {
+    /// The result of a run.
+    pub fn new(run: &Run, outcome: Outcome) -> Self {
+        Self {
+            key: run.key.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            checkpoint: run.checkpoint.clone(),
+            task: run.task.clone(),
+            recipe: run.recipe.clone(),
+            outcome,
+        }
+    }
+}
+
+impl ClassChange {
+    /// Classes of both evaluations that have images: the one that is known worst, and the one that lost most.
+    pub fn of(dense: &Evaluation, specialist: &Evaluation) -> [Option<Self>; 2] {
+        let pair = |(dense, after): (&crate::record::ClassRecall, &crate::record::ClassRecall)| {
+            Some(Self { label: dense.label.clone(), dense: dense.recall?, specialist: after.recall? })
+        };
+        let pairs: Vec<Self> = dense.classes.iter().zip(&specialist.classes).filter_map(pair).collect();
+        let worst = pairs.iter().min_by(|a, b| a.specialist.total_cmp(&b.specialist));
+        // The first of equals, as with the worst.
+        let lost = pairs.iter().min_by(|a, b| b.loss().total_cmp(&a.loss()));
+        [worst.cloned(), lost.cloned()]
+    }
+
+    /// Recall that was lost; negative where it grew.
+    pub fn loss(&self) -> f64 {
+        self.dense - self.specialist
+    }
+}
+
+impl Outcome {
+    /// The figures of a run that did not fail.
+    pub fn measured(&self) -> Option<&Measured> {
+        match self {
+            Self::Measured(measured) => Some(measured),
+            Self::Error(_) => None,
+        }
+    }
+}
+
+/// The last result of each run in a folder; a success is not replaced by a failure.
+#[derive(Clone, Debug, Default)]
+pub struct Results(BTreeMap<String, Line>);
+
+impl Results {
+    /// Reads every `runs*.jsonl` of the folder; one that does not exist holds nothing.
+    pub fn read(folder: &Path) -> Result<Self, ExperimentError> {
+        let mut results = Self::default();
+        if !folder.exists() {
+            return Ok(results);
+        }
+        let mut paths = Vec::new();
+        for entry in fs_err::read_dir(folder)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with("runs") && name.ends_with(".jsonl") {
+                paths.push(folder.join(name));
+            }
+        }
+        paths.sort();
+        for path in paths {
+            lines(&path)?.into_iter().for_each(|line| results.insert(line));
+        }
+        Ok(results)
+    }
+
+    /// Adds a result.
+    pub fn insert(&mut self, line: Line) {
+        let kept = self.get(&line.key).is_some_and(|old| old.measured().is_some());
+        if !kept || line.outcome.measured().is_some() {
+            self.0.insert(line.key.clone(), line);
+        }
+    }
+
+    /// Takes out what failed.
+    pub fn forget_failures(&mut self) {
+        self.0.retain(|_, line| line.outcome.measured().is_some());
+    }
+
+    /// How a run ended, if it did.
+    pub fn get(&self, key: &str) -> Option<&Outcome> {
+        self.0.get(key).map(|line| &line.outcome)
+    }
+
+    /// Every result.
+    pub fn iter(&self) -> impl Iterator<Item = &Line> {
+        self.0.values()
+    }
+}
+
+/// Complete lines of a file; what a kill has torn off at its end is left out.
+fn lines(path: &Path) -> Result<Vec<Line>, ExperimentError> {
+    let text = fs_err::read(path)?;
+    let whole = &text[..complete(&text)];
+    let parse = |(index, line): (usize, &[u8])| {
+        serde_json::from_slice(line).map_err(|source| ExperimentError::Line {
+            path: path.to_owned(),
+            line: index + 1,
+            source,
+        })
+    };
+    let lines = whole.split_inclusive(|byte| *byte == b'\n').enumerate();
+    lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(parse).collect()
+}
+
+/// Bytes up to the end of the last complete line.
+fn complete(text: &[u8]) -> usize {
+    text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+}
+
+/// A file that grows by a line per run; only one process has it.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Opens the file for this process alone and cuts what a kill has torn off at its end.
+    pub fn open(path: &Path) -> Result<Self, ExperimentError> {
+        let mut file = fs_err::OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        match file.file().try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(ExperimentError::Busy(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let end = complete(&text);
+        if end < text.len() {
+            file.set_len(end as u64)?;
+            file.seek(std::io::SeekFrom::End(0))?;
+        }
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Writes a line and waits until it is on the disk.
+    pub fn append(&mut self, line: &Line) -> Result<(), ExperimentError> {
+        let mut text = serde_json::to_vec(line).map_err(std::io::Error::from)?;
+        text.push(b'\n');
+        self.file.write_all(&text)?;
+        Ok(self.file.sync_data()?)
+    }
+
+    /// Where the lines are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests;

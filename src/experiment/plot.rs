@@ -1,0 +1,105 @@
+use askama::Template;
+
+use super::table::{columns, percent};
+use super::{Group, Row, Summary};
+
+/// Where the marks begin and how wide the scale is, in user units.
+const LEFT: f64 = 250.0;
+const SPAN: f64 = 400.0;
+/// Height of a row and of what is above the first.
+const ROW: f64 = 24.0;
+const TOP: f64 = 34.0;
+/// Least room on each side of the marks, as a fraction.
+const MARGIN: f64 = 0.01;
+
+/// Top-1 of a group's rows with 95 % intervals over the seeds as SVG, readable on light and dark ground.
+pub fn plot(summary: &Summary, group: &Group) -> String {
+    // Writing to memory does not fail.
+    Dots::new(summary, group).render().unwrap_or_default()
+}
+
+#[derive(Template)]
+#[template(path = "dots.svg", escape = "html")]
+struct Dots {
+    title: String,
+    height: f64,
+    /// Lower end of the scale.
+    axis: f64,
+    ticks: Vec<(String, String)>,
+    /// Dense and one-shot: name and position.
+    lines: Vec<(&'static str, String)>,
+    rows: Vec<Dot>,
+}
+
+struct Dot {
+    label: String,
+    text: String,
+    at: String,
+    low: String,
+    high: String,
+    y: f64,
+}
+
+/// The part of the percentages that is drawn.
+struct Scale {
+    low: f64,
+    high: f64,
+}
+
+impl Scale {
+    /// Holds every mean; of an interval no more than the means' own spread, as those of two seeds are wide.
+    fn new(rows: &[Row]) -> Self {
+        let means = || rows.iter().flat_map(|row| [row.dense.mean, row.oneshot.mean, row.top1.mean]);
+        let (low, high) = (means().fold(1.0, f64::min), means().fold(0.0, f64::max));
+        let most = (high - low).max(0.05);
+        let widest = rows.iter().filter_map(|row| row.top1.half_width).fold(0.0, f64::max).min(most);
+        Self { low: low - widest - MARGIN, high: high + widest + MARGIN }
+    }
+
+    fn x(&self, value: f64) -> String {
+        let share = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
+        format!("{:.1}", LEFT + SPAN * share)
+    }
+
+    /// Round percentages.
+    fn ticks(&self) -> Vec<(String, String)> {
+        let [low, high] = [100.0 * self.low, 100.0 * self.high];
+        let step = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0].into_iter().find(|step| (high - low) / step <= 8.0);
+        let step = step.unwrap_or(25.0);
+        let first = (low / step).ceil() as i64;
+        let last = (high / step).floor() as i64;
+        let tick = |n: i64| (self.x(n as f64 * step / 100.0), format!("{}", n as f64 * step));
+        (first..=last).map(tick).collect()
+    }
+}
+
+impl Dots {
+    fn new(summary: &Summary, group: &Group) -> Self {
+        let scale = Scale::new(&group.rows);
+        let axis = TOP + ROW * group.rows.len() as f64;
+        let mean = |figure: fn(&Row) -> f64| {
+            scale.x(group.rows.iter().map(figure).sum::<f64>() / group.rows.len().max(1) as f64)
+        };
+        let columns = columns(summary, group);
+        let dot = |(index, row): (usize, &Row)| {
+            let [low, high] = row.top1.interval();
+            let settings = columns.iter().filter_map(|axis| row.settings.get(*axis));
+            Dot {
+                label: settings.map(String::as_str).collect::<Vec<_>>().join(" "),
+                text: percent(&row.top1),
+                at: scale.x(row.top1.mean),
+                low: scale.x(low),
+                high: scale.x(high),
+                y: TOP + ROW * (index as f64 + 0.5),
+            }
+        };
+        Self {
+            title: group.title(),
+            height: axis + 44.0,
+            axis,
+            ticks: scale.ticks(),
+            lines: vec![("one-shot", mean(|row| row.oneshot.mean)), ("dense", mean(|row| row.dense.mean))],
+            rows: group.rows.iter().enumerate().map(dot).collect(),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::grid::{NONE, axis_of, flatten, has_options};
+use super::{Estimate, Experiment, ExperimentError, Measured, Outcome, Results, Run};
+
+/// What an experiment found: figures over seeds, by what was pruned and how it was recovered.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Name of the experiment.
+    pub name: String,
+    /// Its purpose.
+    pub description: String,
+    /// The adapter that the others are compared with.
+    pub reference: Option<String>,
+    /// Runs that the file describes.
+    pub runs: usize,
+    /// Runs with figures.
+    pub done: usize,
+    /// Title and error of the runs that failed.
+    pub failed: Vec<(String, String)>,
+    /// Names of what varies between the rows of a group, in the order of the columns.
+    pub columns: Vec<String>,
+    /// Whatever shares a table.
+    pub groups: Vec<Group>,
+}
+
+/// Runs on the same pruned networks, one per seed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    /// Name of the checkpoint.
+    pub checkpoint: String,
+    /// Name of the task.
+    pub task: String,
+    /// Images per class; 0 is all.
+    pub shots: usize,
+    /// Weights before for each weight after.
+    pub compression: f64,
+    /// What else is particular to this group, by axis.
+    pub settings: BTreeMap<String, String>,
+    /// One row per way of recovery.
+    pub rows: Vec<Row>,
+}
+
+/// One way of recovery over all seeds; accuracies are fractions.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What varies, by axis; absent where an axis has no effect.
+    pub settings: BTreeMap<String, String>,
+    /// Seeds of the runs.
+    pub seeds: Vec<u64>,
+    /// Top-1 of the dense network.
+    pub dense: Estimate,
+    /// Top-1 after pruning.
+    pub oneshot: Estimate,
+    /// Top-1 of the final network.
+    pub top1: Estimate,
+    /// Top-1 minus that of the reference with the same seed.
+    pub difference: Option<Estimate>,
+    /// Recall of the class that is known worst.
+    pub worst_recall: Option<Estimate>,
+    /// Recall that the class lost which lost most.
+    pub largest_drop: Option<Estimate>,
+    /// Parameters trained in layers, as a fraction of all.
+    pub trained: f64,
+    /// Parameters trained beside them, as a fraction of all.
+    pub beside: f64,
+    /// Seconds of recovery.
+    pub seconds: Estimate,
+    #[serde(skip)]
+    by_seed: BTreeMap<u64, f64>,
+}
+
+/// Values of a recipe by dotted key, as people read them.
+type Facts = BTreeMap<String, String>;
+
+/// A finished run beside what tells it from others.
+struct Finished<'a> {
+    run: &'a Run,
+    measured: &'a Measured,
+    facts: Facts,
+}
+
+impl Summary {
+    /// Sorts the results of an experiment into tables.
+    pub fn new(experiment: &Experiment, runs: &[Run], results: &Results) -> Result<Self, ExperimentError> {
+        let about = &experiment.about;
+        let mut summary = Self {
+            name: about.name.clone(),
+            description: about.description.clone(),
+            reference: about.reference.clone(),
+            runs: runs.len(),
+            done: 0,
+            failed: Vec::new(),
+            columns: Vec::new(),
+            groups: Vec::new(),
+        };
+        let mut finished = Vec::new();
+        for run in runs {
+            match results.get(&run.key) {
+                Some(Outcome::Measured(measured)) => {
+                    finished.push(Finished { run, measured, facts: facts(run)? });
+                }
+                Some(Outcome::Error(error)) => summary.failed.push((run.title(), error.clone())),
+                None => {}
+            }
+        }
+        summary.done = finished.len();
+        let (shared, own) = varied(&finished);
+        summary.columns = own.iter().map(|key| axis_of(key).to_owned()).collect();
+        summary.groups = collect(&finished, |run| (run.name(), run.pick(&shared)))
+            .into_iter()
+            .map(|group| Group::new(&group, &shared, &own, about.reference.as_deref()))
+            .collect();
+        Ok(summary)
+    }
+}
+
+impl Finished<'_> {
+    fn name(&self) -> [&str; 2] {
+        [&self.run.checkpoint, &self.run.task]
+    }
+
+    fn pick(&self, keys: &[String]) -> Facts {
+        keys.iter().filter_map(|key| Some((axis_of(key).to_owned(), self.facts.get(key)?.clone()))).collect()
+    }
+}
+
+/// Finished runs by key, keys in the order of their first appearance.
+fn collect<'f, 'r, K: PartialEq>(
+    finished: impl IntoIterator<Item = &'f Finished<'r>>,
+    key: impl Fn(&'f Finished<'r>) -> K,
+) -> Vec<Vec<&'f Finished<'r>>> {
+    let mut groups: Vec<(K, Vec<&Finished>)> = Vec::new();
+    for run in finished {
+        let key = key(run);
+        match groups.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, group)) => group.push(run),
+            None => groups.push((key, vec![run])),
+        }
+    }
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+impl Group {
+    fn new(runs: &[&Finished], shared: &[String], own: &[String], reference: Option<&str>) -> Self {
+        let first = runs[0];
+        let mut rows: Vec<Row> = collect(runs.iter().copied(), |run| run.pick(own))
+            .iter()
+            .filter_map(|runs| Row::new(runs, runs[0].pick(own)))
+            .collect();
+        let differences: Vec<_> = rows.iter().map(|row| row.against(reference?, &rows)).collect();
+        for (row, difference) in rows.iter_mut().zip(differences) {
+            row.difference = difference;
+        }
+        let mut settings = first.pick(shared);
+        settings.retain(|axis, _| !["shots", "compression"].contains(&axis.as_str()));
+        Self {
+            checkpoint: first.run.checkpoint.clone(),
+            task: first.run.task.clone(),
+            shots: first.run.recipe.shots.per_class,
+            compression: first.run.recipe.prune.sparsity.compression(),
+            settings,
+            rows,
+        }
+    }
+}
+
+impl Row {
+    fn new(runs: &[&Finished], settings: BTreeMap<String, String>) -> Option<Self> {
+        let over = |figure: &dyn Fn(&Measured) -> Option<f64>| {
+            let values: Option<Vec<f64>> = runs.iter().map(|run| figure(run.measured)).collect();
+            values.as_deref().and_then(Estimate::of)
+        };
+        let share = |part: fn(&super::Trainable) -> u64| {
+            let share = |run: &&Finished| {
+                part(&run.measured.trainable) as f64 / run.measured.trainable.all.max(1) as f64
+            };
+            runs.iter().map(share).sum::<f64>() / runs.len() as f64
+        };
+        Some(Self {
+            settings,
+            seeds: runs.iter().map(|run| run.run.recipe.seed).collect(),
+            dense: over(&|m| m.dense.top1)?,
+            oneshot: over(&|m| m.oneshot.top1)?,
+            top1: over(&|m| m.specialist.top1)?,
+            difference: None,
+            worst_recall: over(&|m| Some(m.worst.as_ref()?.specialist)),
+            largest_drop: over(&|m| Some(m.largest_drop.as_ref()?.loss())),
+            trained: share(|t| t.layers),
+            beside: share(|t| t.beside),
+            seconds: over(&|m| Some(recovery(m)))?,
+            by_seed: runs
+                .iter()
+                .filter_map(|run| Some((run.run.recipe.seed, run.measured.specialist.top1?)))
+                .collect(),
+        })
+    }
+
+    /// Seed by seed against the row of the reference that is most like this one in everything else.
+    fn against(&self, reference: &str, rows: &[Self]) -> Option<Estimate> {
+        let unlike = |row: &&Self| {
+            let differs = |(axis, value): (&String, &String)| {
+                axis != "adapter" && row.settings.get(axis).is_some_and(|other| other != value)
+            };
+            self.settings.iter().filter(|setting| differs(*setting)).count()
+        };
+        let other = rows.iter().filter(|row| row.adapter() == Some(reference)).min_by_key(unlike)?;
+        if other.settings == self.settings {
+            return None;
+        }
+        let difference = |(seed, top1): (&u64, &f64)| Some(top1 - other.by_seed.get(seed)?);
+        let differences: Vec<f64> = self.by_seed.iter().filter_map(difference).collect();
+        Estimate::of(&differences)
+    }
+
+    /// Name of the adapter, if it varies.
+    fn adapter(&self) -> Option<&str> {
+        self.settings.get("adapter").map(String::as_str)
+    }
+}
+
+fn recovery(measured: &Measured) -> f64 {
+    let trained = measured.seconds.iter().filter(|(stage, _)| ["adapt", "finetune"].contains(stage));
+    trained.map(|(_, seconds)| seconds).sum()
+}
+
+/// What determines a run, by dotted key, without what its name or its seed say.
+fn facts(run: &Run) -> Result<Facts, ExperimentError> {
+    let mut leaves = Vec::new();
+    flatten("", &Table::try_from(&run.recipe)?, &mut leaves);
+    let mut facts: Facts = leaves.into_iter().map(|(key, value)| (key, text(&value))).collect();
+    for named in ["model", "labels", "data", "seed", "device", "threads", "prune.sparsity"] {
+        facts.remove(named);
+    }
+    let fold = run.recipe.prune.sparsity.compression();
+    facts.insert("prune.sparsity".to_owned(), format!("{fold:.1}"));
+    let adapter = run.adapter();
+    // Options without effect would look like a choice.
+    if adapter == NONE {
+        facts.retain(|key, _| is_shared(key));
+    }
+    if !has_options(adapter) {
+        facts.retain(|key, _| !key.starts_with("adapt."));
+    }
+    facts.insert("adapt.method".to_owned(), adapter.to_owned());
+    Ok(facts)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether a key of a recipe matters before recovery.
+fn is_shared(key: &str) -> bool {
+    !key.starts_with("adapt.") && (!key.starts_with("recovery.") || key == "recovery.recalibrate")
+}
+
+/// Keys with more than one value: of what is pruned, and of how it is recovered, the adapter first.
+fn varied(finished: &[Finished]) -> (Vec<String>, Vec<String>) {
+    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (key, value) in finished.iter().flat_map(|run| &run.facts) {
+        values.entry(key).or_default().insert(value);
+    }
+    values.retain(|_, values| values.len() > 1);
+    let keys = values.into_keys().map(str::to_owned);
+    let (shared, mut own): (Vec<String>, Vec<String>) = keys.partition(|key| is_shared(key));
+    own.sort_by_key(|key| key != "adapt.method");
+    (shared, own)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+use super::super::testing::{experiment, line, results};
+use super::super::{Line, Outcome, Plan, groups, markdown, plot, slug};
+use super::*;
+
+fn summary() -> Summary {
+    let experiment = experiment();
+    let runs = experiment.runs(&[]).unwrap();
+    Summary::new(&experiment, &runs, &results(&runs)).unwrap()
+}
+
+#[test]
+fn rows_are_means_over_seeds() {
+    let summary = summary();
+    assert_eq!((summary.done, summary.runs, summary.groups.len()), (12, 12, 1));
+    assert_eq!(summary.columns, ["adapter", "r"]);
+    let rows = &summary.groups[0].rows;
+    let adapters: Vec<_> = rows.iter().map(|row| row.adapter().unwrap()).collect();
+    assert_eq!(adapters, ["none", "lora", "rosa", "rosa"]);
+    // 60, 61 and 62 of the common class, 1 of the rare one.
+    assert!((rows[1].top1.mean - 0.62).abs() < 1e-12);
+    assert!((rows[1].top1.half_width.unwrap() - 0.01 * 4.302_653 / 3.0_f64.sqrt()).abs() < 1e-9);
+    assert_eq!(rows[0].settings.get("r"), None, "nothing has a rank where nothing is trained");
+}
+
+#[test]
+fn rows_are_compared_seed_by_seed() {
+    let summary = summary();
+    let differences: Vec<_> = summary.groups[0].rows.iter().map(|row| row.difference).collect();
+    assert_eq!(differences[1], None, "the reference");
+    let rosa = differences[2].unwrap();
+    assert!((rosa.mean - 0.02).abs() < 1e-12 && rosa.count == 3);
+    assert!(rosa.half_width.unwrap() < 1e-9, "the seeds share their ups and downs");
+}
+
+#[test]
+fn tables_have_a_column_for_what_varies() {
+    let text = markdown(&summary(), "plots/");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "### small · birds · 5 shots · 20×");
+    let head = "| adapter | r | seeds | dense | one-shot | final | against lora | worst class | largest drop | trained | seconds |";
+    assert_eq!(lines[2], head);
+    let none = "| none | – | 3 | 85.0 ± 0.0 | 30.0 ± 0.0 | 42.0 ± 2.5 | −20.0 ± 0.0 | 10.0 ± 0.0 |";
+    assert!(lines[4].starts_with(none), "{}", lines[4]);
+    assert!(text.contains("(plots/try-small-birds-5-shots-20x.svg)"), "{text}");
+}
+
+#[test]
+fn failures_and_what_is_missing_are_told() {
+    let experiment = experiment();
+    let runs = experiment.runs(&[]).unwrap();
+    let mut results = Results::default();
+    results.insert(line(&runs[0], 50));
+    results.insert(Line::new(&runs[1], Outcome::Error("the loss is not finite".into())));
+    let summary = Summary::new(&experiment, &runs, &results).unwrap();
+    let text = markdown(&summary, "plots/");
+    assert!(text.contains("*1 of 12 runs are done.*"), "{text}");
+    assert!(text.contains("failed: small birds 5 shots 20x lora seed 0: the loss is not finite"), "{text}");
+    let plan = Plan::new(&groups(runs), &results);
+    assert_eq!((plan.runs, plan.groups, plan.done, plan.failed, plan.left.len()), (12, 3, 1, 1, 10));
+    // Three networks to prune at 40 s, ten runs at 21 s.
+    assert!((plan.seconds_left.unwrap() - (3.0 * 40.0 + 10.0 * 21.0)).abs() < 1e-9, "{plan:?}");
+}
+
+#[test]
+fn plots_are_sound_xml_for_both_grounds() {
+    let mut summary = summary();
+    summary.groups[0].task = "birds & <bees>".to_owned();
+    let svg = plot(&summary, &summary.groups[0]);
+    assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    assert!(svg.contains("prefers-color-scheme: dark") && !svg.contains("<bees>"), "{svg}");
+    assert_eq!(svg.matches("<circle").count(), 4);
+    assert!(!svg.contains("NaN"), "{svg}");
+    assert_eq!(slug(&summary, &summary.groups[0]), "try-small-birds-bees-5-shots-20x");
+}

@@ -1,0 +1,107 @@
+use std::fmt::Write as _;
+
+use super::{Estimate, Group, Row, Summary};
+
+/// What stands where a figure is absent.
+const ABSENT: &str = "–";
+
+/// Tables in Markdown, one per group, each with its plot from the folder `plots`.
+pub fn markdown(summary: &Summary, plots: &str) -> String {
+    let mut text = String::new();
+    if !summary.description.is_empty() {
+        let _ = writeln!(text, "{}\n", summary.description.trim());
+    }
+    if summary.done < summary.runs {
+        let _ = writeln!(text, "*{} of {} runs are done.*\n", summary.done, summary.runs);
+    }
+    for group in &summary.groups {
+        let _ = writeln!(text, "### {}\n", group.title());
+        table(&mut text, summary, group);
+        let _ = writeln!(text, "\n![{}]({plots}{}.svg)\n", group.title(), slug(summary, group));
+    }
+    for (run, error) in &summary.failed {
+        let _ = writeln!(text, "* failed: {run}: {error}");
+    }
+    text.trim_end().to_owned() + "\n"
+}
+
+/// Name of a group's plot, without its extension.
+pub fn slug(summary: &Summary, group: &Group) -> String {
+    let text = format!("{} {}", summary.name, group.title()).replace('×', "x").to_lowercase();
+    let words: Vec<&str> =
+        text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    words.join("-")
+}
+
+impl Group {
+    /// What the runs of the group share, in a line.
+    pub fn title(&self) -> String {
+        let shots = if self.shots == 0 { "all photos".to_owned() } else { format!("{} shots", self.shots) };
+        let own =
+            [self.checkpoint.clone(), self.task.clone(), shots, format!("{}×", round(self.compression))];
+        let other = self.settings.iter().map(|(axis, value)| format!("{axis} {value}"));
+        own.into_iter().chain(other).collect::<Vec<_>>().join(" · ")
+    }
+}
+
+/// One decimal where there is one.
+fn round(value: f64) -> f64 {
+    (10.0 * value).round() / 10.0
+}
+
+fn table(text: &mut String, summary: &Summary, group: &Group) {
+    let columns = columns(summary, group);
+    let mut head: Vec<String> = columns.iter().map(|column| (*column).to_owned()).collect();
+    head.extend(["seeds", "dense", "one-shot", "final"].map(str::to_owned));
+    head.extend(summary.reference.iter().map(|name| format!("against {name}")));
+    head.extend(["worst class", "largest drop", "trained", "seconds"].map(str::to_owned));
+    line(text, &head);
+    line(text, &vec!["---".to_owned(); head.len()]);
+    for row in &group.rows {
+        line(text, &cells(row, &columns, summary.reference.is_some()));
+    }
+}
+
+fn line(text: &mut String, cells: &[String]) {
+    let _ = writeln!(text, "| {} |", cells.join(" | "));
+}
+
+/// What tells the rows of a group apart; the adapter even if there is only one row.
+pub(super) fn columns<'a>(summary: &'a Summary, group: &Group) -> Vec<&'a str> {
+    let first = group.rows.first().map(|row| &row.settings);
+    let varies =
+        |axis: &str| group.rows.iter().any(|row| row.settings.get(axis) != first.and_then(|s| s.get(axis)));
+    let columns = summary.columns.iter().map(String::as_str);
+    columns.filter(|axis| *axis == "adapter" || varies(axis)).collect()
+}
+
+fn cells(row: &Row, columns: &[&str], compared: bool) -> Vec<String> {
+    let setting = |axis: &&str| row.settings.get(*axis).cloned().unwrap_or_else(|| ABSENT.to_owned());
+    let mut cells: Vec<String> = columns.iter().map(setting).collect();
+    cells.push(row.seeds.len().to_string());
+    cells.extend([&row.dense, &row.oneshot, &row.top1].map(percent));
+    if compared {
+        cells.push(row.difference.as_ref().map_or_else(|| ABSENT.to_owned(), points));
+    }
+    let maybe = |estimate: &Option<Estimate>| estimate.as_ref().map_or_else(|| ABSENT.to_owned(), percent);
+    cells.extend([maybe(&row.worst_recall), maybe(&row.largest_drop)]);
+    cells.push(format!("{:.2} + {:.2} %", 100.0 * row.trained, 100.0 * row.beside));
+    cells.push(format!("{:.0}", row.seconds.mean));
+    cells
+}
+
+/// `63.1 ± 0.8`, in per cent.
+pub(super) fn percent(estimate: &Estimate) -> String {
+    format!("{:.1}{}", 100.0 * estimate.mean, half_width(estimate))
+}
+
+/// `+1.2 ± 0.4`, in percentage points.
+fn points(estimate: &Estimate) -> String {
+    let rounded = (1000.0 * estimate.mean).round() / 10.0;
+    let sign = if rounded < 0.0 { "−" } else { "+" };
+    format!("{sign}{:.1}{}", rounded.abs(), half_width(estimate))
+}
+
+fn half_width(estimate: &Estimate) -> String {
+    estimate.half_width.map_or_else(String::new, |half| format!(" ± {:.1}", 100.0 * half))
+}

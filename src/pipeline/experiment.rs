@@ -1,0 +1,172 @@
+use std::path::Path;
+
+use margay_core::ParamRole;
+use margay_runtime::SessionOptions;
+
+use super::evaluate::on_torch;
+use super::export::{latency, nonzeros, packed};
+use super::sparsify::{Base, Specialist, base, recover, timed};
+use super::task::{Task, examples};
+use super::{PipelineError, host};
+use crate::distill::Examples;
+use crate::experiment::{ClassChange, Line, Measured, Outcome, Run, Trainable};
+use crate::progress::{Progress, Recorder};
+use crate::recipe::{Recipe, Schedule};
+use crate::record::{Evaluation, Latency, Nonzeros, Stages};
+use crate::torch::TorchModel;
+
+/// How the runs of an experiment are carried out; nothing here changes a network.
+#[derive(Clone, Copy, Debug)]
+pub struct ExperimentOptions<'a> {
+    /// Where the files of the recipes are.
+    pub root: &'a Path,
+    /// Whether the time per image is measured.
+    pub latency: bool,
+}
+
+/// Carries out runs that start from the same pruned network, which is made once.
+///
+/// `finished` gets each result as soon as it is there; only its errors end the group. A run that fails gives a
+/// line that says why.
+pub fn experiment<E>(
+    runs: &[Run],
+    options: &ExperimentOptions,
+    progress: &mut dyn Progress,
+    finished: &mut dyn FnMut(Line) -> Result<(), E>,
+) -> Result<(), E> {
+    let Some(first) = runs.first() else { return Ok(()) };
+    let progress = &mut Recorder::new(progress);
+    let mut shared = Shared::prepare(&first.recipe_in(options.root), progress);
+    for run in runs {
+        let outcome = match &mut shared {
+            Ok(shared) => shared
+                .measure(&run.recipe_in(options.root), options, progress)
+                .map_or_else(|error| failed(&error), |measured| Outcome::Measured(Box::new(measured))),
+            Err(error) => failed(error),
+        };
+        finished(Line::new(run, outcome))?;
+    }
+    Ok(())
+}
+
+/// An error with its causes.
+fn failed(error: &PipelineError) -> Outcome {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    Outcome::Error(text)
+}
+
+/// What the runs of a group have in common.
+struct Shared {
+    task: Task,
+    base: Base,
+    seconds: Stages,
+    /// Read when the first run has its final network.
+    val: Option<Val>,
+    warnings: Vec<String>,
+}
+
+/// Val, and what the networks that all runs share say of it.
+struct Val {
+    images: Examples,
+    classes: Vec<usize>,
+    dense: Evaluation,
+    oneshot: Evaluation,
+}
+
+impl Shared {
+    fn prepare(recipe: &Recipe, progress: &mut Recorder) -> Result<Self, PipelineError> {
+        let mut seconds = Stages::default();
+        let task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
+        let base = base(&task, recipe, &mut seconds, progress)?;
+        let warnings = std::mem::take(&mut progress.warnings);
+        Ok(Self { task, base, seconds, val: None, warnings })
+    }
+
+    /// Recovers from the pruned network as the recipe says, then measures the outcome on val.
+    fn measure(
+        &mut self,
+        recipe: &Recipe,
+        options: &ExperimentOptions,
+        progress: &mut Recorder,
+    ) -> Result<Measured, PipelineError> {
+        host::reset_peak_rss();
+        progress.warnings.clear();
+        let mut seconds = Stages::default();
+        let specialist = recover(&self.base, recipe, &mut seconds, progress)?;
+        let val = match self.val.take() {
+            Some(val) => val,
+            None => self.read_val(progress)?,
+        };
+        let evaluation = timed(&mut seconds, "evaluate", || self.evaluate(&specialist.model, &val))?;
+        let latency_ms = options.latency.then(|| self.latency(recipe, &specialist)).transpose()?;
+        let [worst, largest_drop] = ClassChange::of(&val.dense, &evaluation);
+        let nonzeros = nonzeros(&specialist.model, &specialist.masks);
+        let measured = Measured {
+            dense: val.dense.clone(),
+            oneshot: val.oneshot.clone(),
+            specialist: evaluation,
+            worst,
+            largest_drop,
+            trainable: trainable(&self.base.dense, recipe, &specialist, &nonzeros),
+            nonzeros,
+            same_support: specialist.masks == self.base.masks,
+            choices: [self.task.choices.as_slice(), &self.base.choices].concat(),
+            latency_ms,
+            seconds,
+            shared_seconds: self.seconds.clone(),
+            peak_rss_bytes: host::peak_rss_bytes(),
+            warnings: [self.warnings.as_slice(), &progress.warnings].concat(),
+        };
+        self.val = Some(val);
+        Ok(measured)
+    }
+
+    fn read_val(&mut self, progress: &mut Recorder) -> Result<Val, PipelineError> {
+        let mut seconds = std::mem::take(&mut self.seconds);
+        let loaded = timed(&mut seconds, "read val", || self.task.load_val(progress))?;
+        let none = Evaluation::default();
+        let images = examples(&loaded, self.task.device)?;
+        let mut val = Val { images, classes: loaded.classes, dense: none.clone(), oneshot: none };
+        timed(&mut seconds, "evaluate", || {
+            val.dense = self.evaluate(&self.base.dense, &val)?;
+            val.oneshot = self.evaluate(&self.base.oneshot, &val)?;
+            Ok(())
+        })?;
+        self.seconds = seconds;
+        Ok(val)
+    }
+
+    /// Answers on val, without the confusion matrix.
+    fn evaluate(&self, model: &TorchModel, val: &Val) -> Result<Evaluation, PipelineError> {
+        let answers = on_torch(model, &val.images)?;
+        let evaluation = answers.evaluate(&self.task.dataset.classes, &val.classes);
+        Ok(Evaluation { confusion: Vec::new(), ..evaluation })
+    }
+
+    fn latency(&self, recipe: &Recipe, specialist: &Specialist) -> Result<Latency, PipelineError> {
+        let options = SessionOptions { threads: self.task.threads, ..SessionOptions::default() };
+        let exported = packed(&self.task, recipe, &self.base.dense, specialist)?;
+        latency(&exported.dense, &exported.sparse, &options)
+    }
+}
+
+/// Counts what recovery trained. Without an adapter it is every surviving parameter, or none.
+fn trainable(dense: &TorchModel, recipe: &Recipe, specialist: &Specialist, nonzeros: &Nonzeros) -> Trainable {
+    let (layers, beside) = match &specialist.adapter {
+        Some(adapter) => (adapter.trained as u64, adapter.beside as u64),
+        None if recipe.recovery.schedule == Schedule::None => (0, 0),
+        None => (nonzeros.prunable.sparse, parameters(dense) - nonzeros.prunable.dense),
+    };
+    Trainable { layers, beside, all: nonzeros.all.dense }
+}
+
+/// Parameters that gradients can train.
+fn parameters(model: &TorchModel) -> u64 {
+    let specs = model.graph.params().filter(|spec| spec.role != ParamRole::Statistic);
+    specs.map(|spec| spec.shape.iter().product::<usize>() as u64).sum()
+}
