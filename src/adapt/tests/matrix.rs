@@ -137,7 +137,7 @@ fn factors_and_entries_are_the_change() {
             }
             let mut sum = change.zeros_like();
             if let Some([b, a]) = factors {
-                sum = sum + b.matmul(&a);
+                sum += b.matmul(&a);
             }
             if let Some([positions, values]) = entries {
                 sum = sum.flatten(0, -1).scatter_add(0, &positions, &values).reshape(change.size());
