@@ -25,7 +25,7 @@ pub enum Exit {
 /// The section on exit codes of `margay --help`.
 pub const HELP: &str = "Exit codes:
   0    success
-  1    a quality gate failed (--min-top1, parity)
+  1    a quality gate failed (--min-top1, parity), or a run of an experiment failed
   2    wrong usage or recipe
   3    a model, data folder or other input cannot be used
   4    finished, but some photos were unreadable (with --strict; else 0 and a warning)

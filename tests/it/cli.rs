@@ -28,8 +28,19 @@ fn told(output: &Output) -> String {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", told(&margay(&["--help"])));
-    let commands =
-        ["compress", "train", "predict", "eval", "bench", "inspect", "report", "list", "demo", "completions"];
+    let commands = [
+        "compress",
+        "train",
+        "predict",
+        "eval",
+        "bench",
+        "inspect",
+        "report",
+        "list",
+        "experiment",
+        "demo",
+        "completions",
+    ];
     for command in commands {
         insta::assert_snapshot!(format!("help_{command}"), told(&margay(&[command, "--help"])));
     }

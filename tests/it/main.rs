@@ -2,6 +2,8 @@
 
 mod cli;
 #[cfg(feature = "torch")]
+mod experiment;
+#[cfg(feature = "torch")]
 mod families;
 mod field;
 mod layers;
