@@ -9,7 +9,8 @@ use crate::progress::Progress;
 use crate::recipe::GradAccMode;
 use crate::torch::{Effective, TorchError};
 
-/// Mean (squared) gradient `[m, n]` of each of these weights as they are in force, one image at a time.
+/// Mean (squared) gradient `[m, n]` of each of these weights as they are in force, over so many of the images or
+/// all of them, one image at a time.
 ///
 /// The gradient is read from the tensor that the layer multiplies with, not from its input and output, so
 /// that layers which share an input are no special case, and neither are convolutions.
@@ -45,8 +46,8 @@ pub fn gradients(
         }
         Ok(())
     })?;
-    let matrix =
-        |(name, sum): (String, Tensor)| Ok((name, sum.f_div_scalar(images.max(1) as f64)?.f_flatten(1, -1)?));
+    let seen = images.min(examples.len()).max(1) as f64;
+    let matrix = |(name, sum): (String, Tensor)| Ok((name, sum.f_div_scalar(seen)?.f_flatten(1, -1)?));
     sums.into_inner().into_iter().map(matrix).collect()
 }
 

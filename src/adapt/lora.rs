@@ -96,7 +96,7 @@ impl Delta for LowRank {
     }
 }
 
-/// Low-rank adaptation (LoRA, arXiv 2106.09685). With the mask in the forward pass, as here, it is `MaskLoRA`.
+/// Low-rank adaptation (LoRA, arXiv 2106.09685). With the mask in the forward pass, as here, it is MaskLoRA.
 pub struct Lora;
 
 impl Adapter for Lora {

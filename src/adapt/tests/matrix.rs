@@ -137,7 +137,7 @@ fn factors_and_entries_are_the_change() {
             }
             let mut sum = change.zeros_like();
             if let Some([b, a]) = factors {
-                sum = sum + b.matmul(&a);
+                sum += b.matmul(&a);
             }
             if let Some([positions, values]) = entries {
                 sum = sum.flatten(0, -1).scatter_add(0, &positions, &values).reshape(change.size());
@@ -161,6 +161,60 @@ fn gates_that_the_loss_does_not_hold_close() {
     delta.after_step(0, 400).unwrap();
     let shrunk = before.abs() - store.variables()["gates"].abs();
     assert!(shrunk.min().double_value(&[]) > 0.0);
+}
+
+/// The change of a base after some training.
+fn stirred_change(layer: &Layer, adapter: &dyn Adapter, base: &Tensor) -> Tensor {
+    let (delta, store) = layer.attach(adapter, AdapterInit::Default);
+    stir(&store, 0.1, 50);
+    delta.delta(base).unwrap()
+}
+
+fn rank(matrix: &Tensor) -> i64 {
+    let (_, values, _) = matrix.svd(true, false);
+    values.gt(1e-9).sum(Kind::Int64).int64_value(&[])
+}
+
+/// Slices across `axis` that are not zero.
+fn used(x: &Tensor, axis: i64) -> i64 {
+    x.abs().sum_dim_intlist([axis].as_slice(), false, Kind::Double).gt(0.0).sum(Kind::Int64).int64_value(&[])
+}
+
+#[test]
+fn changes_have_the_structure_of_their_papers() {
+    let layer = Layer::new();
+    let ones = layer.weight.ones_like();
+    let factors = stirred_change(&layer, &ScaleLora, &ones);
+    assert_eq!(rank(&factors), 3);
+    let factors = stirred_change(&layer, &Spp, &ones);
+    assert_eq!((rank(&factors), rank(&factors.narrow(0, 4, 4))), (3, 1), "four rows share a row of Wα");
+    for adapter in [&ScaleLora as &dyn Adapter, &Spp] {
+        let off = stirred_change(&layer, adapter, &layer.weight) * layer.mask.logical_not();
+        assert_eq!(largest(&off), 0.0, "{}: pruned weights stay zero by themselves", adapter.name());
+    }
+    let change = stirred_change(&layer, &SpLora, &layer.weight);
+    assert_eq!((used(&change, 1), used(&change, 0), rank(&change)), (6, 10, 3));
+    let change = stirred_change(&layer, &Snell, &layer.weight);
+    assert_eq!(change.ne(0.0).sum(Kind::Int64).int64_value(&[]), 40, "half of the kept weights");
+    assert_eq!(largest(&(&change * layer.mask.logical_not())), 0.0);
+    assert!(rank(&change) > 6, "a kernel has more than the rank of its factors");
+}
+
+#[test]
+fn hydra_reads_what_the_layer_reads_and_what_it_answers() {
+    let layer = Layer::new();
+    let (delta, store) = layer.attach(&Hydra, AdapterInit::Default);
+    stir(&store, 0.1, 60);
+    let variables = store.variables();
+    let [down, up, below, above] =
+        ["parallel.lora_A", "parallel.lora_B", "sequential.lora_A", "sequential.lora_B"]
+            .map(|n| &variables[n]);
+    let (x, bias) = (normal(&[20], 9).to_kind(Kind::Double), normal(&[12], 10).to_kind(Kind::Double));
+    let answer = layer.weight.mv(&x) + &bias;
+    let expected = &answer + up.mv(&down.mv(&x)) + above.mv(&below.mv(&answer));
+    let weight = &layer.weight + delta.delta(&layer.weight).unwrap();
+    let got = weight.mv(&x) + &bias + delta.bias_delta(&bias).unwrap().unwrap();
+    assert!(largest(&(got - expected)) < 1e-12);
 }
 
 #[test]
