@@ -3,7 +3,7 @@
 use margay_core::{Node, Op};
 use tch::{Device, Kind, Tensor};
 
-use crate::torch::{Spectrum, TorchError};
+use crate::torch::{Spectrum, TorchError, rows};
 
 /// Rows of an unfolded input that are held at once: bounds memory to about this many floats.
 const CHUNK_FLOATS: usize = 1 << 25;
@@ -107,16 +107,10 @@ fn chunks(node: &Node, batch: &Tensor) -> Result<Vec<Tensor>, TorchError> {
     Ok(batch.f_split(step as i64, 0)?)
 }
 
-/// The features of every position of a map `[n, d, h, w]`, of tokens `[n, count, d]` or of vectors.
-fn rows(input: &Tensor) -> Result<Tensor, TorchError> {
-    let last = if input.dim() == 4 { input.f_permute([0, 2, 3, 1])? } else { input.shallow_clone() };
-    Ok(last.f_reshape([-1, last.size().last().copied().unwrap_or(1)])?)
-}
-
 /// The samples `[n, d]` one group of a layer multiplies with: windows of a convolution, columns
 /// in the order (channel, kernel row, kernel column).
 fn columns_of_group(node: &Node, input: &Tensor, group: usize) -> Result<Tensor, TorchError> {
-    let Op::Conv2d(conv) = &node.op else { return rows(input) };
+    let Op::Conv2d(conv) = &node.op else { return Ok(rows(input)?) };
     let width = (conv.in_channels / conv.groups) as i64;
     let input = input.f_narrow(1, group as i64 * width, width)?;
     let as_long = |of: [usize; 2]| of.map(|n| n as i64);

@@ -157,8 +157,6 @@ pub struct AdaptSpec {
     pub lora_lr: f64,
     /// Peak learning rate of the sparse part.
     pub spa_lr: f64,
-    /// Bits that hold a base weight while adapters train: 32, 8 or 4 (QRoSA).
-    pub base_bits: u8,
 }
 
 /// Where an adapter may change a pruned layer.
@@ -229,11 +227,11 @@ impl TryFrom<String> for AdapterSchedule {
             "default" | "df" => Ok(Self::WarmUp(0)),
             "spa_only" => Ok(Self::SparseOnly),
             "lora_only" => Ok(Self::LowRankOnly),
-            other => other
-                .strip_prefix("wl")
-                .and_then(|steps| steps.parse().ok())
-                .map(Self::WarmUp)
-                .ok_or_else(|| format!("`{text}` is no schedule: use default, wl64, spa_only or lora_only")),
+            other => {
+                other.strip_prefix("wl").and_then(|steps| steps.parse().ok()).map(Self::WarmUp).ok_or_else(
+                    || format!("`{text}` is no schedule: use default, wl64, spa_only or lora_only"),
+                )
+            }
         }
     }
 }
@@ -407,7 +405,6 @@ impl Default for AdaptSpec {
             grad_acc_mode: GradAccMode::MeanSquared,
             lora_lr: 1e-3,
             spa_lr: 1e-3,
-            base_bits: 32,
         }
     }
 }

@@ -40,6 +40,9 @@ pub struct RunRecord {
     pub seconds: Stages,
     /// Largest resident set of the process in bytes; absent where the system does not tell.
     pub peak_rss_bytes: Option<u64>,
+    /// What the adapter trained, if recovery trained one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<Trained>,
     /// The pruned layers in the order of the graph.
     pub layers: Vec<LayerRecord>,
     /// Decisions made on the held-out fold.
@@ -50,6 +53,63 @@ pub struct RunRecord {
     pub warnings: Vec<String>,
     /// Val images that dense and specialist answer differently, in the order of val.
     pub changed: Vec<ChangedAnswer>,
+}
+
+/// What was measured when a model was adapted. Saved as `run.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdaptRecord {
+    /// Version of margay that made the record.
+    pub version: String,
+    /// What was adapted.
+    pub model: ModelInfo,
+    /// Where the run took place.
+    pub machine: Machine,
+    /// The resolved recipe as TOML.
+    pub recipe: String,
+    /// Images per class and split.
+    pub data: DataInfo,
+    /// The base with the task's head, on val.
+    pub base: Evaluation,
+    /// The adapted model on the exported runtime, on val.
+    pub adapted: Evaluation,
+    /// What was trained.
+    pub trained: Trained,
+    /// Whether every weight has the support that it had in the base.
+    pub support_unchanged: bool,
+    /// Weights that are not zero, over all parameters, before and after.
+    pub nonzeros: [u64; 2],
+    /// Bytes of the base's file, of the adapted model's, and of the adapter's.
+    pub bytes: [u64; 3],
+    /// Time per image; `dense` is the base, `sparse` the adapted model.
+    pub latency_ms: Latency,
+    /// How close the runtime is to torch.
+    pub parity: Parity,
+    /// Wall-clock seconds per stage, in the order of the run.
+    pub seconds: Stages,
+    /// Largest resident set of the process in bytes; absent where the system does not tell.
+    pub peak_rss_bytes: Option<u64>,
+    /// Photos that were skipped.
+    pub bad_photos: Vec<BadPhoto>,
+    /// Everything the user was warned about.
+    pub warnings: Vec<String>,
+}
+
+/// Parameters that an adapter trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trained {
+    /// In the layers' adapters.
+    pub adapter: u64,
+    /// Of the base, beside them: head, norms, biases.
+    pub beside: u64,
+    /// `adapter` as a fraction of all parameters of the network.
+    pub share: f64,
+}
+
+impl AdaptRecord {
+    /// The record as indented JSON with a final line break.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self).map(|json| json + "\n")
+    }
 }
 
 /// What was compressed, and where it came from.

@@ -9,7 +9,8 @@ use crate::progress::Progress;
 use crate::recipe::GradAccMode;
 use crate::torch::{Effective, TorchError};
 
-/// Mean (squared) gradient `[m, n]` of each of these weights as they are in force, one image at a time.
+/// Mean (squared) gradient `[m, n]` of each of these weights as they are in force, over so many of the images or
+/// all of them, one image at a time.
 ///
 /// The gradient is read from the tensor that the layer multiplies with, not from its input and output, so
 /// that layers which share an input are no special case, and neither are convolutions.
@@ -33,7 +34,7 @@ pub fn gradients(
             }
             let part = match mode {
                 GradAccMode::MeanSquared => gradient.f_square()?,
-                GradAccMode::Mean => gradient.f_detach_copy()?,
+                GradAccMode::Mean => gradient.f_detach()?.f_detach_copy()?,
             };
             let mut sums = sums.borrow_mut();
             let sum = match sums.remove(name) {
@@ -45,14 +46,13 @@ pub fn gradients(
         }
         Ok(())
     })?;
-    let matrix = |(name, sum): (String, Tensor)| {
-        Ok((name, sum.f_div_scalar(images.max(1) as f64)?.f_flatten(1, -1)?))
-    };
+    let seen = images.min(examples.len()).max(1) as f64;
+    let matrix = |(name, sum): (String, Tensor)| Ok((name, sum.f_div_scalar(seen)?.f_flatten(1, -1)?));
     sums.into_inner().into_iter().map(matrix).collect()
 }
 
 fn leaf(student: &dyn Student, name: &str) -> Result<Tensor, TorchError> {
-    Ok(student.effective(name)?.f_detach_copy()?.f_set_requires_grad(true)?)
+    Ok(student.effective(name)?.f_detach()?.f_detach_copy()?.f_set_requires_grad(true)?)
 }
 
 /// A student whose weights in force are leaves of the graph of gradients.

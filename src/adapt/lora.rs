@@ -1,5 +1,5 @@
-use tch::Tensor;
-use tch::nn::{Init, Path};
+use tch::nn::Path;
+use tch::{Kind, Tensor};
 
 use super::{Adapter, Delta, LOW_RANK, Site, Split};
 use crate::recipe::{AdaptSpec, AdapterInit, Policy};
@@ -26,30 +26,23 @@ impl LowRank {
         }
         let scale = spec.lora_alpha / spec.r as f64;
         let path = path.set_group(LOW_RANK);
-        let bound = 1.0 / (n as f64).sqrt();
-        let random = || path.f_var("lora_A", &[rank, n], Init::Uniform { lo: -bound, up: bound });
-        let zero = || path.f_var("lora_B", &[m, rank], Init::Const(0.0));
-        let statistics = site.statistics;
-        let (a, b) = match (spec.init, &statistics.inputs, &statistics.residual) {
-            (AdapterInit::Eva, Some(inputs), _) => {
-                (path.f_var_copy("lora_A", &inputs.f_narrow(0, 0, rank)?)?, zero()?)
-            }
-            (AdapterInit::Residual, _, Some(residual)) => {
-                let [b, a] = residual.leading(rank, scale)?;
-                (path.f_var_copy("lora_A", &a)?, path.f_var_copy("lora_B", &b)?)
-            }
-            _ => (random()?, zero()?),
-        };
+        let [b, a] = start(site, spec, rank, scale, path.kind())?;
+        let (a, b) = (path.f_var_copy("lora_A", &a)?, path.f_var_copy("lora_B", &b)?);
         // A branch may start with what pruning took; under a mask that would change nothing but the weights.
         let counts = spec.init != AdapterInit::Residual || spec.policy == Policy::Branch;
-        let start = if counts { None } else { Some([b.f_detach_copy()?, a.f_detach_copy()?]) };
+        let start = if counts { None } else { Some([b.f_detach()?.f_detach_copy()?, a.f_detach()?.f_detach_copy()?]) };
         Ok(Some(Self { a, b, scale, start }))
     }
 }
 
-impl Delta for LowRank {
-    fn delta(&self, _base: &Tensor) -> Result<Tensor, TorchError> {
-        let product = self.b.f_matmul(&self.a)?;
+impl LowRank {
+    pub(super) fn b(&self) -> &Tensor {
+        &self.b
+    }
+
+    /// `ΔW` with another `B` in the place of its own.
+    pub(super) fn delta_with(&self, b: &Tensor) -> Result<Tensor, TorchError> {
+        let product = b.f_matmul(&self.a)?;
         let change = match &self.start {
             Some([b, a]) => product.f_sub(&b.f_matmul(a)?)?,
             None => product,
@@ -57,20 +50,53 @@ impl Delta for LowRank {
         Ok(change.f_mul_scalar(self.scale)?)
     }
 
-    fn factors(&self) -> Result<Option<[Tensor; 2]>, TorchError> {
-        let scaled = self.b.f_mul_scalar(self.scale)?;
-        Ok(Some(match &self.start {
+    /// Its factors with another `B` in the place of its own, scale included.
+    pub(super) fn factors_with(&self, b: &Tensor) -> Result<[Tensor; 2], TorchError> {
+        let scaled = b.f_mul_scalar(self.scale)?;
+        Ok(match &self.start {
             // A difference of two products is one product of twice the rank.
             Some([b, a]) => [
                 Tensor::f_cat(&[&scaled, &b.f_mul_scalar(-self.scale)?], 1)?,
                 Tensor::f_cat(&[&self.a, a], 0)?,
             ],
             None => [scaled, self.a.shallow_clone()],
-        }))
+        })
     }
 }
 
-/// Low-rank adaptation with the mask in the forward pass (LoRA, arXiv 2106.09685).
+/// `B[m, r]` and `A[r, n]` before the first step, as the recipe says; `scale` is what their product is
+/// multiplied with.
+pub(super) fn start(
+    site: &Site,
+    spec: &AdaptSpec,
+    rank: i64,
+    scale: f64,
+    kind: Kind,
+) -> Result<[Tensor; 2], TorchError> {
+    let (m, n) = site.weight.size2()?;
+    let options = (kind, site.weight.device());
+    let zero = || Tensor::f_zeros([m, rank], options);
+    Ok(match (spec.init, &site.statistics.inputs, &site.statistics.residual) {
+        (AdapterInit::Eva, Some(inputs), _) => [zero()?, inputs.f_narrow(0, 0, rank)?],
+        (AdapterInit::Residual, _, Some(residual)) => residual.leading(rank, scale)?,
+        _ => {
+            let bound = 1.0 / (n as f64).sqrt();
+            [zero()?, Tensor::f_empty([rank, n], options)?.f_uniform_(-bound, bound)?]
+        }
+    })
+}
+
+impl Delta for LowRank {
+    fn delta(&self, _base: &Tensor) -> Result<Tensor, TorchError> {
+        self.delta_with(&self.b)
+    }
+
+    fn factors(&self) -> Result<Option<[Tensor; 2]>, TorchError> {
+        Ok(Some(self.factors_with(&self.b)?))
+    }
+}
+
+/// Low-rank adaptation (LoRA, arXiv 2106.09685). With the mask in the forward pass, as here, it is MaskLoRA.
 pub struct Lora;
 
 impl Adapter for Lora {

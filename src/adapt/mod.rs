@@ -12,10 +12,18 @@ mod adapted;
 mod budget;
 mod delta;
 mod gradients;
+mod hydra;
 mod lora;
+mod nola;
 mod plain;
 mod rosa;
+mod scalelora;
+mod sltrain;
+mod snell;
+mod sora;
 mod sparse;
+mod splora;
+mod spp;
 mod statistics;
 mod train;
 
@@ -24,21 +32,43 @@ use tch::Tensor;
 use tch::nn::Path;
 
 pub use adapted::Adapted;
-pub use budget::{Size, sizes};
+pub use budget::{Cost, Size, sizes};
 pub use delta::{Delta, Sum};
 pub use gradients::gradients;
-pub use lora::{LowRank, Lora};
+pub use hydra::Hydra;
+pub use lora::{Lora, LowRank};
+pub use nola::Nola;
 pub use plain::{Full, Head};
 pub use rosa::Rosa;
+pub use scalelora::ScaleLora;
+pub use sltrain::SlTrain;
+pub use snell::Snell;
+pub use sora::Sora;
 pub use sparse::{Sparse, SparseOnly};
+pub use splora::SpLora;
+pub use spp::Spp;
 pub use statistics::Statistics;
-pub use train::{AdaptError, Merged, Problem, Saved, adapt};
+pub use train::{AdaptError, Change, Merged, Problem, Saved, adapt};
 
 use crate::recipe::AdaptSpec;
 use crate::torch::TorchError;
 
 /// Every adapter; a new one is a file and a line here.
-pub static ADAPTERS: &[&dyn Adapter] = &[&Full, &Head, &Lora, &SparseOnly, &Rosa];
+pub static ADAPTERS: &[&dyn Adapter] = &[
+    &Full,
+    &Head,
+    &Lora,
+    &SparseOnly,
+    &Rosa,
+    &SlTrain,
+    &ScaleLora,
+    &Spp,
+    &Hydra,
+    &Snell,
+    &Nola,
+    &Sora,
+    &SpLora,
+];
 
 /// The group of an optimiser that trains low-rank factors.
 pub const LOW_RANK: usize = 2;
@@ -56,6 +86,8 @@ pub struct Site<'a> {
     pub size: Size,
     /// What was collected for this layer.
     pub statistics: &'a Statistics,
+    /// Seed of what is drawn for this layer and never trained.
+    pub seed: u64,
 }
 
 /// Which parts an adapter has, as shares of its budget.
@@ -75,9 +107,13 @@ pub trait Adapter: Sync {
     fn about(&self) -> &'static str;
     /// How its budget is spent; both zero where it adds nothing to layers.
     fn split(&self, spec: &AdaptSpec) -> Split;
-    /// Parameters of rank 1 on a layer `[m, n]`.
-    fn rank_cost(&self, [m, n]: [usize; 2]) -> usize {
-        m + n
+    /// Parameters of its low-rank part on a layer `[m, n]`.
+    fn cost(&self, [m, n]: [usize; 2]) -> Cost {
+        Cost { fixed: 0, per_rank: m + n }
+    }
+    /// The largest size that makes sense on a layer `[m, n]`.
+    fn room(&self, [m, n]: [usize; 2]) -> Size {
+        Size { rank: m.min(n), count: m * n }
     }
     /// Whether the sparse part needs the gradient of the layer to be placed.
     fn needs_gradient(&self) -> bool {

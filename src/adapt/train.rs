@@ -46,6 +46,8 @@ pub struct Merged {
 /// The trained parts of an adapter, before they are merged.
 #[derive(Debug, Default)]
 pub struct Saved {
+    /// Name of the adapter.
+    pub method: &'static str,
     /// Parameters in the layers' adapters.
     pub trained: usize,
     /// Parameters of the base that are trained beside them: head, norms, biases.
@@ -147,6 +149,7 @@ impl Run<'_> {
         self.with_adapted(model, masks, limit, stage, progress, |adapted, trained, _| {
             let mut merged = merge(adapted, self.problem.masks, masks)?;
             merged.adapter.trained = trained;
+            merged.adapter.method = self.adapter.name();
             Ok(merged)
         })
     }
@@ -194,6 +197,7 @@ impl Run<'_> {
                 allowed: self.allowed.get(&node.weight()),
                 size: *size,
                 statistics: self.statistics.get(id).unwrap_or(&none),
+                seed: self.problem.seed ^ ((id.index() as u64) << 32),
             };
             let path = store.root() / node.name.replace('.', "/");
             if let Some(delta) = self.adapter.attach(&site, self.problem.spec, &path)? {
@@ -207,13 +211,7 @@ impl Run<'_> {
 
 impl<'a> Problem<'a> {
     fn training(&self, stage: &'a str) -> Training<'a> {
-        Training {
-            spec: self.recovery,
-            teacher: self.teacher,
-            norms: Norms::Stored,
-            seed: self.seed,
-            stage,
-        }
+        Training { spec: self.recovery, teacher: self.teacher, norms: Norms::Stored, seed: self.seed, stage }
     }
 
     fn batches(&self) -> Result<Vec<Tensor>, TorchError> {
@@ -312,7 +310,8 @@ fn allowed(
         let weight = problem.base.get(&name).map_err(TorchError::from)?.f_flatten(1, -1)?;
         let mut tensor = mask_to_tensor(mask, &weight.size(), weight.device())?;
         let gradient = statistics.get(id).and_then(|s| s.gradient.as_ref());
-        if let (Policy::Grow, true, Some(gradient)) = (problem.spec.policy, adapter.needs_gradient(), gradient)
+        if let (Policy::Grow, true, Some(gradient)) =
+            (problem.spec.policy, adapter.needs_gradient(), gradient)
         {
             let chosen = crate::torch::top_k_mask(&gradient.f_abs()?, size.count)?;
             tensor = swapped(&weight, &tensor, &chosen)?;
@@ -347,7 +346,7 @@ fn merge(
         let (old, merged) = (base.get(&spec.name).map_err(TorchError::from)?, adapted.merged(&spec.name)?);
         if old.requires_grad() {
             saved.beside += merged.numel();
-            saved.params.insert(spec.name.clone(), merged.f_detach_copy()?);
+            saved.params.insert(spec.name.clone(), merged.f_detach()?.f_detach_copy()?);
         }
         if let Some(delta) = adapted.delta(&spec.name) {
             let change = Change {

@@ -224,7 +224,6 @@ impl Checkpoint {
                 Some(_) => {}
             }
         }
-        self.check_rows(graph, names)?;
         match self.shapes.keys().find(|key| !wanted.contains_key(*key) && !names.leaves_out(key)) {
             Some(key) => {
                 let nearest = margay_core::nearest_name(key, wanted.keys().map(String::as_str));
@@ -232,21 +231,6 @@ impl Checkpoint {
             }
             None => Ok(()),
         }
-    }
-
-    /// Dialects tell how axes may differ; the rows of a tensor that is a whole parameter never do.
-    fn check_rows(&self, graph: &Graph, names: &NameMap) -> Result<(), CheckpointError> {
-        let rows = |shape: &[usize]| shape.iter().copied().find(|extent| *extent != 1);
-        for spec in graph.params() {
-            let parts = names.parts(&spec.name, &spec.shape);
-            if let [part] = parts.as_slice()
-                && rows(&part.shape) != rows(&spec.shape)
-            {
-                let (name, got) = (part.key.clone(), part.shape.clone());
-                return Err(self.params_error(ParamsError::Shape { name, expected: spec.shape, got }));
-            }
-        }
-        Ok(())
     }
 
     fn model_error(&self, source: ModelError) -> CheckpointError {

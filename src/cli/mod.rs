@@ -19,7 +19,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
-use commands::{bench, completions, compress, demo, eval, experiment, inspect, list, predict, report, train};
+use commands::{
+    adapt, bench, completions, compress, demo, eval, experiment, inspect, list, predict, report, train,
+};
 use exit::{Exit, Failure};
 use printer::Printer;
 use progress::Bars;
@@ -58,6 +60,7 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Compress(Box<compress::CompressArgs>),
+    Adapt(Box<adapt::AdaptArgs>),
     Train(Box<train::TrainArgs>),
     Predict(predict::PredictArgs),
     Eval(eval::EvalArgs),
@@ -115,6 +118,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads()).build_global();
     match command {
         Command::Compress(args) => compress::run(&args, context),
+        Command::Adapt(args) => adapt::run(*args, context),
         Command::Train(args) => train::run(*args, context),
         Command::Predict(args) => predict::run(&args, context),
         Command::Eval(args) => eval::run(&args, context),

@@ -173,9 +173,6 @@ pub struct AdapterArgs {
     /// Peak learning rate of the sparse part [default: 0.001]
     #[arg(long, value_name = "X")]
     pub spa_lr: Option<f64>,
-    /// Bits that hold base weights while adapters train: 32, 8 or 4 [default: 32]
-    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8))]
-    pub base_bits: Option<u8>,
 }
 
 /// Resolved choices.
@@ -328,7 +325,6 @@ pub fn merge_adapt(method: Option<String>, args: AdapterArgs, from: AdaptSpec) -
         grad_acc_mode,
         lora_lr,
         spa_lr,
-        base_bits,
     } = args;
     // A rank or density on the command line is meant instead of the file's budget.
     let stored = from.budget.filter(|_| r.is_none() && d.is_none());
@@ -345,7 +341,6 @@ pub fn merge_adapt(method: Option<String>, args: AdapterArgs, from: AdaptSpec) -
         grad_acc_mode: grad_acc_mode.unwrap_or(from.grad_acc_mode),
         lora_lr: lora_lr.unwrap_or(from.lora_lr),
         spa_lr: spa_lr.unwrap_or(from.spa_lr),
-        base_bits: base_bits.unwrap_or(from.base_bits),
     }
 }
 
@@ -389,11 +384,7 @@ pub fn check_adapt(adapt: &AdaptSpec) -> Result<(), Failure> {
     within("lora-alpha", adapt.lora_alpha, 1e-6..=1e6)?;
     within("spa-num-grads", adapt.spa_num_grads as f64, 1.0..=65536.0)?;
     within("lora-lr", adapt.lora_lr, 1e-12..=1e3)?;
-    within("spa-lr", adapt.spa_lr, 1e-12..=1e3)?;
-    if [4, 8, 32].contains(&adapt.base_bits) {
-        return Ok(());
-    }
-    Err(Failure::usage(format!("base-bits is {}, but must be 4, 8 or 32", adapt.base_bits)))
+    within("spa-lr", adapt.spa_lr, 1e-12..=1e3)
 }
 
 /// The preset exists, the size is sensible.

@@ -183,7 +183,8 @@ pub(crate) fn each_gradient(
     progress: &mut dyn Progress,
     mut visit: impl FnMut() -> Result<(), TorchError>,
 ) -> Result<(), TorchError> {
-    let teacher = training.teacher.map(|model| Teacher::Present { model, blocks: blocks(training, &model.graph) });
+    let teacher =
+        training.teacher.map(|model| Teacher::Present { model, blocks: blocks(training, &model.graph) });
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
     let order = shuffled(examples.len(), examples.len(), &mut rng).concat();
     progress.start(training.stage, images.min(order.len()) as u64);

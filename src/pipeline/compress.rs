@@ -1,10 +1,11 @@
 use std::path::Path;
 
+use margay_core::SparseModel;
 use margay_runtime::{Isa, RuntimeError, Session, SessionOptions};
 
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros};
-use super::sparsify::{Base, Specialist, base, recover, timed};
+use super::sparsify::{Base, Specialist, base, recover, timed, trained};
 use super::task::{Task, examples, relative};
 use super::{PipelineError, host};
 use crate::data::Loaded;
@@ -16,6 +17,7 @@ use crate::record::{
 };
 use crate::report::render;
 use crate::thumbnails::thumbnails;
+use crate::torch::TorchModel;
 
 /// Logits may differ from torch's by this share of the largest: beyond it, something is wrong.
 const PARITY_LIMIT: f64 = 1e-4;
@@ -51,12 +53,12 @@ pub fn compress(
     let judged = timed(&mut seconds, "evaluate", || judge(&task, &base, &specialist, &exported, &val))?;
     let session = SessionOptions { threads: task.threads, ..SessionOptions::default() };
     progress.start("measure latency", 0);
-    let latency = timed(&mut seconds, "bench", || latency(&exported, &session))?;
+    let latency = timed(&mut seconds, "bench", || latency(&exported.dense, &exported.sparse, &session))?;
     progress.finish();
     let record = RunRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: model_info(&task, recipe, options),
-        machine: machine(&task, &exported)?,
+        machine: machine(&task, &exported.sparse)?,
         recipe: recipe.to_toml().map_err(|_| PipelineError::Text("recipe.toml"))?,
         data: data_info(&task, recipe),
         dense: judged.dense,
@@ -69,6 +71,7 @@ pub fn compress(
         parity: judged.parity,
         seconds,
         peak_rss_bytes: host::peak_rss_bytes(),
+        adapter: specialist.adapter.as_ref().map(|saved| trained(saved, &base.dense.graph)),
         layers: layers(&base),
         choices: [task.choices.as_slice(), &base.choices].concat(),
         bad_photos: task.bad.clone(),
@@ -102,7 +105,7 @@ fn judge(
     let torch = on_torch(&result.model, &images)?;
     let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
     let specialist = on_runtime(&exported.sparse, val, &options)?;
-    let parity = parity(task, result, &images, [&torch, &specialist])?;
+    let parity = parity(task, &result.model, &images, [&torch, &specialist])?;
     Ok(Judged {
         changed: changed(task, val, &dense, &specialist),
         dense: dense.evaluate(labels, &val.classes),
@@ -116,9 +119,9 @@ fn judge(
 ///
 /// Layer norms of nearly constant features amplify rounding. Where the difference is beyond the limit, the
 /// logits in f64 tell by how much.
-fn parity(
+pub(super) fn parity(
     task: &Task,
-    result: &Specialist,
+    model: &TorchModel,
     images: &Examples,
     [torch, runtime]: [&Answers; 2],
 ) -> Result<Parity, PipelineError> {
@@ -129,7 +132,7 @@ fn parity(
     if difference <= limit * scale {
         return Ok(parity);
     }
-    let exact = on_torch(&result.model.in_double()?, &images.in_double()?)?;
+    let exact = on_torch(&model.in_double()?, &images.in_double()?)?;
     let rounding = Parity::compare(&exact.logits, &torch.logits, classes).max_abs_logit_difference;
     parity.max_abs_rounding = Some(rounding);
     if difference <= limit * scale + ROUNDING_MARGIN * rounding {
@@ -156,7 +159,7 @@ fn changed(task: &Task, val: &Loaded, dense: &Answers, sparse: &Answers) -> Vec<
         .collect()
 }
 
-fn model_info(task: &Task, recipe: &Recipe, options: &CompressOptions) -> ModelInfo {
+pub(super) fn model_info(task: &Task, recipe: &Recipe, options: &CompressOptions) -> ModelInfo {
     ModelInfo {
         architecture: task.pretrained.graph.architecture.clone(),
         checkpoint: recipe.model.to_string_lossy().into_owned(),
@@ -167,8 +170,8 @@ fn model_info(task: &Task, recipe: &Recipe, options: &CompressOptions) -> ModelI
     }
 }
 
-fn machine(task: &Task, exported: &Exported) -> Result<Machine, PipelineError> {
-    let session = Session::new(&exported.sparse, &SessionOptions::default())?;
+pub(super) fn machine(task: &Task, model: &SparseModel) -> Result<Machine, PipelineError> {
+    let session = Session::new(model, &SessionOptions::default())?;
     let device = match task.device {
         tch::Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".to_owned(),
@@ -176,7 +179,7 @@ fn machine(task: &Task, exported: &Exported) -> Result<Machine, PipelineError> {
     Ok(Machine { cpu: host::cpu_name(), isa: session.isa().to_string(), threads: task.threads, device })
 }
 
-fn data_info(task: &Task, recipe: &Recipe) -> DataInfo {
+pub(super) fn data_info(task: &Task, recipe: &Recipe) -> DataInfo {
     DataInfo {
         path: recipe.data.to_string_lossy().into_owned(),
         calibration: task.calibration.len(),

@@ -150,7 +150,8 @@ impl Shared {
 
     fn latency(&self, recipe: &Recipe, specialist: &Specialist) -> Result<Latency, PipelineError> {
         let options = SessionOptions { threads: self.task.threads, ..SessionOptions::default() };
-        latency(&packed(&self.task, recipe, &self.base.dense, specialist)?, &options)
+        let exported = packed(&self.task, recipe, &self.base.dense, specialist)?;
+        latency(&exported.dense, &exported.sparse, &options)
     }
 }
 

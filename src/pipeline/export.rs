@@ -67,7 +67,7 @@ pub fn packed(
 }
 
 /// Folds what can be folded and packs masked weights as CSR.
-fn pack(
+pub fn pack(
     task: &Task,
     recipe: &Recipe,
     model: &TorchModel,
@@ -122,8 +122,12 @@ const RUNS: usize = 30;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Milliseconds per image at batch 1, dense and sparse in turns in one process.
-pub fn latency(exported: &Exported, options: &SessionOptions) -> Result<Latency, PipelineError> {
-    let mut sessions = [Session::new(&exported.dense, options)?, Session::new(&exported.sparse, options)?];
+pub fn latency(
+    dense: &SparseModel,
+    sparse: &SparseModel,
+    options: &SessionOptions,
+) -> Result<Latency, PipelineError> {
+    let mut sessions = [Session::new(dense, options)?, Session::new(sparse, options)?];
     let image: Vec<f32> = (0..sessions[0].image_len()).map(|i| ((i % 255) as f32 - 127.0) / 64.0).collect();
     let mut logits = vec![0.0; sessions[0].classes()];
     let mut times = [Vec::new(), Vec::new()];

@@ -2,6 +2,7 @@
 //!
 //! Val images are read only after every choice is made and the model is final.
 
+mod adapt;
 mod compress;
 mod demo;
 mod evaluate;
@@ -15,6 +16,7 @@ mod sparsify;
 mod task;
 mod train;
 
+pub use adapt::adapt;
 pub use compress::{CompressOptions, compress};
 pub use demo::{demo_recipe, demo_world};
 pub use experiment::{ExperimentOptions, experiment};
@@ -66,6 +68,9 @@ pub enum PipelineError {
     /// An adapter cannot be trained.
     #[error("cannot adapt")]
     Adapt(#[from] crate::adapt::AdaptError),
+    /// The trained adapter does not fit its base.
+    #[error("cannot keep the adapter")]
+    Adapter(#[from] margay_core::adapter::AdapterError),
     /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TorchError),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use margay_core::{Node, NodeId, Op};
 use tch::{Kind, Tensor};
 
-use crate::torch::{Norms, TorchError, TorchModel, apply, stream};
+use crate::torch::{Norms, TorchError, TorchModel, apply, rows, stream};
 
 /// Recalibrates every norm on the images, layer by layer: each is measured on what its recalibrated
 /// predecessors produce.
@@ -65,7 +65,7 @@ fn mean_output(model: &TorchModel, node: &Node, inputs: &[Tensor]) -> Result<Ten
 
 /// Mean and unbiased variance of each feature over all batches and positions, summed in f64.
 fn moments(batches: &[Tensor]) -> Result<(Tensor, Tensor), TorchError> {
-    let rows: Vec<Tensor> = batches.iter().map(by_feature).collect::<Result<_, TorchError>>()?;
+    let rows: Vec<Tensor> = batches.iter().map(rows).collect::<Result<_, _>>()?;
     let sum = |power: &dyn Fn(&Tensor) -> Result<Tensor, tch::TchError>| -> Result<Tensor, TorchError> {
         let mut total: Option<Tensor> = None;
         for rows in &rows {
@@ -81,12 +81,6 @@ fn moments(batches: &[Tensor]) -> Result<(Tensor, Tensor), TorchError> {
     let mean = sum(&|x| Ok(x.shallow_clone()))?.f_div_scalar(count.max(1) as f64)?;
     let squares = sum(&|x| x.f_to_kind(Kind::Double)?.f_sub(&mean)?.f_square())?;
     Ok((mean, squares.f_div_scalar((count - 1).max(1) as f64)?))
-}
-
-/// A map `[n, c, h, w]`, tokens or vectors as rows `[positions, features]`.
-fn by_feature(x: &Tensor) -> Result<Tensor, TorchError> {
-    let features_last = if x.dim() == 4 { x.f_permute([0, 2, 3, 1])? } else { x.shallow_clone() };
-    Ok(features_last.f_flatten(0, -2)?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use margay_core::{Mask, Sparsity};
+use margay_core::{Graph, Mask, Sparsity};
 use tch::Tensor;
 
 use super::evaluate::score;
@@ -13,7 +13,7 @@ use crate::distill::{Examples, Training, train};
 use crate::progress::Progress;
 use crate::prune::{LayerOutcome, Pruned, Solver, sequential};
 use crate::recipe::{Recalibration, Recipe, Schedule};
-use crate::record::{Candidate, Choice, Stages};
+use crate::record::{Candidate, Choice, Stages, Trained};
 use crate::torch::{Norms, TorchModel};
 
 /// A sparse network before its last finetuning, and the dense one it imitates.
@@ -46,6 +46,13 @@ impl Specialist {
     fn of(model: TorchModel, masks: &BTreeMap<String, Mask>) -> Self {
         Self { model, masks: masks.clone(), adapter: None }
     }
+}
+
+/// What an adapter trained, as a share of a network's parameters.
+pub fn trained(saved: &Saved, graph: &Graph) -> Trained {
+    let all: usize = graph.params().map(|spec| spec.shape.iter().product::<usize>()).sum();
+    let (adapter, beside) = (saved.trained as u64, saved.beside as u64);
+    Trained { adapter, beside, share: saved.trained as f64 / all.max(1) as f64 }
 }
 
 /// How layers are pruned, resolved from a recipe.
@@ -87,9 +94,7 @@ pub fn base(
         (base.masks, base.layers) = (pruned.masks, pruned.layers);
         if recalibrated {
             let batches = base.shots.batches(recipe.prune.batch)?;
-            timed(seconds, "recalibrate", || {
-                Ok(recalibrate(&mut base.oneshot, &base.dense, &batches)?)
-            })?;
+            timed(seconds, "recalibrate", || Ok(recalibrate(&mut base.oneshot, &base.dense, &batches)?))?;
         }
     }
     Ok(base)
@@ -138,7 +143,7 @@ fn adapted(
 }
 
 /// Looks up the adapter.
-fn adapter(name: &str) -> Result<&'static dyn Adapter, PipelineError> {
+pub fn adapter(name: &str) -> Result<&'static dyn Adapter, PipelineError> {
     adapt::find(name).ok_or_else(|| PipelineError::Unknown {
         kind: "adapter",
         name: name.to_owned(),

@@ -1,16 +1,17 @@
 use std::path::{Path, PathBuf};
 
-use margay_core::{Graph, Params, Preprocess};
+use margay_core::{Graph, Params, Preprocess, SparseModel};
 use margay_runtime::Preprocessor;
 use tch::{Device, Tensor};
 
 use super::PipelineError;
 use super::preprocess::{check_constants, prepared};
-use crate::checkpoint::{Checkpoint, Pretrained};
+use crate::checkpoint::{Checkpoint, Dtype, Pretrained};
 use crate::data::{Dataset, FewShot, HeadPlan, Loaded, check_count, load};
 use crate::data::{match_classes, read_labels};
 use crate::distill::Examples;
 use crate::head;
+use crate::models::NameMap;
 use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
@@ -44,16 +45,49 @@ pub struct Task {
 impl Task {
     /// Reads checkpoint, labels and shots.
     pub fn prepare(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Self, PipelineError> {
-        let device = parse_device(&recipe.device)?;
-        let threads = set_threads(recipe.threads);
-        share_threads(threads);
-        seed_everything(recipe.seed);
+        let workplace = Workplace::new(recipe)?;
         let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
         dataset.tell(progress);
         let checkpoint = opened(&recipe.model, recipe.labels.as_deref())?;
         let Resolved { spec: preprocess, origin } =
             prepared(&recipe.input, Some(&checkpoint), &dataset.train, progress)?;
         let pretrained = checkpoint.into_model(preprocess.size)?;
+        let mut task = Self::assemble(recipe, workplace, dataset, pretrained, preprocess, progress)?;
+        if origin == Origin::Assumed {
+            task.check_constants(progress)?;
+        }
+        Ok(task)
+    }
+
+    /// Reads shots for a model file, which says itself how photos are prepared.
+    pub fn of_model(
+        recipe: &Recipe,
+        model: &SparseModel,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, PipelineError> {
+        let workplace = Workplace::new(recipe)?;
+        let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
+        dataset.tell(progress);
+        let pretrained = Pretrained {
+            graph: model.graph.clone(),
+            params: model.to_params(),
+            names: NameMap::identity(),
+            library: "margay",
+            labels: Some(model.labels.clone()),
+            sha256: model.fingerprint()?,
+            dtype: Dtype::F32,
+        };
+        Self::assemble(recipe, workplace, dataset, pretrained, model.preprocess.clone(), progress)
+    }
+
+    fn assemble(
+        recipe: &Recipe,
+        Workplace { device, threads }: Workplace,
+        dataset: Dataset,
+        pretrained: Pretrained,
+        preprocess: Preprocess,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, PipelineError> {
         let head = head_plan(recipe.labels.as_deref(), &pretrained, &dataset.classes, progress)?;
         let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
         shots.tell(progress);
@@ -63,7 +97,7 @@ impl Task {
         calibration.check_classes(&shots.calibration, &dataset.classes)?;
         let unreadable = shots.bad.iter().chain(&calibration.bad).chain(&heldout.bad);
         let bad = unreadable.map(|(path, error)| bad_photo(&dataset, path, error)).collect();
-        let mut task = Self {
+        Ok(Self {
             device,
             threads,
             pretrained,
@@ -74,11 +108,7 @@ impl Task {
             choices: Vec::new(),
             bad,
             dataset,
-        };
-        if origin == Origin::Assumed {
-            task.check_constants(progress)?;
-        }
-        Ok(task)
+        })
     }
 
     /// Tries other constants than the assumed ones on the shots.
@@ -124,6 +154,23 @@ impl Task {
             return Err(PipelineError::NoImages("val"));
         }
         Ok(loaded)
+    }
+}
+
+/// Where a run computes.
+struct Workplace {
+    device: Device,
+    threads: usize,
+}
+
+impl Workplace {
+    /// Sets device, threads and seed of the process.
+    fn new(recipe: &Recipe) -> Result<Self, PipelineError> {
+        let device = parse_device(&recipe.device)?;
+        let threads = set_threads(recipe.threads);
+        share_threads(threads);
+        seed_everything(recipe.seed);
+        Ok(Self { device, threads })
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) fn sample() -> RunRecord {
         },
         seconds: stages(),
         peak_rss_bytes: Some(310_000_000),
+        adapter: None,
         layers: layers(),
         choices: vec![Choice {
             what: "batch norm re-estimation".into(),

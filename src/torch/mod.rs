@@ -17,6 +17,7 @@ pub use exec::{Effective, Norms, Outputs, forward};
 pub use linalg::{Spectrum, mask_to_tensor, tensor_to_mask, top_k_mask};
 pub use model::TorchModel;
 pub(crate) use model::to_array;
+pub(crate) use ops::rows;
 pub use stream::stream;
 
 /// Why the torch executor failed.

@@ -68,10 +68,7 @@ impl TorchModel {
     }
 
     /// Marks the parameters in `which` that gradients may change, and returns their names and tensors.
-    pub fn trainable(
-        &self,
-        which: impl Fn(&ParamSpec) -> bool,
-    ) -> Result<Vec<(String, Tensor)>, TorchError> {
+    pub fn trainable(&self, which: impl Fn(&ParamSpec) -> bool) -> Result<Vec<(String, Tensor)>, TorchError> {
         let specs = self.graph.params().filter(|spec| spec.role != ParamRole::Statistic && which(spec));
         specs.map(|spec| Ok((spec.name.clone(), self.get(&spec.name)?.f_set_requires_grad(true)?))).collect()
     }

@@ -5,6 +5,12 @@ use tch::{TchError, Tensor};
 
 type Result<T> = std::result::Result<T, TchError>;
 
+/// The features of every position of a map `[n, d, h, w]`, of tokens `[n, count, d]` or of vectors: `[rows, d]`.
+pub(crate) fn rows(x: &Tensor) -> Result<Tensor> {
+    let features_last = if is_map(x) { x.f_permute([0, 2, 3, 1])? } else { x.shallow_clone() };
+    features_last.f_flatten(0, -2)
+}
+
 pub(super) fn activate(function: Activation, x: &Tensor) -> Result<Tensor> {
     match function {
         Activation::Relu => x.f_relu(),

@@ -106,6 +106,8 @@ fn list_prints_json_with_every_table() {
     let lists: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(lists["architectures"][0]["name"], "resnet");
     assert!(lists["allocators"].as_array().unwrap().iter().any(|a| a["name"] == "erk"));
+    let adapters = lists["adapters"].as_array().unwrap();
+    assert_eq!(adapters.iter().any(|a| a["name"] == "rosa"), cfg!(feature = "torch"));
     assert!(lists["instruction_sets"].as_array().unwrap().iter().any(|isa| isa == "portable"));
 }
 

@@ -124,10 +124,7 @@ mod tests {
         let (branched, values) = with_branches(&graph, &params, &factors).unwrap();
         values.check(&branched).unwrap();
         let names: Vec<&str> = branched.nodes().iter().map(|node| node.name.as_str()).collect();
-        assert_eq!(
-            names,
-            ["input", "conv", "conv.lora_A", "conv.lora_B", "conv.lora", "bn", "pool", "fc"]
-        );
+        assert_eq!(names, ["input", "conv", "conv.lora_A", "conv.lora_B", "conv.lora", "bn", "pool", "fc"]);
         let (folded, values) = fold::all(&branched, &values).unwrap();
         values.check(&folded).unwrap();
         assert!(folded.nodes().iter().all(|node| !matches!(node.op, Op::BatchNorm(_))));

@@ -8,6 +8,7 @@
 //! executor of the `margay` crate and the runtime of `margay-runtime` interpret the same graph.
 #![forbid(unsafe_code)]
 
+pub mod adapter;
 pub mod branch;
 mod csr;
 pub mod fold;

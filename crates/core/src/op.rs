@@ -68,6 +68,21 @@ pub struct Conv2d {
     pub bias: bool,
 }
 
+impl Conv2d {
+    /// A square kernel that keeps the size at stride 1, without groups and bias.
+    pub const fn square([in_channels, out_channels]: [usize; 2], kernel: usize, stride: usize) -> Self {
+        Self {
+            in_channels,
+            out_channels,
+            kernel: [kernel, kernel],
+            stride: [stride, stride],
+            padding: [kernel / 2, kernel / 2],
+            groups: 1,
+            bias: false,
+        }
+    }
+}
+
 /// `y = (x − mean) / sqrt(var + eps) · weight + bias`, per channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,7 +3,7 @@ use std::path::Path;
 use margay_core::SparseModel;
 use margay_core::model::FormatError;
 
-use crate::{Photo, Preprocessor, RuntimeError, Session, SessionOptions};
+use crate::{Photo, Prepared, Preprocessor, RuntimeError, Session, SessionOptions};
 
 /// A model ready to name what is on a photo: preprocessing, network and labels in one.
 #[derive(Debug)]
@@ -13,6 +13,13 @@ pub struct Classifier {
     labels: Vec<String>,
     /// One prepared input, kept between calls.
     input: Vec<f32>,
+}
+
+/// A model that a classifier can use in the place of its own, with its labels.
+#[derive(Debug)]
+pub struct Region {
+    prepared: Prepared,
+    labels: Vec<String>,
 }
 
 /// What a model says about a photo.
@@ -71,10 +78,22 @@ impl Classifier {
     /// Prepares to run a model.
     pub fn from_model(model: SparseModel, options: &SessionOptions) -> Result<Self, ClassifierError> {
         let session = Session::new(&model, options)?;
-        check(&model, &session)?;
+        check(&model, session.image_len(), session.classes())?;
         let preprocessor = Preprocessor::new(&model.preprocess);
         let input = vec![0.0; preprocessor.image_len()];
         Ok(Self { session, preprocessor, labels: model.labels, input })
+    }
+
+    /// Prepares another model with the same input: the base with a region's adapter.
+    pub fn region(&self, model: &SparseModel) -> Result<Region, ClassifierError> {
+        check(model, self.session.image_len(), model.graph.classes())?;
+        Ok(Region { prepared: self.session.prepare(model)?, labels: model.labels.clone() })
+    }
+
+    /// Exchanges the model in use with a region's.
+    pub fn swap(&mut self, region: &mut Region) {
+        self.session.swap(&mut region.prepared);
+        std::mem::swap(&mut self.labels, &mut region.labels);
     }
 
     /// Names what is on a photo.
@@ -129,14 +148,15 @@ pub fn softmax(logits: &[f32]) -> Vec<f32> {
     powers.into_iter().map(|power| (power / sum) as f32).collect()
 }
 
-fn check(model: &SparseModel, session: &Session) -> Result<(), ClassifierError> {
-    let (labels, outputs) = (model.labels.len(), session.classes());
+/// Whether labels and preprocessing fit a network that reads `read` values and has `outputs` logits.
+fn check(model: &SparseModel, read: usize, outputs: usize) -> Result<(), ClassifierError> {
+    let labels = model.labels.len();
     if labels != outputs {
         return Err(ClassifierError::LabelCount { labels, outputs });
     }
     let spec = &model.preprocess;
     let size = spec.size;
-    let (made, read) = (size[0].saturating_mul(size[1]).saturating_mul(3), session.image_len());
+    let made = size[0].saturating_mul(size[1]).saturating_mul(3);
     if made != read {
         return Err(ClassifierError::InputLength { made, read });
     }

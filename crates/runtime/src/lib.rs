@@ -20,11 +20,11 @@ mod preprocess;
 mod profile;
 mod session;
 
-pub use classifier::{Classifier, ClassifierError, Prediction, softmax};
+pub use classifier::{Classifier, ClassifierError, Prediction, Region, softmax};
 pub use error::RuntimeError;
 pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError};
 pub use photo::{MAX_FILE_BYTES, MAX_PIXELS, Photo, PhotoError, decode, decode_bytes, dimensions};
 pub use plan::KernelChoice;
 pub use preprocess::Preprocessor;
 pub use profile::{Profile, StepProfile};
-pub use session::{Session, SessionOptions};
+pub use session::{Prepared, Session, SessionOptions};

@@ -31,7 +31,12 @@ pub struct Session {
     arenas: Vec<Arena>,
     pool: Option<ThreadPool>,
     threads: usize,
+    choice: KernelChoice,
 }
+
+/// A model that a session can run in the place of its own, such as its base with another adapter.
+#[derive(Debug)]
+pub struct Prepared(Plan);
 
 impl Session {
     /// Plans `model`.
@@ -55,7 +60,22 @@ impl Session {
         }
         tracing::debug!(%isa, threads, steps = plan.steps.len(), "planned {}", model.graph.architecture);
         let arenas = vec![Arena::new(&plan)];
-        Ok(Self { plan, arenas, pool, threads })
+        Ok(Self { plan, arenas, pool, threads, choice: options.kernel })
+    }
+
+    /// Plans another model for this session, which goes on running its own.
+    pub fn prepare(&self, model: &SparseModel) -> Result<Prepared, RuntimeError> {
+        Plan::new(model, self.plan.isa, self.choice, self.threads).map(Prepared)
+    }
+
+    /// Exchanges the session's model with a prepared one. Models of one graph share buffers and threads: then
+    /// nothing is copied, allocated or read.
+    pub fn swap(&mut self, other: &mut Prepared) {
+        let same_buffers = self.plan.has_buffers_of(&other.0);
+        std::mem::swap(&mut self.plan, &mut other.0);
+        if !same_buffers {
+            self.arenas = vec![Arena::new(&self.plan)];
+        }
     }
 
     /// Values of one image: channels · height · width.

@@ -8,7 +8,7 @@ use margay_core::{SparseModel, Weight};
 use margay_runtime::{KernelChoice, Profile, Session, SessionOptions};
 use serde::Serialize;
 
-use super::engine::read_model;
+use super::engine::read_adapted;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 
@@ -25,6 +25,9 @@ pub struct BenchArgs {
     /// Model file written by `margay compress`
     #[arg(value_name = "MODEL")]
     model: PathBuf,
+    /// Folder of an adapter that `margay adapt` made for this model
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
     /// Images per run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
@@ -72,7 +75,7 @@ struct Spread {
 }
 
 pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
-    let model = read_model(&args.model)?;
+    let model = read_adapted(&args.model, args.adapter.as_deref())?;
     let options = SessionOptions { threads: context.threads(), ..SessionOptions::default() };
     let mut sparse = Session::new(&model, &options).or_bad_input("could not prepare the model")?;
     let mut dense = if args.no_dense { None } else { Some(dense_session(&model, &options)?) };

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use margay_core::SparseModel;
+use margay_core::adapter::Adapter;
 use margay_runtime::{PhotoError, Preprocessor, Session, SessionOptions, decode};
 use rayon::prelude::*;
 
@@ -29,6 +30,17 @@ pub fn read_model(path: &Path) -> Result<SparseModel, Failure> {
             _ => failure,
         }
     })
+}
+
+/// Reads a `.margay` file and puts an adapter on it, if one is given.
+pub fn read_adapted(path: &Path, adapter: Option<&Path>) -> Result<SparseModel, Failure> {
+    let model = read_model(path)?;
+    let Some(folder) = adapter else { return Ok(model) };
+    let adapter = Adapter::read(folder).or_bad_input("could not read the adapter").map_err(|failure| {
+        failure.hint("give the folder `adapter` that `margay adapt` wrote")
+    })?;
+    let hint = "an adapter fits only the very .margay file that `margay adapt` was given";
+    adapter.apply(&model).or_bad_input("could not apply the adapter").map_err(|failure| failure.hint(hint))
 }
 
 impl Engine {

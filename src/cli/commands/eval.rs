@@ -7,7 +7,7 @@ use margay_core::SparseModel;
 use margay_runtime::SessionOptions;
 use serde::Serialize;
 
-use super::engine::{Engine, highest, read_model};
+use super::engine::{Engine, highest, read_adapted};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::settings::within;
@@ -30,6 +30,9 @@ pub struct EvalArgs {
     /// Model file written by `margay compress`
     #[arg(value_name = "MODEL")]
     model: PathBuf,
+    /// Folder of an adapter that `margay adapt` made for this model
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
     /// Folder with one folder per class, optionally under train/ and val/
     #[arg(value_name = "DATA")]
     data: PathBuf,
@@ -59,7 +62,7 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
     if let Some(least) = args.min_top1 {
         within("min-top1", least, 0.0..=1.0)?;
     }
-    let model = read_model(&args.model)?;
+    let model = read_adapted(&args.model, args.adapter.as_deref())?;
     let mut progress = context.progress();
     let samples = labelled_photos(args, &model, &mut progress)?;
     let options = SessionOptions { threads: context.threads(), ..SessionOptions::default() };

@@ -12,7 +12,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::models::ARCHITECTURES;
 use crate::preprocess::{PRESETS, Preset};
 
-/// Lists architectures, solvers, allocators, presets, devices and kernels of this build
+/// Lists architectures, solvers, allocators, adapters, presets, devices and kernels of this build
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay list --json")]
 pub struct ListArgs {
@@ -27,6 +27,7 @@ struct Lists {
     architectures: Vec<Entry>,
     solvers: Vec<Entry>,
     allocators: Vec<Entry>,
+    adapters: Vec<Entry>,
     preprocessing: Vec<Prepared>,
     devices: Vec<String>,
     instruction_sets: Vec<String>,
@@ -65,6 +66,7 @@ fn lists() -> Lists {
             .iter()
             .map(|allocator| Entry { name: allocator.name(), about: allocator.about().to_owned() })
             .collect(),
+        adapters: adapters(),
         preprocessing: PRESETS.iter().map(prepared).collect(),
         devices: devices(),
         instruction_sets: Isa::ALL.iter().filter(|isa| isa.is_available()).map(ToString::to_string).collect(),
@@ -88,6 +90,17 @@ fn solvers() -> Vec<Entry> {
 }
 
 #[cfg(feature = "torch")]
+fn adapters() -> Vec<Entry> {
+    let entry = |a: &&dyn crate::adapt::Adapter| Entry { name: a.name(), about: a.about().to_owned() };
+    crate::adapt::ADAPTERS.iter().map(entry).collect()
+}
+
+#[cfg(not(feature = "torch"))]
+fn adapters() -> Vec<Entry> {
+    Vec::new()
+}
+
+#[cfg(feature = "torch")]
 fn devices() -> Vec<String> {
     crate::torch::cuda::load_cuda_part();
     let gpus = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
@@ -105,6 +118,7 @@ fn table(lists: &Lists) -> String {
         ("architectures", &lists.architectures),
         ("solvers", &lists.solvers),
         ("allocators", &lists.allocators),
+        ("adapters", &lists.adapters),
     ];
     for (title, entries) in sections {
         let _ = writeln!(text, "{title}");

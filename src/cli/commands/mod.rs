@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod adapt;
 pub mod bench;
 pub mod completions;
 pub mod compress;

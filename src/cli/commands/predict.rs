@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use margay_runtime::{PhotoError, SessionOptions};
 use serde::Serialize;
 
-use super::engine::{Engine, Logits, highest, read_model, softmax};
+use super::engine::{Engine, Logits, highest, read_adapted, softmax};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
@@ -29,6 +29,9 @@ pub struct PredictArgs {
     /// Model file written by `margay compress`
     #[arg(value_name = "MODEL")]
     model: PathBuf,
+    /// Folder of an adapter that `margay adapt` made for this model
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
     /// Photos, or folders that are searched for photos
     #[arg(value_name = "PHOTOS", required = true)]
     photos: Vec<PathBuf>,
@@ -71,7 +74,7 @@ struct Ranked {
 }
 
 pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
-    let model = read_model(&args.model)?;
+    let model = read_adapted(&args.model, args.adapter.as_deref())?;
     let options = SessionOptions { threads: context.threads(), ..SessionOptions::default() };
     let mut engine = Engine::new(&model, &options)?;
     let mut progress = context.progress();

@@ -252,7 +252,7 @@ impl Geometry {
         let (builder, image) = GraphBuilder::new(&self.name(), Shape::map(3, height, width));
         let mut net = Net { builder, geometry: self };
         let [colours, mut channels] = self.stem;
-        let mut x = net.conv("conv_stem", image, dense([colours, channels], self.kernel, 2));
+        let mut x = net.conv("conv_stem", image, Conv2d::square([colours, channels], self.kernel, 2));
         x = net.norm("bn1", x, channels);
         net.builder.role(Role::Body);
         x = net.activate("bn1.act", x);
@@ -263,7 +263,7 @@ impl Geometry {
                 channels = block.out;
             }
         }
-        x = net.conv("conv_head", x, dense([channels, self.features], 1, 1));
+        x = net.conv("conv_head", x, Conv2d::square([channels, self.features], 1, 1));
         x = net.normed("bn2", x, self.features);
         x = net.builder.push("global_pool", Op::GlobalAvgPool, &[x]);
         net.builder.role(Role::Head);
@@ -307,29 +307,29 @@ impl Net<'_> {
         let Block { ref kind, kernel, out } = *block;
         let mut y = match *kind {
             Kind::Plain => {
-                let y = self.conv(&layer("conv"), x, dense([channels, out], kernel, stride));
+                let y = self.conv(&layer("conv"), x, Conv2d::square([channels, out], kernel, stride));
                 self.normed(&layer("bn1"), y, out)
             }
             Kind::Fused { hidden } => {
-                let y = self.conv(&layer("conv_exp"), x, dense([channels, hidden], kernel, stride));
+                let y = self.conv(&layer("conv_exp"), x, Conv2d::square([channels, hidden], kernel, stride));
                 let y = self.normed(&layer("bn1"), y, hidden);
-                let y = self.conv(&layer("conv_pwl"), y, dense([hidden, out], 1, 1));
+                let y = self.conv(&layer("conv_pwl"), y, Conv2d::square([hidden, out], 1, 1));
                 self.norm(&layer("bn2"), y, out)
             }
             Kind::Depthwise { squeezed } => {
                 let y = self.conv(&layer("conv_dw"), x, depthwise(channels, kernel, stride));
                 let y = self.normed(&layer("bn1"), y, channels);
                 let y = self.gate(&layer("se"), y, [channels, squeezed]);
-                let y = self.conv(&layer("conv_pw"), y, dense([channels, out], 1, 1));
+                let y = self.conv(&layer("conv_pw"), y, Conv2d::square([channels, out], 1, 1));
                 self.norm(&layer("bn2"), y, out)
             }
             Kind::Inverted { hidden, squeezed } => {
-                let y = self.conv(&layer("conv_pw"), x, dense([channels, hidden], 1, 1));
+                let y = self.conv(&layer("conv_pw"), x, Conv2d::square([channels, hidden], 1, 1));
                 let y = self.normed(&layer("bn1"), y, hidden);
                 let y = self.conv(&layer("conv_dw"), y, depthwise(hidden, kernel, stride));
                 let y = self.normed(&layer("bn2"), y, hidden);
                 let y = self.gate(&layer("se"), y, [hidden, squeezed]);
-                let y = self.conv(&layer("conv_pwl"), y, dense([hidden, out], 1, 1));
+                let y = self.conv(&layer("conv_pwl"), y, Conv2d::square([hidden, out], 1, 1));
                 self.norm(&layer("bn3"), y, out)
             }
         };
@@ -382,18 +382,6 @@ impl Net<'_> {
     }
 }
 
-fn dense([in_channels, out_channels]: [usize; 2], kernel: usize, stride: usize) -> Conv2d {
-    Conv2d {
-        in_channels,
-        out_channels,
-        kernel: [kernel, kernel],
-        stride: [stride, stride],
-        padding: [kernel / 2, kernel / 2],
-        groups: 1,
-        bias: false,
-    }
-}
-
 fn depthwise(channels: usize, kernel: usize, stride: usize) -> Conv2d {
-    Conv2d { groups: channels, ..dense([channels, channels], kernel, stride) }
+    Conv2d { groups: channels, ..Conv2d::square([channels, channels], kernel, stride) }
 }

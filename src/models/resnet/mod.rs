@@ -225,11 +225,11 @@ impl Geometry {
         let Stage { inner, outer, groups, .. } = *stage;
         let [first, second] = if self.stride_first { [stride, 1] } else { [1, stride] };
         match self.block {
-            Block::Basic => vec![square(channels, inner, 3, stride), square(inner, outer, 3, 1)],
+            Block::Basic => vec![Conv2d::square([channels, inner], 3, stride), Conv2d::square([inner, outer], 3, 1)],
             Block::Bottleneck => vec![
-                square(channels, inner, 1, first),
-                Conv2d { groups, ..square(inner, inner, 3, second) },
-                square(inner, outer, 1, 1),
+                Conv2d::square([channels, inner], 1, first),
+                Conv2d { groups, ..Conv2d::square([inner, inner], 3, second) },
+                Conv2d::square([inner, outer], 1, 1),
             ],
         }
     }
@@ -288,17 +288,17 @@ impl Net<'_> {
         let (x, channels) = match self.geometry.stem {
             Stem::Single { channels, kernel } => {
                 let padding = kernel.map(|k| k / 2);
-                let conv = Conv2d { kernel, padding, ..square(3, channels, 1, 2) };
+                let conv = Conv2d { kernel, padding, ..Conv2d::square([3, channels], 1, 2) };
                 (self.conv("conv1", image, conv), channels)
             }
             Stem::Deep { channels: [first, second, third] } => {
-                let mut x = self.conv("conv1.0", image, square(3, first, 3, 2));
+                let mut x = self.conv("conv1.0", image, Conv2d::square([3, first], 3, 2));
                 x = self.norm("conv1.1", x, first);
                 x = self.activate("conv1.2", x);
-                x = self.conv("conv1.3", x, square(first, second, 3, 1));
+                x = self.conv("conv1.3", x, Conv2d::square([first, second], 3, 1));
                 x = self.norm("conv1.4", x, second);
                 x = self.activate("conv1.5", x);
-                (self.conv("conv1.6", x, square(second, third, 3, 1)), third)
+                (self.conv("conv1.6", x, Conv2d::square([second, third], 3, 1)), third)
             }
         };
         let x = self.norm("bn1", x, channels);
@@ -338,7 +338,7 @@ impl Net<'_> {
                 (1, 1)
             }
         };
-        let x = self.conv(&name(first), x, square(from, to, 1, stride));
+        let x = self.conv(&name(first), x, Conv2d::square([from, to], 1, stride));
         self.norm(&name(first + 1), x, to)
     }
 
@@ -352,17 +352,5 @@ impl Net<'_> {
 
     fn activate(&mut self, name: &str, x: NodeId) -> NodeId {
         self.builder.push(name, Op::Activation(self.geometry.activation), &[x])
-    }
-}
-
-fn square(in_channels: usize, out_channels: usize, kernel: usize, stride: usize) -> Conv2d {
-    Conv2d {
-        in_channels,
-        out_channels,
-        kernel: [kernel, kernel],
-        stride: [stride, stride],
-        padding: [kernel / 2, kernel / 2],
-        groups: 1,
-        bias: false,
     }
 }

@@ -72,6 +72,12 @@ impl SparseModel {
         Ok(bytes)
     }
 
+    /// SHA-256 of the file's content, hexadecimal: equal for equal models.
+    pub fn fingerprint(&self) -> Result<String, FormatError> {
+        let bytes = self.to_bytes()?;
+        Ok(bytes[32..PREAMBLE].iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     fn header(&self, tensors: &[Entry], start: u64) -> Result<Vec<u8>, FormatError> {
         let header = Header {
             graph: self.graph.clone(),

@@ -36,6 +36,13 @@ pub(crate) struct Plan {
     scratch: Layout,
 }
 
+impl Plan {
+    /// Whether the buffers of this plan serve the other.
+    pub(crate) fn has_buffers_of(&self, other: &Self) -> bool {
+        (&self.buffers, self.scratch, self.image_buffer) == (&other.buffers, other.scratch, other.image_buffer)
+    }
+}
+
 /// One kernel call.
 #[derive(Debug)]
 pub(crate) struct Step {

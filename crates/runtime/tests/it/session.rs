@@ -211,3 +211,30 @@ fn a_window_of_padding_alone_is_refused() {
     let error = Session::new(&model, &SessionOptions::default()).unwrap_err();
     assert!(matches!(error, RuntimeError::Unsupported { ref node, .. } if node == "pool"), "{error}");
 }
+
+#[test]
+fn a_swapped_adapter_answers_as_its_merged_model_does() {
+    let base = small(false, 1, 0.5);
+    let [north, south] = [1, 2].map(|seed| {
+        let adapter = nets::adapter(&base, 2, 0.2, seed).unwrap();
+        adapter.apply(&base).unwrap()
+    });
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let mut session = Session::new(&base, &options).unwrap();
+    let images = nets::noise(2 * session.image_len(), 5);
+    let logits = |session: &mut Session| {
+        let mut logits = vec![0.0; 2 * session.classes()];
+        session.run(&images, &mut logits).unwrap();
+        logits
+    };
+    let alone = [&base, &north, &south].map(|model| logits(&mut Session::new(model, &options).unwrap()));
+    assert!(alone[0] != alone[1] && alone[1] != alone[2]);
+    let (mut first, mut second) = (session.prepare(&north).unwrap(), session.prepare(&south).unwrap());
+    session.swap(&mut first);
+    assert_eq!(logits(&mut session), alone[1]);
+    session.swap(&mut second);
+    assert_eq!(logits(&mut session), alone[2]);
+    session.swap(&mut second);
+    session.swap(&mut first);
+    assert_eq!(logits(&mut session), alone[0]);
+}

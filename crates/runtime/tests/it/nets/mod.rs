@@ -8,11 +8,12 @@ pub mod vit;
 
 use std::collections::BTreeMap;
 
+use margay_core::adapter::{Adapter, Change};
 use margay_core::{
-    Conv2d, Graph, Linear, Mask, Op, ParamRole, ParamSpec, Params, ParamsError, Preprocess, Provenance,
-    SparseModel, fold,
+    Conv2d, FormatError, Graph, Linear, Mask, Op, ParamRole, ParamSpec, Params, ParamsError, Preprocess,
+    Provenance, Shape, SparseModel, Weight, fold,
 };
-use ndarray::ArrayD;
+use ndarray::{Array2, ArrayD};
 
 /// The graph with random weights of unit gain, folded, body layers masked.
 pub fn pack(graph: &Graph, sparsity: f64) -> Result<SparseModel, ParamsError> {
@@ -34,9 +35,44 @@ fn masked(graph: Graph, params: &Params, sparsity: f64) -> Result<SparseModel, P
         masks.insert(node.weight(), Mask::top_k(&scores, kept));
     }
     let labels = (0..graph.classes()).map(|c| format!("class {c}")).collect();
-    let size = graph.input.dims().last().copied().unwrap_or(1);
-    let preprocess = Preprocess::squash(size);
+    let size = match graph.input {
+        Shape::Map { height, width, .. } => [height, width],
+        _ => [1, 1],
+    };
+    let preprocess = Preprocess::squash(1).at(size);
     SparseModel::pack(graph, params, &masks, labels, preprocess, Provenance::default())
+}
+
+/// A random adapter of a model with its own head: rank and entries (a fraction of the stored) on sparse weights.
+pub fn adapter(model: &SparseModel, rank: usize, density: f64, seed: u64) -> Result<Adapter, FormatError> {
+    let mut adapter = Adapter { base: model.fingerprint()?, ..Adapter::default() };
+    for (index, (name, weight)) in model.weights.iter().enumerate() {
+        let seed = seed + 10 * index as u64;
+        match weight {
+            Weight::Csr(csr) => {
+                let matrix = |rows: usize, columns: usize, seed| {
+                    let values = noise(rows * columns, seed).into_iter().map(|v| 0.05 * v).collect();
+                    Array2::from_shape_vec([rows, columns], values).unwrap_or_default()
+                };
+                let step = ((1.0 / density) as usize).max(1);
+                let kept = csr.mask();
+                let positions = (0..kept.len() as u32).filter(|i| kept.get(*i as usize)).step_by(step);
+                let positions: Vec<u32> = positions.collect();
+                let values = noise(positions.len(), seed + 3).into_iter().map(|v| 0.1 * v).collect();
+                let factors = [matrix(csr.rows(), rank, seed + 1), matrix(rank, csr.cols(), seed + 2)];
+                let change =
+                    Change { factors: Some(factors), entries: Some((positions, values)), ..Change::default() };
+                adapter.layers.insert(name.clone(), change);
+            }
+            Weight::Dense(values) if name.ends_with("bias") => {
+                let changed = noise(values.len(), seed).into_iter().map(|v| 0.1 * v).collect();
+                let changed = ArrayD::from_shape_vec(values.shape().to_vec(), changed);
+                adapter.params.insert(name.clone(), changed.unwrap_or_default());
+            }
+            Weight::Dense(_) => {}
+        }
+    }
+    Ok(adapter)
 }
 
 fn random(graph: &Graph) -> Params {

@@ -1,0 +1,207 @@
+//! Laws on whole networks.
+
+use margay_core::branch::{can_branch, with_branches};
+use margay_core::fold;
+
+use super::*;
+use crate::distill::Examples;
+use crate::progress::Silent;
+use crate::recipe::{AdapterSchedule, Policy, RecoverySpec};
+use crate::torch::to_array;
+
+/// Two classes that differ in brightness.
+fn examples(side: i64) -> Examples {
+    let classes = Tensor::from_slice(&[0_i64, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
+    let shift = (classes.to_kind(Kind::Float) - 0.5).reshape([10, 1, 1, 1]);
+    Examples { images: normal(&[10, 3, side, side], 50) * 0.3 + shift, classes }
+}
+
+fn side(graph: &Graph) -> i64 {
+    match graph.input {
+        Shape::Map { height, .. } => height as i64,
+        _ => unreachable!("networks read images"),
+    }
+}
+
+fn spec(adapter: &dyn Adapter, policy: Policy, init: AdapterInit) -> AdaptSpec {
+    AdaptSpec {
+        method: adapter.name().to_owned(),
+        policy,
+        init,
+        r: 2,
+        d: 0.05,
+        schedule: AdapterSchedule::WarmUp(1),
+        ..AdaptSpec::default()
+    }
+}
+
+fn adapted(pruned: &Pruned, adapter: &dyn Adapter, spec: &AdaptSpec, epochs: usize) -> Merged {
+    let recovery = RecoverySpec { epochs, batch: 5, cross_entropy: 1.0, ..RecoverySpec::default() };
+    let examples = examples(side(&pruned.base.graph));
+    let problem = Problem {
+        base: &pruned.base,
+        masks: &pruned.masks,
+        teacher: Some(&pruned.dense),
+        examples: &examples,
+        recovery: &recovery,
+        spec,
+        seed: 1,
+    };
+    adapt(&problem, adapter, &mut Silent).unwrap()
+}
+
+#[test]
+fn no_step_changes_no_answer() {
+    for (name, graph) in networks() {
+        let pruned = Pruned::new(&graph);
+        let images = examples(side(&graph)).images;
+        let before = logits(&graph, &pruned.base, &images);
+        for adapter in ADAPTERS {
+            for init in INITS {
+                let merged = adapted(&pruned, *adapter, &spec(*adapter, Policy::Keep, init), 0);
+                let gap = largest(&(logits(&graph, &merged.model, &images) - &before));
+                assert!(gap <= 1e-6 * largest(&before), "{name} {} {init:?}: {gap}", adapter.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn trained_weights_stay_on_their_masks() {
+    for (name, graph) in networks() {
+        let pruned = Pruned::new(&graph);
+        for adapter in ADAPTERS {
+            for policy in [Policy::Keep, Policy::Grow, Policy::Branch] {
+                let merged = adapted(&pruned, *adapter, &spec(*adapter, policy, AdapterInit::Default), 1);
+                for (weight, before) in &pruned.masks {
+                    let context = format!("{name} {} {policy:?} {weight}", adapter.name());
+                    let mask = &merged.masks[weight];
+                    assert_eq!(mask.count(), before.count(), "{context}");
+                    assert!(policy == Policy::Grow || mask == before, "{context}");
+                    let value = to_array(merged.model.get(weight).unwrap()).unwrap();
+                    let off = value.iter().zip(mask.iter()).filter(|(_, kept)| !kept);
+                    assert!(off.into_iter().all(|(value, _)| *value == 0.0), "{context}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn grown_positions_are_used() {
+    let graph = grouped();
+    let pruned = Pruned::new(&graph);
+    for adapter in [&SparseOnly as &dyn Adapter, &Rosa] {
+        let merged = adapted(&pruned, adapter, &spec(adapter, Policy::Grow, AdapterInit::Default), 2);
+        let moved = pruned.masks.iter().filter(|(name, mask)| merged.masks[*name] != **mask).count();
+        assert!(moved > 0, "{}", adapter.name());
+    }
+}
+
+#[test]
+fn training_moves_the_adapter_and_lowers_the_loss() {
+    let graph = grouped();
+    let pruned = Pruned::new(&graph);
+    let examples = examples(side(&graph));
+    let loss = |model: &TorchModel| {
+        let logits = logits(&model.graph, model, &examples.images);
+        logits.cross_entropy_for_logits(&examples.classes).double_value(&[])
+    };
+    for adapter in ADAPTERS {
+        let spec = spec(*adapter, Policy::Keep, AdapterInit::Default);
+        let merged = adapted(&pruned, *adapter, &spec, 8);
+        let (before, after) = (loss(&pruned.base), loss(&merged.model));
+        assert!(after < before, "{}: {before} {after}", adapter.name());
+        let moved = pruned
+            .masks
+            .keys()
+            .any(|name| !merged.model.get(name).unwrap().equal(pruned.base.get(name).unwrap()));
+        assert_eq!(moved, adapter.name() != "head", "{}", adapter.name());
+    }
+}
+
+/// A network whose adapters hold arbitrary values.
+fn stirred<'a>(pruned: &'a Pruned, adapter: &dyn Adapter, policy: Policy, store: &VarStore) -> Adapted<'a> {
+    let spec = spec(adapter, policy, AdapterInit::Default);
+    let graph = &pruned.base.graph;
+    let mut adapted = Adapted::new(&pruned.base, &pruned.masks).unwrap();
+    for (id, size) in sizes(graph, adapter, &spec) {
+        let node = graph.node(id);
+        let weight = pruned.base.get(&node.weight()).unwrap().flatten(1, -1);
+        let mask = weight.ne(0.0);
+        let statistics = Statistics { gradient: Some(normal(&weight.size(), 60)), ..Statistics::default() };
+        let site = Site {
+            weight: &weight,
+            allowed: Some(&mask),
+            size,
+            statistics: &statistics,
+            seed: id.index() as u64,
+        };
+        let path = store.root() / node.name.replace('.', "/");
+        if let Some(delta) = adapter.attach(&site, &spec, &path).unwrap() {
+            adapted.attach(&node.name, delta, policy == Policy::Branch && can_branch(&node.op));
+        }
+    }
+    stir(store, 0.05, 70);
+    adapted
+}
+
+/// The model with the adapters merged.
+fn merged(adapted: &Adapted) -> TorchModel {
+    let mut model = adapted.base().deep_clone().unwrap();
+    for spec in adapted.base().graph.params() {
+        model.set(&spec.name, &adapted.merged(&spec.name).unwrap()).unwrap();
+    }
+    model
+}
+
+fn assert_same(context: &str, a: &Tensor, b: &Tensor) {
+    let gap = largest(&(a - b));
+    assert!(gap <= 1e-5 * largest(a).max(1.0), "{context}: {gap}");
+}
+
+#[test]
+fn merged_networks_answer_as_adapted_ones() {
+    for (name, graph) in networks() {
+        let pruned = Pruned::new(&graph);
+        let images = examples(side(&graph)).images;
+        let base = logits(&graph, &pruned.base, &images);
+        for adapter in with_parts() {
+            let store = VarStore::new(Device::Cpu);
+            let adapted = stirred(&pruned, adapter, Policy::Keep, &store);
+            let expected = logits(&graph, &adapted, &images);
+            let context = format!("{name} {}", adapter.name());
+            assert!(largest(&(&expected - &base)) > 1e-3, "{context}: the adapter does something");
+            assert_same(&context, &expected, &logits(&graph, &merged(&adapted), &images));
+        }
+    }
+}
+
+#[test]
+fn branches_answer_as_the_adapted_network_also_when_norms_are_folded() {
+    for (name, graph) in networks() {
+        let pruned = Pruned::new(&graph);
+        let images = examples(side(&graph)).images;
+        for adapter in with_parts() {
+            let store = VarStore::new(Device::Cpu);
+            let adapted = stirred(&pruned, adapter, Policy::Branch, &store);
+            let expected = logits(&graph, &adapted, &images);
+            let mut factors = BTreeMap::new();
+            for id in graph.prunable().filter(|id| adapted.has_branch(&graph.node(*id).weight())) {
+                let node = graph.node(id);
+                let [b, a] = adapted.delta(&node.weight()).unwrap().factors().unwrap().unwrap();
+                factors.insert(node.name.clone(), [to_array(&b).unwrap(), to_array(&a).unwrap()]);
+            }
+            let products = !["sparse", "scalelora", "spp", "snell"].contains(&adapter.name());
+            assert_eq!(products, !factors.is_empty(), "{name} {}", adapter.name());
+            let params = merged(&adapted).to_params().unwrap();
+            let (branched, params) = with_branches(&graph, &params, &factors).unwrap();
+            let context = format!("{name} {}", adapter.name());
+            let model = TorchModel::new(branched.clone(), &params, Device::Cpu).unwrap();
+            assert_same(&context, &expected, &logits(&branched, &model, &images));
+            let (folded, params) = fold::all(&branched, &params).unwrap();
+            let model = TorchModel::new(folded.clone(), &params, Device::Cpu).unwrap();
+            assert_same(&format!("{context} folded"), &expected, &logits(&folded, &model, &images));
+        }
+    }
+}
