@@ -302,8 +302,8 @@ fn effective(mut recipe: Recipe) -> Recipe {
         recipe.recovery = RecoverySpec { schedule, recalibrate, ..RecoverySpec::default() };
         recipe.adapt = AdaptSpec::default();
     } else if !has_options(&recipe.adapt.method) {
-        let AdaptSpec { method, base_bits, .. } = recipe.adapt;
-        recipe.adapt = AdaptSpec { method, base_bits, ..AdaptSpec::default() };
+        let AdaptSpec { method, .. } = recipe.adapt;
+        recipe.adapt = AdaptSpec { method, ..AdaptSpec::default() };
     }
     recipe
 }
