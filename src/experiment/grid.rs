@@ -259,7 +259,7 @@ impl Sweep<'_> {
     }
 }
 
-/// Whether an adapter has anything to choose beside the bits of the base.
+/// Whether an adapter has anything to choose.
 pub(super) fn has_options(adapter: &str) -> bool {
     !["full", "head", NONE].contains(&adapter)
 }
@@ -302,8 +302,7 @@ fn effective(mut recipe: Recipe) -> Recipe {
         recipe.recovery = RecoverySpec { schedule, recalibrate, ..RecoverySpec::default() };
         recipe.adapt = AdaptSpec::default();
     } else if !has_options(&recipe.adapt.method) {
-        let AdaptSpec { method, .. } = recipe.adapt;
-        recipe.adapt = AdaptSpec { method, ..AdaptSpec::default() };
+        recipe.adapt = AdaptSpec { method: recipe.adapt.method, ..AdaptSpec::default() };
     }
     recipe
 }

@@ -49,15 +49,11 @@ pub fn experiment<E>(
     Ok(())
 }
 
-/// An error with its causes.
+/// An error with its causes, without the stack of calls that libtorch appends.
 fn failed(error: &PipelineError) -> Outcome {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    Outcome::Error(text)
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let lines = causes.map(|error| error.to_string().lines().next().unwrap_or_default().to_owned());
+    Outcome::Error(lines.collect::<Vec<_>>().join(": "))
 }
 
 /// What the runs of a group have in common.
