@@ -45,10 +45,12 @@ pub struct Run {
     pub task: String,
     /// The whole recipe, options without effect at their defaults, paths as in the file.
     pub recipe: Recipe,
+    /// What the sweep says of it beyond what its title has anyway.
+    note: String,
 }
 
 impl Run {
-    fn new(names: [Option<&str>; 2], recipe: Recipe) -> Result<Self, ExperimentError> {
+    fn new(names: [Option<&str>; 2], recipe: Recipe, note: String) -> Result<Self, ExperimentError> {
         let recipe = effective(recipe);
         let name = |given: Option<&str>, path: &Path| match given {
             Some(name) => name.to_owned(),
@@ -59,6 +61,7 @@ impl Run {
             checkpoint: name(names[0], &recipe.model),
             task: name(names[1], &recipe.data),
             recipe,
+            note,
         })
     }
 
@@ -71,7 +74,8 @@ impl Run {
     pub fn title(&self) -> String {
         let (shots, fold) = (self.recipe.shots.per_class, self.recipe.prune.sparsity.compression());
         let (adapter, seed) = (self.adapter(), self.recipe.seed);
-        format!("{} {} {shots} shots {fold:.0}x {adapter} seed {seed}", self.checkpoint, self.task)
+        let Self { checkpoint, task, note, .. } = self;
+        format!("{checkpoint} {task} {shots} shots {fold:.0}x {adapter}{note} seed {seed}")
     }
 
     /// The recipe with its files in the folder `root`.
@@ -191,7 +195,7 @@ impl Sweep<'_> {
         }
         let recipe =
             recipe.try_into().map_err(|source| ExperimentError::Recipe { sweep: self.number, source })?;
-        Run::new(names, recipe)
+        Run::new(names, recipe, note(point))
     }
 
     /// The part of a recipe with this name.
@@ -264,6 +268,16 @@ pub(super) fn has_options(adapter: &str) -> bool {
     !["full", "head", NONE].contains(&adapter)
 }
 
+/// Axes that the title of a run does not name anyway, with their values.
+fn note(point: &Point) -> String {
+    const TOLD: [&str; 6] = ["seed", "checkpoint", "task", "shots", "compression", "adapter"];
+    let others = point.iter().filter(|(axis, _)| !TOLD.contains(&axis.as_str()));
+    others.fold(String::new(), |text, (axis, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{text} {axis} {value}")
+    })
+}
+
 /// The name of the axis that sets a key of a recipe, else the key's last part.
 pub(super) fn axis_of(key: &str) -> &str {
     let axis = AXES.iter().find(|(_, of)| *of == key).map(|(axis, _)| *axis);
@@ -298,8 +312,8 @@ fn merge(table: &mut Table, over: &Table) {
 /// The recipe with options that change nothing at their defaults, so that equal runs look equal.
 fn effective(mut recipe: Recipe) -> Recipe {
     if recipe.recovery.schedule == Schedule::None {
-        let (schedule, recalibrate) = (Schedule::None, recipe.recovery.recalibrate);
-        recipe.recovery = RecoverySpec { schedule, recalibrate, ..RecoverySpec::default() };
+        let RecoverySpec { recalibrate, schedule, .. } = recipe.recovery;
+        recipe.recovery = RecoverySpec { recalibrate, schedule, ..RecoverySpec::default() };
         recipe.adapt = AdaptSpec::default();
     } else if !has_options(&recipe.adapt.method) {
         recipe.adapt = AdaptSpec { method: recipe.adapt.method, ..AdaptSpec::default() };

@@ -150,9 +150,10 @@ impl Results {
         }
         let mut paths = Vec::new();
         for entry in fs_err::read_dir(folder)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.starts_with("runs") && name.ends_with(".jsonl") {
-                paths.push(folder.join(name));
+            let path = entry?.path();
+            let runs = path.file_stem().is_some_and(|name| name.to_string_lossy().starts_with("runs"));
+            if runs && path.extension().is_some_and(|extension| extension == "jsonl") {
+                paths.push(path);
             }
         }
         paths.sort();

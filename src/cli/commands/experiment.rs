@@ -115,7 +115,7 @@ use torch::carry_out;
 mod torch {
     use indicatif::{ProgressBar, ProgressStyle};
 
-    use super::{Context, ExperimentArgs, Failure, OrFail, Path, Results, Run, described};
+    use super::{Context, ExperimentArgs, Failure, OrFail, Path, Results, Run, Shard, described};
     use crate::cli::exit::Exit;
     use crate::cli::printer::Printer;
     use crate::cli::progress::Bars;
@@ -135,7 +135,7 @@ mod torch {
         let left = left(groups, results);
         check_files(&left, root)?;
         fs_err::create_dir_all(out).or_io("could not make the output folder")?;
-        let file = args.shard.map_or_else(|| "runs.jsonl".to_owned(), |shard| shard.file());
+        let file = args.shard.map_or_else(|| "runs.jsonl".to_owned(), Shard::file);
         let mut journal = Journal::open(&out.join(file)).map_err(described)?;
         let bar = bar(left.iter().map(Vec::len).sum::<usize>() as u64, context);
         // Notes on photos and shots would come once per group.
