@@ -40,7 +40,9 @@ def run(args, cell):
     if (target / "run.json").exists():
         return
     command = [args.margay, "compress", "--quiet", "--no-progress", "--model", args.model]
-    command += ["--labels", args.data / "labels.json", "--data", args.data / "tasks" / task, "--shots", 16]
+    # Checkpoints of `margay train` store their own class names, in an order of their own.
+    command += [] if args.own_labels else ["--labels", args.data / "labels.json"]
+    command += ["--data", args.data / "tasks" / task, "--shots", 16]
     command += ["--solver", solver, "--allocation", allocation, "--compression", f"{fold}x", "--seed", seed]
     command += ["--recovery", "none"] if args.one_shot else []
     command += ["--threads", args.threads, "--out", target]
@@ -83,6 +85,7 @@ def main():
     parser.add_argument("out", type=Path)
     names = lambda text: text.split(",")
     parser.add_argument("--model", type=Path, help="checkpoint; default: DATA/resnet18.pth")
+    parser.add_argument("--own-labels", action="store_true", help="the checkpoint stores its class names")
     parser.add_argument("--solvers", type=names, default=["alps", "sparsegpt", "wanda", "magnitude"])
     parser.add_argument("--allocations", type=names, default=["erk", "uniform"])
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the headline cells")

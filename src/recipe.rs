@@ -403,7 +403,7 @@ impl Default for AdaptSpec {
             schedule: AdapterSchedule::WarmUp(16),
             spa_num_grads: 1,
             grad_acc_mode: GradAccMode::MeanSquared,
-            lora_lr: 1e-3,
+            lora_lr: 3e-3,
             spa_lr: 1e-3,
         }
     }

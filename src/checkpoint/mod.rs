@@ -121,9 +121,9 @@ impl Checkpoint {
         self.source.bytes()
     }
 
-    /// Class names that are stored do not count: the user gives others.
-    pub fn forget_labels(&mut self) {
-        self.labels = None;
+    /// Class names that are stored do not count: the user gives others. Returns the stored ones.
+    pub fn forget_labels(&mut self) -> Option<Vec<String>> {
+        self.labels.take().map(|labels| labels.names)
     }
 
     /// How photos are prepared, as margay's metadata, `preprocessor_config.json` or timm's `pretrained_cfg` say.

@@ -167,7 +167,7 @@ pub struct AdapterArgs {
     /// How these gradients are accumulated [default: mean_squared]
     #[arg(long, value_parser = choice(GRAD_ACC_MODES))]
     pub grad_acc_mode: Option<GradAccMode>,
-    /// Peak learning rate of the low-rank part [default: 0.001]
+    /// Peak learning rate of the low-rank part [default: 0.003]
     #[arg(long, value_name = "X")]
     pub lora_lr: Option<f64>,
     /// Peak learning rate of the sparse part [default: 0.001]

@@ -48,7 +48,7 @@ impl Task {
         let workplace = Workplace::new(recipe)?;
         let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
         dataset.tell(progress);
-        let checkpoint = opened(&recipe.model, recipe.labels.as_deref())?;
+        let checkpoint = opened(&recipe.model, recipe.labels.as_deref(), progress)?;
         let Resolved { spec: preprocess, origin } =
             prepared(&recipe.input, Some(&checkpoint), &dataset.train, progress)?;
         let pretrained = checkpoint.into_model(preprocess.size)?;
@@ -194,11 +194,26 @@ pub(super) fn set_head(
     Ok(())
 }
 
-/// Opens a checkpoint; names that the user gives replace those stored in it.
-pub(super) fn opened(model: &Path, labels: Option<&Path>) -> Result<Checkpoint, PipelineError> {
+/// Opens a checkpoint; names that the user gives replace those stored in it, with a warning if they differ:
+/// a list in another order makes every answer wrong, and nothing else would tell.
+pub(super) fn opened(
+    model: &Path,
+    labels: Option<&Path>,
+    progress: &mut dyn Progress,
+) -> Result<Checkpoint, PipelineError> {
     let mut checkpoint = Checkpoint::open(model)?;
-    if labels.is_some() {
-        checkpoint.forget_labels();
+    if let Some(path) = labels
+        && let Some(stored) = checkpoint.forget_labels()
+        && let Ok(given) = read_labels(path)
+        && let Some(at) = stored.iter().zip(&given).position(|(stored, given)| stored != given)
+    {
+        progress.warn(&format!(
+            "class {at} is `{}` in {} but `{}` in the checkpoint: the list that is given counts; leave --labels out to \
+             use the checkpoint's own",
+            given[at],
+            path.display(),
+            stored[at]
+        ));
     }
     Ok(checkpoint)
 }
@@ -251,4 +266,33 @@ fn bad_photo(dataset: &Dataset, path: &std::path::Path, error: &margay_runtime::
 pub fn relative(dataset: &Dataset, path: &std::path::Path) -> String {
     let inside: PathBuf = path.strip_prefix(&dataset.root).unwrap_or(path).to_owned();
     inside.to_string_lossy().replace('\\', "/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::write_safetensors;
+    use crate::models::{Design, build};
+    use crate::pipeline::random_params;
+    use crate::progress::{Recorder, Silent};
+
+    #[test]
+    fn a_list_in_another_order_than_the_checkpoints_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let design =
+            Design { variant: "resnet18".into(), width: Some(4), depth: None, classes: 2, image: [32, 32] };
+        let graph = build(&design).unwrap();
+        let (model, list) = (folder.path().join("model.safetensors"), folder.path().join("labels.txt"));
+        let (names, own) = (NameMap::identity(), ["lynx".to_owned(), "margay".to_owned()]);
+        write_safetensors(&model, &graph, &random_params(&graph, 1), &names, &own, None).unwrap();
+        let warnings = |text: &str| {
+            fs_err::write(&list, text).unwrap();
+            let mut silent = Silent;
+            let mut recorder = Recorder::new(&mut silent);
+            opened(&model, Some(&list), &mut recorder).unwrap();
+            recorder.warnings
+        };
+        assert_eq!(warnings("lynx\nmargay\n"), Vec::<String>::new());
+        assert!(warnings("margay\nlynx\n")[0].starts_with("class 0 is `margay` in"));
+    }
 }

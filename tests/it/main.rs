@@ -1,5 +1,7 @@
 //! The one integration test binary.
 
+#[cfg(feature = "torch")]
+mod adapt;
 mod cli;
 #[cfg(feature = "torch")]
 mod experiment;

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut first, prepare) = median(|| session.prepare(&north))?;
     let mut second = session.prepare(&south)?;
     let image = nets::noise(session.image_len(), 7);
-    let mut logits = |session: &mut Session| -> Result<Vec<f32>, margay_runtime::RuntimeError> {
+    let logits = |session: &mut Session| -> Result<Vec<f32>, margay_runtime::RuntimeError> {
         let mut logits = vec![0.0; session.classes()];
         session.run(&image, &mut logits)?;
         Ok(logits)
