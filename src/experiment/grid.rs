@@ -29,6 +29,8 @@ const AXES: &[(&str, &str)] = &[
     ("init", "adapt.init"),
 ];
 
+/// Part of what determines a result.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Stands for every checkpoint, task or adapter there is.
 const ALL: &str = "all";
 /// The adapter of a run that only prunes.
@@ -57,7 +59,7 @@ impl Run {
             None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         };
         Ok(Self {
-            key: key(&recipe)?,
+            key: key(VERSION, &recipe)?,
             checkpoint: name(names[0], &recipe.model),
             task: name(names[1], &recipe.data),
             recipe,
@@ -321,10 +323,10 @@ fn effective(mut recipe: Recipe) -> Recipe {
     recipe
 }
 
-/// Hash of the recipe and of margay's version; neither the device nor the number of threads changes it.
-fn key(recipe: &Recipe) -> Result<String, ExperimentError> {
+/// Hash of margay's version and the recipe; neither the device nor the number of threads changes it.
+pub(super) fn key(version: &str, recipe: &Recipe) -> Result<String, ExperimentError> {
     let neutral = Recipe { device: "auto".to_owned(), threads: 0, ..recipe.clone() };
-    let text = format!("{}\n{}", env!("CARGO_PKG_VERSION"), neutral.to_toml()?);
+    let text = format!("{version}\n{}", neutral.to_toml()?);
     let hash = Sha256::digest(text.as_bytes());
     Ok(hash.iter().take(8).fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");

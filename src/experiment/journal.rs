@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use fs_err::File;
 use serde::{Deserialize, Serialize};
 
+use super::grid::{VERSION, key};
 use super::{ExperimentError, Run};
 use crate::recipe::Recipe;
 use crate::record::{Choice, Evaluation, Latency, Nonzeros, Stages};
@@ -13,7 +14,9 @@ use crate::record::{Choice, Evaluation, Latency, Nonzeros, Stages};
 /// A finished run: one line of JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// Hash of what determines the result.
+    /// Hash of what determines the result. Not stored: a recipe that is read again has the options that margay
+    /// has got since.
+    #[serde(skip)]
     pub key: String,
     /// Version of margay that made the line.
     pub version: String,
@@ -99,7 +102,7 @@ impl Line {
     pub fn new(run: &Run, outcome: Outcome) -> Self {
         Self {
             key: run.key.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
             checkpoint: run.checkpoint.clone(),
             task: run.task.clone(),
             recipe: run.recipe.clone(),
@@ -192,11 +195,9 @@ fn lines(path: &Path) -> Result<Vec<Line>, ExperimentError> {
     let text = fs_err::read(path)?;
     let whole = &text[..complete(&text)];
     let parse = |(index, line): (usize, &[u8])| {
-        serde_json::from_slice(line).map_err(|source| ExperimentError::Line {
-            path: path.to_owned(),
-            line: index + 1,
-            source,
-        })
+        let error = |source| ExperimentError::Line { path: path.to_owned(), line: index + 1, source };
+        let line: Line = serde_json::from_slice(line).map_err(error)?;
+        Ok(Line { key: key(&line.version, &line.recipe)?, ..line })
     };
     let lines = whole.split_inclusive(|byte| *byte == b'\n').enumerate();
     lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(parse).collect()

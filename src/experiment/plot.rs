@@ -26,8 +26,8 @@ struct Dots {
     /// Lower end of the scale.
     axis: f64,
     ticks: Vec<(String, String)>,
-    /// Dense and one-shot: name and position.
-    lines: Vec<(&'static str, String)>,
+    /// Dense and one-shot: name, position and the end of the text that is there.
+    lines: [(&'static str, String, &'static str); 2],
     rows: Vec<Dot>,
 }
 
@@ -78,8 +78,11 @@ impl Dots {
         let scale = Scale::new(&group.rows);
         let axis = TOP + ROW * group.rows.len() as f64;
         let mean = |figure: fn(&Row) -> f64| {
-            scale.x(group.rows.iter().map(figure).sum::<f64>() / group.rows.len().max(1) as f64)
+            group.rows.iter().map(figure).sum::<f64>() / group.rows.len().max(1) as f64
         };
+        let mut lines = [("dense", mean(|row| row.dense.mean)), ("one-shot", mean(|row| row.oneshot.mean))];
+        lines.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let [left, right] = lines.map(|(name, mean)| (name, scale.x(mean)));
         let columns = columns(summary, group);
         let dot = |(index, row): (usize, &Row)| {
             let [low, high] = row.top1.interval();
@@ -98,7 +101,8 @@ impl Dots {
             height: axis + 44.0,
             axis,
             ticks: scale.ticks(),
-            lines: vec![("one-shot", mean(|row| row.oneshot.mean)), ("dense", mean(|row| row.dense.mean))],
+            // The texts lean away from each other.
+            lines: [(left.0, left.1, "end"), (right.0, right.1, "start")],
             rows: group.rows.iter().enumerate().map(dot).collect(),
         }
     }

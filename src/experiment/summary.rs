@@ -224,7 +224,7 @@ impl Row {
 
 fn recovery(measured: &Measured) -> f64 {
     let trained = measured.seconds.iter().filter(|(stage, _)| ["adapt", "finetune"].contains(stage));
-    trained.map(|(_, seconds)| seconds).sum()
+    trained.map(|(_, seconds)| seconds).fold(0.0, std::ops::Add::add)
 }
 
 /// What determines a run, by dotted key, without what its name or its seed say.

@@ -68,9 +68,10 @@ fn line(text: &mut String, cells: &[String]) {
 
 /// What tells the rows of a group apart; the adapter even if there is only one row.
 pub(super) fn columns<'a>(summary: &'a Summary, group: &Group) -> Vec<&'a str> {
-    let first = group.rows.first().map(|row| &row.settings);
-    let varies =
-        |axis: &str| group.rows.iter().any(|row| row.settings.get(axis) != first.and_then(|s| s.get(axis)));
+    let varies = |axis: &str| {
+        let mut values = group.rows.iter().filter_map(|row| row.settings.get(axis));
+        values.next().is_some_and(|first| values.any(|value| value != first))
+    };
     let columns = summary.columns.iter().map(String::as_str);
     columns.filter(|axis| *axis == "adapter" || varies(axis)).collect()
 }

@@ -68,7 +68,7 @@ fn neither_device_nor_threads_change_a_key() {
     assert_ne!(keys("seed = 1"), keys("seed = 2"));
     let mut recipe = runs("seed = 1")[0].recipe.clone();
     (recipe.device, recipe.threads) = ("cuda:3".to_owned(), 7);
-    assert_eq!(BTreeSet::from([key(&recipe).unwrap()]), keys("seed = 1"));
+    assert_eq!(BTreeSet::from([key(VERSION, &recipe).unwrap()]), keys("seed = 1"));
 }
 
 #[test]

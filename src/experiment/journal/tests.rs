@@ -21,6 +21,18 @@ fn a_line_read_back_is_the_line() {
 }
 
 #[test]
+fn an_option_that_margay_has_got_since_changes_no_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = serde_json::to_string(&line(&runs()[0], 50)).unwrap();
+    let option = "\"damping\":0.1,";
+    assert!(text.contains(option), "{text}");
+    fs_err::write(dir.path().join("runs.jsonl"), text.replace(option, "") + "\n").unwrap();
+    assert_eq!(keys(dir.path()), [runs()[0].key.clone()]);
+    fs_err::write(dir.path().join("runs.jsonl"), text.replace(option, "\"damping\":0.2,") + "\n").unwrap();
+    assert_ne!(keys(dir.path()), [runs()[0].key.clone()], "another default then");
+}
+
+#[test]
 fn a_torn_line_is_left_out_and_cut() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("runs.jsonl");

@@ -41,6 +41,7 @@ fn tables_have_a_column_for_what_varies() {
     assert_eq!(lines[2], head);
     let none = "| none | – | 3 | 85.0 ± 0.0 | 30.0 ± 0.0 | 42.0 ± 2.5 | −20.0 ± 0.0 | 10.0 ± 0.0 |";
     assert!(lines[4].starts_with(none), "{}", lines[4]);
+    assert!(lines[4].ends_with("| 0.60 + 0.10 % | 20 |"), "{}", lines[4]);
     assert!(text.contains("(plots/try-small-birds-5-shots-20x.svg)"), "{text}");
 }
 
