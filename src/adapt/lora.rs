@@ -30,7 +30,11 @@ impl LowRank {
         let (a, b) = (path.f_var_copy("lora_A", &a)?, path.f_var_copy("lora_B", &b)?);
         // A branch may start with what pruning took; under a mask that would change nothing but the weights.
         let counts = spec.init != AdapterInit::Residual || spec.policy == Policy::Branch;
-        let start = if counts { None } else { Some([b.f_detach()?.f_detach_copy()?, a.f_detach()?.f_detach_copy()?]) };
+        let start = if counts {
+            None
+        } else {
+            Some([b.f_detach()?.f_detach_copy()?, a.f_detach()?.f_detach_copy()?])
+        };
         Ok(Some(Self { a, b, scale, start }))
     }
 }

@@ -27,11 +27,7 @@ const ADAPTER: &str = "adapter";
 
 /// Adapts the recipe's model, a `.margay` file or a checkpoint, to its data. Writes `adapter/`,
 /// `specialist.margay`, `recipe.toml` and `run.json` into the folder `out`, which must exist.
-pub fn adapt(
-    recipe: &Recipe,
-    out: &Path,
-    progress: &mut dyn Progress,
-) -> Result<AdaptRecord, PipelineError> {
+pub fn adapt(recipe: &Recipe, out: &Path, progress: &mut dyn Progress) -> Result<AdaptRecord, PipelineError> {
     let progress = &mut Recorder::new(progress);
     let method = find(&recipe.adapt.method)?;
     let mut seconds = Stages::default();
@@ -123,11 +119,7 @@ fn exported(
 }
 
 /// The adapter as it is kept: apart from the base.
-fn separate(
-    saved: &Saved,
-    task: &Task,
-    file: Option<&SparseModel>,
-) -> Result<Adapter, PipelineError> {
+fn separate(saved: &Saved, task: &Task, file: Option<&SparseModel>) -> Result<Adapter, PipelineError> {
     let layer = |(name, change): (&String, &adapt::Change)| Ok((name.clone(), kept(change)?));
     let layers = saved.layers.iter().map(layer).collect::<Result<_, PipelineError>>()?;
     let param = |(name, value): (&String, &Tensor)| Ok((name.clone(), to_array(value)?));

@@ -62,7 +62,8 @@ fn an_adapter_on_its_base_is_the_merged_model() {
     assert_eq!(adapter.apply(&before).unwrap(), merged);
     assert!(adapter.values() < before.weights.values().map(Weight::stored).sum());
     // The command says the same of base with adapter as of the merged file, and something else of the base.
-    let predicted = |args: &[&str]| said(&margay(root, &[&["predict", args[0], "photos/val"], &args[1..]].concat()));
+    let predicted =
+        |args: &[&str]| said(&margay(root, &[&["predict", args[0], "photos/val"], &args[1..]].concat()));
     let with = predicted(&["base/specialist.margay", "--adapter", "keep/adapter"]);
     assert_eq!(with, predicted(&["keep/specialist.margay"]));
     assert_ne!(with, predicted(&["base/specialist.margay"]));
@@ -102,7 +103,8 @@ fn adapters_that_do_not_fit_are_explained() {
     let root = folder.path();
     base(root);
     adapted(root, "keep", &["--budget", "0.01"]);
-    let other = margay(root, &["predict", "keep/specialist.margay", "--adapter", "keep/adapter", "photos/val"]);
+    let other =
+        margay(root, &["predict", "keep/specialist.margay", "--adapter", "keep/adapter", "photos/val"]);
     assert_eq!(other.status.code(), Some(3), "{}", said(&other));
     assert!(said(&other).contains("trained on another model"), "{}", said(&other));
     let missing = margay(root, &["predict", "keep/specialist.margay", "--adapter", "nowhere", "photos/val"]);

@@ -155,7 +155,11 @@ mod torch {
         let _ = writeln!(text, "{:<24} {base:>8} {adapted:>8} {:>8}", "all", record.adapted.total);
         let trained = &record.trained;
         let share = 100.0 * trained.share;
-        let _ = writeln!(text, "trained   {} in the adapter ({share:.2} % of all weights), {} in head, norms and biases", trained.adapter, trained.beside);
+        let _ = writeln!(
+            text,
+            "trained   {} in the adapter ({share:.2} % of all weights), {} in head, norms and biases",
+            trained.adapter, trained.beside
+        );
         let [before, after] = record.nonzeros;
         let support = if record.support_unchanged { "same support" } else { "other support" };
         let _ = writeln!(text, "non-zero  {before} before, {after} after, {support}");

@@ -36,9 +36,9 @@ pub fn read_model(path: &Path) -> Result<SparseModel, Failure> {
 pub fn read_adapted(path: &Path, adapter: Option<&Path>) -> Result<SparseModel, Failure> {
     let model = read_model(path)?;
     let Some(folder) = adapter else { return Ok(model) };
-    let adapter = Adapter::read(folder).or_bad_input("could not read the adapter").map_err(|failure| {
-        failure.hint("give the folder `adapter` that `margay adapt` wrote")
-    })?;
+    let adapter = Adapter::read(folder)
+        .or_bad_input("could not read the adapter")
+        .map_err(|failure| failure.hint("give the folder `adapter` that `margay adapt` wrote"))?;
     let hint = "an adapter fits only the very .margay file that `margay adapt` was given";
     adapter.apply(&model).or_bad_input("could not apply the adapter").map_err(|failure| failure.hint(hint))
 }

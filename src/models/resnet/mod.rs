@@ -225,7 +225,9 @@ impl Geometry {
         let Stage { inner, outer, groups, .. } = *stage;
         let [first, second] = if self.stride_first { [stride, 1] } else { [1, stride] };
         match self.block {
-            Block::Basic => vec![Conv2d::square([channels, inner], 3, stride), Conv2d::square([inner, outer], 3, 1)],
+            Block::Basic => {
+                vec![Conv2d::square([channels, inner], 3, stride), Conv2d::square([inner, outer], 3, 1)]
+            }
             Block::Bottleneck => vec![
                 Conv2d::square([channels, inner], 1, first),
                 Conv2d { groups, ..Conv2d::square([inner, inner], 3, second) },

@@ -10,7 +10,9 @@ pub enum AdapterError {
     #[error("the adapter was trained on another model than this one; use the .margay file it was made from")]
     OtherBase,
     /// It was trained on a checkpoint.
-    #[error("the adapter was trained on a checkpoint, not on a .margay file; load it with PEFT, or use the merged model")]
+    #[error(
+        "the adapter was trained on a checkpoint, not on a .margay file; load it with PEFT, or use the merged model"
+    )]
     OfCheckpoint,
     /// The model has no such parameter.
     #[error("the model has no parameter `{name}`, which the adapter changes")]

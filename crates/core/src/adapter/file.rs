@@ -109,12 +109,8 @@ impl Adapter {
         let bytes = get(&path)?;
         let facts = facts(&bytes).map_err(|reason| AdapterError::File { path: path.clone(), reason })?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| broken(&path, &e))?;
-        let mut adapter = Self {
-            method: facts.method,
-            base: facts.base,
-            labels: facts.labels,
-            ..Self::default()
-        };
+        let mut adapter =
+            Self { method: facts.method, base: facts.base, labels: facts.labels, ..Self::default() };
         for (key, view) in tensors.tensors() {
             adapter.take(&key, &view).map_err(|reason| AdapterError::File { path: path.clone(), reason })?;
         }
@@ -272,7 +268,10 @@ fn write_tensors(
 fn get(path: &Path) -> Result<Vec<u8>, AdapterError> {
     let size = fs_err::metadata(path).map_err(|e| broken(path, &e))?.len();
     if size > MAX_BYTES {
-        return Err(AdapterError::File { path: path.to_owned(), reason: format!("{size} bytes are too many") });
+        return Err(AdapterError::File {
+            path: path.to_owned(),
+            reason: format!("{size} bytes are too many"),
+        });
     }
     fs_err::read(path).map_err(|e| broken(path, &e))
 }

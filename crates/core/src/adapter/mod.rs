@@ -155,12 +155,14 @@ impl Change {
             positions.windows(2).all(|pair| pair[0] < pair[1])
                 && positions.last().is_none_or(|last| (*last as usize) < rows * cols)
         };
-        let factors = self.factors.as_ref().is_none_or(|[b, a]| {
-            b.nrows() == rows && a.ncols() == cols && b.ncols() == a.nrows()
-        });
-        let entries = self.entries.as_ref().is_none_or(|(positions, values)| {
-            positions.len() == values.len() && ascending(positions)
-        });
+        let factors = self
+            .factors
+            .as_ref()
+            .is_none_or(|[b, a]| b.nrows() == rows && a.ncols() == cols && b.ncols() == a.nrows());
+        let entries = self
+            .entries
+            .as_ref()
+            .is_none_or(|(positions, values)| positions.len() == values.len() && ascending(positions));
         if factors && entries && ascending(&self.dropped) { Ok(()) } else { Err(AdapterError::shape(name)) }
     }
 

@@ -28,11 +28,8 @@ fn base() -> SparseModel {
 fn adapter() -> Adapter {
     let b = arr2(&[[1.0], [0.0], [-2.0]]);
     let a = arr2(&[[0.5, 0.25, 1.0, 2.0]]);
-    let change = Change {
-        factors: Some([b, a]),
-        entries: Some((vec![2, 4], vec![10.0, 20.0])),
-        ..Change::default()
-    };
+    let change =
+        Change { factors: Some([b, a]), entries: Some((vec![2, 4], vec![10.0, 20.0])), ..Change::default() };
     Adapter {
         method: "rosa".into(),
         base: base().fingerprint().unwrap(),

@@ -39,7 +39,8 @@ pub(crate) struct Plan {
 impl Plan {
     /// Whether the buffers of this plan serve the other.
     pub(crate) fn has_buffers_of(&self, other: &Self) -> bool {
-        (&self.buffers, self.scratch, self.image_buffer) == (&other.buffers, other.scratch, other.image_buffer)
+        (&self.buffers, self.scratch, self.image_buffer)
+            == (&other.buffers, other.scratch, other.image_buffer)
     }
 }
 

@@ -60,8 +60,11 @@ pub fn adapter(model: &SparseModel, rank: usize, density: f64, seed: u64) -> Res
                 let positions: Vec<u32> = positions.collect();
                 let values = noise(positions.len(), seed + 3).into_iter().map(|v| 0.1 * v).collect();
                 let factors = [matrix(csr.rows(), rank, seed + 1), matrix(rank, csr.cols(), seed + 2)];
-                let change =
-                    Change { factors: Some(factors), entries: Some((positions, values)), ..Change::default() };
+                let change = Change {
+                    factors: Some(factors),
+                    entries: Some((positions, values)),
+                    ..Change::default()
+                };
                 adapter.layers.insert(name.clone(), change);
             }
             Weight::Dense(values) if name.ends_with("bias") => {
