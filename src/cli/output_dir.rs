@@ -7,7 +7,8 @@ use super::exit::{Exit, Failure, OrFail};
 use super::interrupt::Temporary;
 use super::output::sibling;
 
-/// Marks a folder as an earlier output of `compress`.
+/// Marks a folder as an earlier output.
+#[cfg(feature = "torch")]
 pub const RECORD: &str = "run.json";
 
 /// A folder filled under a temporary name beside its final one.

@@ -137,7 +137,7 @@ pub struct RecipeArgs {
 }
 
 /// Flags of adapters, for the commands that train one.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Adapters")]
 pub struct AdapterArgs {
     /// Where adapters may change pruned layers: on the mask, anywhere at equal budget, in a branch [default: keep]
@@ -158,13 +158,13 @@ pub struct AdapterArgs {
     /// How the low-rank part starts: at random, from the inputs, from what pruning took [default: default]
     #[arg(long, value_parser = choice(INITS))]
     pub init: Option<AdapterInit>,
-    /// Parts trained when: default, wl64 (warm-up of 64 steps), spa_only, lora_only [default: wl16]
+    /// Parts trained when: `default`, `wl64` (warm-up of 64 steps), `spa_only`, `lora_only` [default: wl16]
     #[arg(long, value_name = "SCHEDULE", value_parser = parse_schedule)]
     pub schedule: Option<AdapterSchedule>,
     /// Batches whose gradients choose the sparse part [default: 1]
     #[arg(long, value_name = "N")]
     pub spa_num_grads: Option<usize>,
-    /// How these gradients are accumulated [default: mean_squared]
+    /// How these gradients are accumulated [default: `mean_squared`]
     #[arg(long, value_parser = choice(GRAD_ACC_MODES))]
     pub grad_acc_mode: Option<GradAccMode>,
     /// Peak learning rate of the low-rank part [default: 0.003]

@@ -1,7 +1,7 @@
 //! An adapter apart from its base: what is added to each weight, and which parameters take the place of the
 //! base's. One sparse base serves several regions, each with an adapter of its own.
 //!
-//! A weight `W0[m, n]` with mask `M` becomes `M ⊙ (W0 + B A + S)`. Adapters are folders, see [`file`].
+//! A weight `W0[m, n]` with mask `M` becomes `M ⊙ (W0 + B A + S)`. Adapters are folders, see [mod@file].
 
 mod error;
 pub mod file;
@@ -105,7 +105,7 @@ fn branched(
 /// Puts a value in the place of a parameter; a head may have another number of rows.
 fn replace(name: &str, weight: &mut Weight, value: &ArrayD<f32>) -> Result<(), AdapterError> {
     match weight {
-        Weight::Dense(old) if old.shape().get(1..) == value.shape().get(1..) => *old = value.clone(),
+        Weight::Dense(old) if old.shape().get(1..) == value.shape().get(1..) => old.clone_from(value),
         Weight::Csr(csr) if csr.rows() * csr.cols() == value.len() => {
             let flat: Vec<f32> = value.iter().copied().collect();
             *csr = Csr::from_dense(csr.rows(), csr.cols(), &flat, &csr.mask());

@@ -75,7 +75,8 @@ impl SparseModel {
     /// SHA-256 of the file's content, hexadecimal: equal for equal models.
     pub fn fingerprint(&self) -> Result<String, FormatError> {
         let bytes = self.to_bytes()?;
-        Ok(bytes[32..PREAMBLE].iter().map(|byte| format!("{byte:02x}")).collect())
+        let digits = bytes[32..PREAMBLE].iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        Ok(digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect())
     }
 
     fn header(&self, tensors: &[Entry], start: u64) -> Result<Vec<u8>, FormatError> {
