@@ -33,6 +33,7 @@ fn help_texts() {
         "train",
         "predict",
         "eval",
+        "adapt",
         "bench",
         "inspect",
         "report",
