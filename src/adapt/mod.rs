@@ -38,7 +38,7 @@ pub use gradients::gradients;
 pub use hydra::Hydra;
 pub use lora::{Lora, LowRank};
 pub use nola::Nola;
-pub use plain::{Full, Head};
+pub use plain::{FULL, HEAD, Plain};
 pub use rosa::Rosa;
 pub use scalelora::ScaleLora;
 pub use sltrain::SlTrain;
@@ -55,8 +55,8 @@ use crate::torch::TorchError;
 
 /// Every adapter; a new one is a file and a line here.
 pub static ADAPTERS: &[&dyn Adapter] = &[
-    &Full,
-    &Head,
+    &FULL,
+    &HEAD,
     &Lora,
     &SparseOnly,
     &Rosa,

@@ -4,52 +4,36 @@ use super::{Adapter, Delta, Site, Split};
 use crate::recipe::AdaptSpec;
 use crate::torch::TorchError;
 
-const NOTHING: Split = Split { low_rank: 0.0, sparse: 0.0 };
-
 /// Every surviving weight is trained: masked finetuning.
-pub struct Full;
+pub static FULL: Plain =
+    Plain { name: "full", about: "every surviving weight: masked finetuning", weights: true };
 
-impl Adapter for Full {
+/// Only what every adapter trains anyway (PERP, arXiv 2312.15230).
+pub static HEAD: Plain = Plain { name: "head", about: "head, norms and biases only (PERP)", weights: false };
+
+/// Adds nothing to layers.
+#[derive(Debug)]
+pub struct Plain {
+    name: &'static str,
+    about: &'static str,
+    weights: bool,
+}
+
+impl Adapter for Plain {
     fn name(&self) -> &'static str {
-        "full"
+        self.name
     }
 
     fn about(&self) -> &'static str {
-        "every surviving weight: masked finetuning"
+        self.about
     }
 
     fn split(&self, _spec: &AdaptSpec) -> Split {
-        NOTHING
+        Split { low_rank: 0.0, sparse: 0.0 }
     }
 
     fn trains_weights(&self) -> bool {
-        true
-    }
-
-    fn attach(
-        &self,
-        _site: &Site,
-        _spec: &AdaptSpec,
-        _path: &Path,
-    ) -> Result<Option<Box<dyn Delta>>, TorchError> {
-        Ok(None)
-    }
-}
-
-/// Only what every adapter trains anyway (PERP, arXiv 2312.15230).
-pub struct Head;
-
-impl Adapter for Head {
-    fn name(&self) -> &'static str {
-        "head"
-    }
-
-    fn about(&self) -> &'static str {
-        "head, norms and biases only (PERP)"
-    }
-
-    fn split(&self, _spec: &AdaptSpec) -> Split {
-        NOTHING
+        self.weights
     }
 
     fn attach(

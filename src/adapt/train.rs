@@ -101,12 +101,12 @@ pub fn adapt(
     seed_everything(problem.seed);
     let sizes = sizes(&problem.base.graph, adapter, problem.spec);
     let mut masks = problem.masks.clone();
-    let mut statistics = collect(problem, adapter, &sizes, progress)?;
-    let allowed = allowed(problem, adapter, &sizes, &mut masks, &mut statistics)?;
+    let statistics = collect(problem, adapter, &sizes, progress)?;
+    let allowed = allowed(problem, adapter, &sizes, &statistics, &mut masks)?;
     seed_everything(problem.seed);
     let mut model = problem.base.deep_clone()?;
     let run = Run { problem, adapter, sizes: &sizes, statistics: &statistics, allowed: &allowed };
-    let mut merged = run.train(&mut model, &masks, None, "adapt", progress)?;
+    let mut merged = run.train(&mut model, &masks, progress)?;
     if problem.spec.policy == Policy::Branch {
         merged.model = branched(&merged)?;
     }
@@ -137,16 +137,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Trains from the base's weights, which `model` has, for the recipe's epochs or `limit` steps.
+    /// Trains from the base's weights, which `model` has, for the recipe's epochs, and merges.
     fn train(
         &self,
         model: &mut TorchModel,
         masks: &BTreeMap<String, Mask>,
-        limit: Option<usize>,
-        stage: &str,
         progress: &mut dyn Progress,
     ) -> Result<Merged, AdaptError> {
-        self.with_adapted(model, masks, limit, stage, progress, |adapted, trained, _| {
+        self.with_adapted(model, masks, None, "adapt", progress, |adapted, trained, _| {
             let mut merged = merge(adapted, self.problem.masks, masks)?;
             merged.adapter.trained = trained;
             merged.adapter.method = self.adapter.name();
@@ -154,7 +152,7 @@ impl Run<'_> {
         })
     }
 
-    /// Trains, then hands over the adapted network and how many parameters its adapters have.
+    /// Trains for the recipe's epochs or `limit` steps, then hands over the adapted network and how many parameters its adapters have.
     fn with_adapted<T>(
         &self,
         model: &mut TorchModel,
@@ -299,8 +297,8 @@ fn allowed(
     problem: &Problem,
     adapter: &dyn Adapter,
     sizes: &[(NodeId, Size)],
+    statistics: &BTreeMap<NodeId, Statistics>,
     masks: &mut BTreeMap<String, Mask>,
-    statistics: &mut BTreeMap<NodeId, Statistics>,
 ) -> Result<BTreeMap<String, Tensor>, AdaptError> {
     let _no_grad = tch::no_grad_guard();
     let mut allowed = BTreeMap::new();
