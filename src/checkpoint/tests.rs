@@ -410,3 +410,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn networks_built_here_are_written_under_timms_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let variant = "vit_tiny_patch8".to_owned();
+    let design = models::Design { variant, width: Some(64), depth: Some(1), classes: 2, image: [32, 32] };
+    let graph = models::build(&design).unwrap();
+    let names = models::timm_names(&design, &graph).unwrap();
+    let values = |shape: Vec<usize>| ArrayD::from_elem(shape, 0.5_f32);
+    let params: Params = graph.params().map(|spec| (spec.name, values(spec.shape))).collect();
+    let path = folder.path().join("vit.safetensors");
+    write_safetensors(&path, &graph, &params, &names, &[], None).unwrap();
+    let stored = fs_err::read(&path).unwrap();
+    let stored = safetensors::SafeTensors::deserialize(&stored).unwrap();
+    assert_eq!(stored.tensor("cls_token").unwrap().shape(), [1, 1, 64]);
+    assert_eq!(stored.tensor("pos_embed").unwrap().shape(), [1, 17, 64]);
+    let read = load_model(&path, [32, 32]).unwrap();
+    assert_eq!((read.graph, read.library), (graph, "timm"));
+}

@@ -54,6 +54,11 @@ pub trait Architecture: Sync {
 
     /// The graph of a variant, to be trained from scratch.
     fn build(&self, design: &Design) -> Result<Graph, ModelError>;
+
+    /// timm's keys for the graph of a variant, where canonical names are not timm's.
+    fn timm_names(&self, _graph: &Graph) -> NameMap {
+        NameMap::identity()
+    }
 }
 
 /// What was found in a checkpoint.
@@ -175,12 +180,20 @@ pub fn detect(shapes: &Shapes, config: &Config, image: [usize; 2]) -> Result<Det
 
 /// Builds a variant by name.
 pub fn build(design: &Design) -> Result<Graph, ModelError> {
-    let knows = |family: &&&dyn Architecture| family.variants().contains(&design.variant.as_str());
-    match ARCHITECTURES.iter().find(knows) {
-        Some(family) => family.build(design),
+    family_of(&design.variant)?.build(design)
+}
+
+/// timm's keys for what [`build`] makes of a design.
+pub fn timm_names(design: &Design, graph: &Graph) -> Result<NameMap, ModelError> {
+    Ok(family_of(&design.variant)?.timm_names(graph))
+}
+
+fn family_of(variant: &str) -> Result<&'static dyn Architecture, ModelError> {
+    match ARCHITECTURES.iter().find(|family| family.variants().contains(&variant)) {
+        Some(family) => Ok(*family),
         None => Err(ModelError::UnknownVariant {
-            name: design.variant.clone(),
-            nearest: nearest_name(&design.variant, ARCHITECTURES.iter().flat_map(|f| f.variants()).copied()),
+            name: variant.to_owned(),
+            nearest: nearest_name(variant, ARCHITECTURES.iter().flat_map(|f| f.variants()).copied()),
         }),
     }
 }

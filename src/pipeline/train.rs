@@ -16,7 +16,7 @@ use super::task::{examples, head_plan, opened, set_head};
 use crate::checkpoint::{Checkpoint, Pretrained, write_safetensors};
 use crate::data::{Dataset, FewShot, HeadPlan, load};
 use crate::distill::{Examples, Training, optimizer_of, train as train_loop};
-use crate::models::{Design, NameMap, build};
+use crate::models::{Design, NameMap, build, timm_names};
 use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
 use crate::recipe::{InputSpec, OptimizerChoice, RecoverySpec, Start, Teacher, TrainSpec};
@@ -93,7 +93,8 @@ fn start(
             let design = Design { variant: arch.clone(), width: *width, depth: *depth, classes, image };
             let graph = build(&design)?;
             let params = random_params(&graph, spec.seed);
-            Ok((graph, params, NameMap::identity()))
+            let names = timm_names(&design, &graph)?;
+            Ok((graph, params, names))
         }
         (Start::Checkpoint { .. }, None) => unreachable!("a checkpoint was opened for this start"),
     }

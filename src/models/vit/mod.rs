@@ -10,11 +10,11 @@ mod tests;
 
 use margay_core::{
     Activation, Attention, Conv2d, Embed, Graph, GraphBuilder, LayerNorm, Linear, MeanTokens, NodeId, Op,
-    Role, Scale, Shape, Token,
+    ParamRole, Role, Scale, Shape, Token,
 };
 
 use super::read::{activation, check_colours, count, extents, matrix, unsupported};
-use super::{Architecture, Config, Design, Dialect, ModelError, Shapes};
+use super::{Architecture, Config, Design, Dialect, ModelError, NameMap, Part, Shapes};
 
 /// Every plain vision transformer.
 pub(super) struct Vit;
@@ -113,6 +113,16 @@ impl Architecture for Vit {
         ["embed.position", "patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.qkv.weight"]
             .iter()
             .all(|key| shapes.contains_key(*key))
+    }
+
+    fn timm_names(&self, graph: &Graph) -> NameMap {
+        let mut names = NameMap::identity();
+        for spec in graph.params().filter(|spec| spec.role == ParamRole::Embedding) {
+            let key = if spec.name.ends_with(".prefix") { "cls_token" } else { "pos_embed" };
+            let shape = [&[1], spec.shape.as_slice()].concat();
+            names.push(&spec.name, Part { key: key.to_owned(), shape });
+        }
+        names
     }
 
     fn detect(&self, shapes: &Shapes, config: &Config, _image: [usize; 2]) -> Result<Graph, ModelError> {
