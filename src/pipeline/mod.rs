@@ -20,6 +20,7 @@ pub use adapt::adapt;
 pub use compress::{CompressOptions, compress};
 pub use demo::{demo_recipe, demo_world};
 pub use experiment::{ExperimentOptions, experiment};
+pub use host::peak_rss_bytes;
 pub use plan::{Plan, PlannedLayer, plan};
 pub use train::{random_params, train};
 

@@ -1,0 +1,92 @@
+//! Step time and peak memory of ways to finetune a 95 % sparse network at 224².
+//!
+//! `cargo run --release --example adapter_cost -- resnet50 lora [batch] [steps]`: one way per process, so that the
+//! largest resident set is its own.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::time::Instant;
+
+use margay::adapt::{Problem, adapt, find};
+use margay::distill::{Examples, Training, train};
+use margay::models::{Design, build};
+use margay::pipeline::{peak_rss_bytes, random_params};
+use margay::progress::Progress;
+use margay::recipe::{AdaptSpec, RecoverySpec};
+use margay::torch::{Norms, TorchModel, seed_everything, set_threads};
+use margay_core::Mask;
+use tch::{Device, Kind, Tensor};
+
+/// Notes when each step of each stage ended.
+#[derive(Default)]
+struct Clock(BTreeMap<String, Vec<Instant>>, String);
+
+impl Progress for Clock {
+    fn start(&mut self, stage: &str, _total: u64) {
+        stage.clone_into(&mut self.1);
+        self.0.entry(self.1.clone()).or_default().push(Instant::now());
+    }
+    fn advance(&mut self, _steps: u64) {
+        self.0.entry(self.1.clone()).or_default().push(Instant::now());
+    }
+    fn status(&mut self, _text: &str) {}
+    fn finish(&mut self) {}
+    fn note(&mut self, _text: &str) {}
+    fn warn(&mut self, _text: &str) {}
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let text = |i: usize, default: &str| args.get(i).map_or(default, String::as_str).to_owned();
+    let (variant, method) = (text(0, "resnet50"), text(1, "rosa"));
+    let (batch, steps): (i64, usize) = (text(2, "32").parse()?, text(3, "4").parse()?);
+    set_threads(0);
+    seed_everything(0);
+    let design = Design { variant, width: None, depth: None, classes: 12, image: [224, 224] };
+    let graph = build(&design)?;
+    let mut model = TorchModel::new(graph.clone(), &random_params(&graph, 0), Device::Cpu)?;
+    let mut masks = BTreeMap::new();
+    for id in graph.prunable() {
+        let name = graph.node(id).weight();
+        let weight = model.get(&name)?;
+        let kept = Mask::from_fn(weight.numel(), |i| i % 20 == 0);
+        let dense = margay::torch::mask_to_tensor(&kept, &weight.size(), Device::Cpu)?;
+        let sparse = weight.f_mul(&dense)?;
+        model.set(&name, &sparse)?;
+        masks.insert(name, kept);
+    }
+    let images = Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, Device::Cpu))?;
+    let classes = Tensor::f_randint(12, [batch], (Kind::Int64, Device::Cpu))?;
+    let examples = Examples { images, classes };
+    let recovery =
+        RecoverySpec { epochs: steps, batch: batch as usize, square_head: 0.0, ..RecoverySpec::default() };
+    let spec = AdaptSpec { budget: Some(0.006), ..AdaptSpec::default() };
+    let mut clock = Clock::default();
+    if method == "full" {
+        let (norms, stage) = (Norms::Stored, "full");
+        let training = Training { spec: &recovery, teacher: None, norms, seed: 0, stage };
+        train(&mut model, &masks, &examples, &training, &mut clock)?;
+    } else {
+        let problem = Problem {
+            base: &model,
+            masks: &masks,
+            teacher: None,
+            examples: &examples,
+            recovery: &recovery,
+            spec: &spec,
+            seed: 0,
+        };
+        adapt(&problem, find(&method).ok_or("no such adapter")?, &mut clock)?;
+    }
+    let mut out = std::io::stdout().lock();
+    for (stage, times) in &clock.0 {
+        let mut seconds: Vec<f64> =
+            times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).skip(1).collect();
+        seconds.sort_by(f64::total_cmp);
+        let median = seconds.get(seconds.len() / 2).copied().unwrap_or_default();
+        writeln!(out, "{} {method}, batch {batch}, {stage}: {median:.2} s a step", design.variant)?;
+    }
+    let peak = peak_rss_bytes().unwrap_or(0) as f64 / f64::from(1 << 30);
+    writeln!(out, "{} {method}, batch {batch}: largest resident set {peak:.2} GiB", design.variant)?;
+    Ok(())
+}
