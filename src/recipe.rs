@@ -126,6 +126,9 @@ pub struct RecoverySpec {
     pub temperature: f64,
     /// Weight of the mean normalised squared feature error per block (SquareHead).
     pub square_head: f64,
+    /// Whether activations are computed twice, to hold fewer of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub recompute: bool,
 }
 
 /// What is trained when accuracy is won back; options as RoSA's users know them (arXiv 2401.04679).
@@ -424,6 +427,7 @@ impl Default for RecoverySpec {
             distillation: 1.0,
             temperature: 4.0,
             square_head: 1.0,
+            recompute: false,
         }
     }
 }

@@ -1,11 +1,12 @@
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use margay_core::{Graph, Mask};
+use margay_core::{Graph, Mask, Node};
 use tch::{Kind, Tensor};
 
 use super::Delta;
 use crate::distill::Student;
-use crate::torch::{Effective, TorchError, TorchModel, mask_to_tensor};
+use crate::torch::{Effective, Sampled, TorchError, TorchModel, mask_to_tensor};
 
 /// A model with adapters on some of its layers.
 pub struct Adapted<'a> {
@@ -13,6 +14,16 @@ pub struct Adapted<'a> {
     layers: BTreeMap<String, Layer>,
     /// Weight name by bias name, of layers whose adapter may change the bias.
     biases: BTreeMap<String, String>,
+    /// Layers of the part whose gradients are collected.
+    seen: RefCell<Option<Vec<Seen>>>,
+}
+
+/// A layer whose weight's gradient is sampled.
+struct Seen {
+    node: Node,
+    input: Tensor,
+    /// Zeros that were added to its output.
+    probe: Tensor,
 }
 
 /// One weight that is not used as it is.
@@ -22,6 +33,25 @@ struct Layer {
     delta: Option<Box<dyn Delta>>,
     /// Whether the low-rank part stays outside of the mask.
     branch: bool,
+    /// How the gradient of its few weights is computed.
+    sampled: Option<Sampled>,
+}
+
+impl Layer {
+    fn new(mask: Option<Tensor>) -> Self {
+        Self { mask, delta: None, branch: false, sampled: None }
+    }
+
+    /// Positions `[k]` of the only weights that can change, if they are at most this share.
+    fn few(&self, share: f64) -> Result<Option<Tensor>, TorchError> {
+        let support = match (self.delta.as_ref().and_then(|delta| delta.support()), &self.mask) {
+            (Some(support), _) => support,
+            (None, Some(mask)) if !self.branch => mask.f_flatten(0, -1)?.f_nonzero()?.f_squeeze_dim(1)?,
+            _ => return Ok(None),
+        };
+        let all = self.mask.as_ref().map_or(usize::MAX, Tensor::numel);
+        Ok((support.numel() as f64 <= share * all as f64).then_some(support))
+    }
 }
 
 impl<'a> Adapted<'a> {
@@ -30,20 +60,39 @@ impl<'a> Adapted<'a> {
         let layer = |(name, mask): (&String, &Mask)| {
             let matrix = model.get(name)?.f_flatten(1, -1)?.size();
             let mask = mask_to_tensor(mask, &matrix, model.device())?.f_to_kind(Kind::Float)?;
-            Ok((name.clone(), Layer { mask: Some(mask), delta: None, branch: false }))
+            Ok((name.clone(), Layer::new(Some(mask))))
         };
         let layers = masks.iter().map(layer).collect::<Result<_, TorchError>>()?;
-        Ok(Self { model, layers, biases: BTreeMap::new() })
+        Ok(Self { model, layers, biases: BTreeMap::new(), seen: RefCell::default() })
     }
 
     /// Puts an adapter on the layer `node`; with `branch` its low-rank part is not masked.
     pub fn attach(&mut self, node: &str, delta: Box<dyn Delta>, branch: bool) {
         let name = format!("{node}.weight");
-        let layer =
-            self.layers.entry(name.clone()).or_insert(Layer { mask: None, delta: None, branch: false });
+        let layer = self.layers.entry(name.clone()).or_insert_with(|| Layer::new(None));
         layer.branch = branch && delta.factors().is_ok_and(|factors| factors.is_some());
         layer.delta = Some(delta);
         self.biases.insert(format!("{node}.bias"), name);
+    }
+
+    /// Where activations are computed anew, samples the gradients of layers of which at most this share of the weights
+    /// can change.
+    pub fn sample(&mut self, share: f64) -> Result<(), TorchError> {
+        for node in self.model.graph.nodes() {
+            if let Some(layer) = self.layers.get_mut(&node.weight())
+                && let Some(few) = layer.few(share)?
+            {
+                layer.sampled = Sampled::new(&node.op, &few)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How the gradient of a weight is sampled, if it is now.
+    fn sampled(&self, weight: &str) -> Option<&Sampled> {
+        let layer = self.layers.get(weight).filter(|_| self.seen.borrow().is_some())?;
+        let trained = layer.delta.is_some() || self.model.get(weight).is_ok_and(Tensor::requires_grad);
+        layer.sampled.as_ref().filter(|_| trained)
     }
 
     /// The model without adapters.
@@ -84,8 +133,9 @@ impl<'a> Adapted<'a> {
     }
 }
 
-impl Effective for Adapted<'_> {
-    fn effective(&self, name: &str) -> Result<Tensor, TorchError> {
+impl Adapted<'_> {
+    /// The tensor in force, with its graph of gradients.
+    fn in_force(&self, name: &str) -> Result<Tensor, TorchError> {
         let base = self.model.effective(name)?;
         if let Some(delta) = self.biases.get(name).and_then(|weight| self.delta(weight)) {
             return Ok(match delta.bias_delta(&base)? {
@@ -113,6 +163,24 @@ impl Effective for Adapted<'_> {
     }
 }
 
+impl Effective for Adapted<'_> {
+    fn effective(&self, name: &str) -> Result<Tensor, TorchError> {
+        let weight = self.in_force(name)?;
+        Ok(if self.sampled(name).is_some() { weight.f_detach()? } else { weight })
+    }
+
+    fn passed(&self, node: &Node, input: &Tensor, output: Tensor) -> Result<Tensor, TorchError> {
+        if self.sampled(&node.weight()).is_none() {
+            return Ok(output);
+        }
+        let probe = output.f_zeros_like()?.f_set_requires_grad(true)?;
+        let output = output.f_add(&probe)?;
+        let seen = Seen { node: node.clone(), input: input.f_detach()?, probe };
+        self.seen.borrow_mut().get_or_insert_default().push(seen);
+        Ok(output)
+    }
+}
+
 impl Student for Adapted<'_> {
     fn graph(&self) -> &Graph {
         &self.model.graph
@@ -123,6 +191,23 @@ impl Student for Adapted<'_> {
         let parts = deltas.filter_map(|delta| delta.penalty().transpose());
         let parts = parts.collect::<Result<Vec<_>, _>>()?;
         Ok(parts.into_iter().reduce(|a, b| a + b))
+    }
+
+    fn part_begins(&self) -> Result<(), TorchError> {
+        *self.seen.borrow_mut() = Some(Vec::new());
+        Ok(())
+    }
+
+    fn part_ends(&self) -> Result<(), TorchError> {
+        for Seen { node, input, probe } in self.seen.take().unwrap_or_default() {
+            let name = node.weight();
+            if let Some(sampled) = self.layers.get(&name).and_then(|layer| layer.sampled.as_ref()) {
+                let gradient = sampled.gradient(&node.op, &input, &probe.f_grad()?)?;
+                let few = self.in_force(&name)?.f_flatten(0, -1)?.f_index_select(0, sampled.positions())?;
+                few.f_dot(&gradient)?.f_backward()?;
+            }
+        }
+        Ok(())
     }
 
     fn before_step(&mut self) -> Result<(), TorchError> {

@@ -22,6 +22,11 @@ pub trait Delta {
         None
     }
 
+    /// Positions `[k]` in the flat weight, ascending, outside of which `ΔW` is always zero, if there are fewer than all.
+    fn support(&self) -> Option<Tensor> {
+        None
+    }
+
     /// Added to the loss.
     fn penalty(&self) -> Result<Option<Tensor>, TorchError> {
         Ok(None)

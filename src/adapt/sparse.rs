@@ -48,6 +48,10 @@ impl Delta for Sparse {
     fn entries(&self) -> Option<[Tensor; 2]> {
         Some([self.positions.shallow_clone(), self.values.shallow_clone()])
     }
+
+    fn support(&self) -> Option<Tensor> {
+        Some(self.positions.shallow_clone())
+    }
 }
 
 /// Only the sparse part of RoSA (as in FISH Mask, arXiv 2111.09839).

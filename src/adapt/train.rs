@@ -15,6 +15,9 @@ use crate::torch::{Norms, TorchError, TorchModel, mask_to_tensor, seed_everythin
 /// Images at a time when inputs are looked at.
 const BATCH: usize = 64;
 
+/// Share of a layer's weights up to which sampling their gradients is cheaper than all (docs/performance.md).
+const SAMPLED: f64 = 0.1;
+
 /// What is adapted to what.
 pub struct Problem<'a> {
     /// The network to adapt.
@@ -168,6 +171,9 @@ impl Run<'_> {
         let mut adapted = Adapted::new(model, masks)?;
         let beside = count(&store);
         self.attach(&mut adapted, &store)?;
+        if recovery.recompute {
+            adapted.sample(SAMPLED)?;
+        }
         let trained = count(&store) - beside;
         let base = recovery.learning_rate.unwrap_or(OptimizerChoice::Adamw.learning_rate());
         let optimizer = OptimizerChoice::Adamw.build(&store, base, 0.0)?;

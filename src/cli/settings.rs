@@ -129,6 +129,9 @@ pub struct RecipeArgs {
     /// Weight of the feature error per block [default: 1]
     #[arg(long, value_name = "X", help_heading = "Recovery")]
     pub square_head: Option<f64>,
+    /// Compute activations twice and hold fewer of them: slower, for large networks and little memory
+    #[arg(long, help_heading = "Recovery")]
+    pub recompute: bool,
     /// What recovery trains, see `margay list`: full (all surviving weights), lora, rosa, ... [default: full]
     #[arg(long, value_name = "NAME", help_heading = "Adapters")]
     pub adapt: Option<String>,
@@ -266,6 +269,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         distillation,
         temperature,
         square_head,
+        recompute,
         adapt,
         adapter,
     } = args;
@@ -306,6 +310,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
             distillation: distillation.unwrap_or(from.recovery.distillation),
             temperature: temperature.unwrap_or(from.recovery.temperature),
             square_head: square_head.unwrap_or(from.recovery.square_head),
+            recompute: recompute || from.recovery.recompute,
         },
         adapt: merge_adapt(adapt, adapter, from.adapt),
     }

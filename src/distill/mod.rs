@@ -9,6 +9,7 @@
 mod batch;
 mod loss;
 mod optimizer;
+mod recompute;
 mod teacher;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use tch::{Kind, Tensor};
 
 use crate::progress::Progress;
 use crate::recipe::RecoverySpec;
-use crate::torch::{Effective, Norms, TorchError, TorchModel, forward, mask_to_tensor};
+use crate::torch::{Effective, Norms, TorchError, TorchModel, forward, mask_to_tensor, segments};
 use batch::{Batch, batch_count, shuffled};
 use loss::loss;
 pub(crate) use optimizer::{Stepper, adopt, optimizer_of};
@@ -82,6 +83,14 @@ pub trait Student: Effective {
     fn penalty(&self) -> Result<Option<Tensor>, TorchError> {
         Ok(None)
     }
+    /// Called before a part of the network is run for its gradients.
+    fn part_begins(&self) -> Result<(), TorchError> {
+        Ok(())
+    }
+    /// Called when the gradients of the part are there.
+    fn part_ends(&self) -> Result<(), TorchError> {
+        Ok(())
+    }
     /// Called when gradients are there.
     fn before_step(&mut self) -> Result<(), TorchError> {
         Ok(())
@@ -126,6 +135,7 @@ pub(crate) fn fit(
     let spec = training.spec;
     let teacher = Teacher::of(training, student.graph(), examples, progress)?;
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
+    let parts = spec.recompute.then(|| segments(student.graph()));
     let per_epoch = batch_count(examples.len(), spec.batch);
     let total = limit.unwrap_or(per_epoch * spec.epochs);
     let mut last = 0.0;
@@ -135,9 +145,10 @@ pub(crate) fn fit(
         let batches = shuffled(examples.len(), spec.batch, &mut rng);
         for (step, batch) in (start..total).zip(batches) {
             let batch = Batch::draw(examples, &batch, &mut rng)?;
-            let loss = objective(student, training, &batch, teacher.as_ref())?;
-            optimizer.step(student, &loss, step, total)?;
-            let loss = loss.double_value(&[]);
+            let loss = optimizer.step(student, step, total, |student| match &parts {
+                Some(parts) => recompute::backward(student, training, &batch, teacher.as_ref(), parts),
+                None => backward(student, training, &batch, teacher.as_ref()),
+            })?;
             if !loss.is_finite() {
                 return Err(TorchError::Diverged { stage: training.stage.to_owned() });
             }
@@ -151,6 +162,18 @@ pub(crate) fn fit(
     Ok(last)
 }
 
+/// Adds the gradients of the loss to those of the parameters; returns the loss.
+fn backward(
+    student: &dyn Student,
+    training: &Training,
+    batch: &Batch,
+    teacher: Option<&Teacher>,
+) -> Result<f64, TorchError> {
+    let loss = objective(student, training, batch, teacher)?;
+    loss.f_backward()?;
+    Ok(loss.double_value(&[]))
+}
+
 /// The loss of a student on a batch, with its penalty.
 fn objective(
     student: &dyn Student,
@@ -159,10 +182,7 @@ fn objective(
     teacher: Option<&Teacher>,
 ) -> Result<Tensor, TorchError> {
     let target = teacher.map(|teacher| teacher.outputs(batch)).transpose()?;
-    let blocks = match teacher {
-        Some(Teacher::Present { blocks, .. }) => blocks.as_slice(),
-        _ => &[],
-    };
+    let blocks = teacher.map_or(&[][..], Teacher::blocks);
     let images = fitted(&batch.images, student.graph())?;
     let out = forward(student.graph(), student, training.norms, &images, blocks)?;
     let loss = loss(training.spec, &out, target.as_ref(), &batch.classes)?;

@@ -3,7 +3,6 @@
 use std::sync::PoisonError;
 
 use margay_core::{Graph, ParamSpec};
-use tch::Tensor;
 use tch::nn::{self, Optimizer, OptimizerConfig, Sgd, VarStore};
 
 use super::Student;
@@ -59,22 +58,23 @@ impl Stepper {
         Self { optimizer, peaks }
     }
 
-    /// One step down the loss.
+    /// One step down the loss that `backward` returns, having set its gradients.
     pub fn step(
         &mut self,
         student: &mut dyn Student,
-        loss: &Tensor,
         step: usize,
         total: usize,
-    ) -> Result<(), TorchError> {
+        backward: impl FnOnce(&dyn Student) -> Result<f64, TorchError>,
+    ) -> Result<f64, TorchError> {
         for (group, peak) in self.peaks.iter().enumerate() {
             self.optimizer.set_lr_group(group, learning_rate(*peak, step, total));
         }
         self.optimizer.zero_grad();
-        loss.f_backward()?;
+        let loss = backward(student)?;
         student.before_step()?;
         self.optimizer.step();
-        student.after_step(step, total)
+        student.after_step(step, total)?;
+        Ok(loss)
     }
 }
 

@@ -40,6 +40,14 @@ impl<'a> Teacher<'a> {
         Ok(Some(Self::Answered(answers(model, examples, progress)?)))
     }
 
+    /// The blocks whose outputs are imitated.
+    pub fn blocks(&self) -> &[NodeId] {
+        match self {
+            Self::Present { blocks, .. } => blocks,
+            Self::Answered(_) => &[],
+        }
+    }
+
     /// Logits, and outputs of blocks if they are imitated.
     pub fn outputs(&self, batch: &Batch) -> Result<Outputs, TorchError> {
         match self {

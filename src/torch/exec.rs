@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use margay_core::{Graph, Node, NodeId, Op};
 use tch::Tensor;
@@ -13,6 +14,11 @@ use super::ops::{
 pub trait Effective {
     /// The tensor in force for parameter `name`.
     fn effective(&self, name: &str) -> Result<Tensor, TorchError>;
+
+    /// Shown what a layer with a weight matrix read and made; returns what is passed on.
+    fn passed(&self, _node: &Node, _input: &Tensor, output: Tensor) -> Result<Tensor, TorchError> {
+        Ok(output)
+    }
 }
 
 /// What batch norms normalise with.
@@ -41,20 +47,39 @@ pub fn forward(
     images: &Tensor,
     keep: &[NodeId],
 ) -> Result<Outputs, TorchError> {
+    let (logits, kept) = forward_part(graph, 0..graph.nodes().len(), weights, norms, images, keep)?;
+    Ok(Outputs { logits, kept })
+}
+
+/// Runs the nodes `part`, which read nothing from before but `input`: the images, or the value of the node before
+/// the first. Returns the value of the last node, and the values in `keep`, which are nodes of the part.
+pub(crate) fn forward_part(
+    graph: &Graph,
+    part: Range<usize>,
+    weights: &dyn Effective,
+    norms: Norms,
+    input: &Tensor,
+    keep: &[NodeId],
+) -> Result<(Tensor, Vec<Tensor>), TorchError> {
+    let ids: Vec<NodeId> = graph.ids().take(part.end).collect();
+    let last = ids[part.end - 1];
     let mut readers = graph.readers();
-    for id in keep.iter().chain([&graph.output()]) {
+    for id in keep.iter().chain([&last]) {
         readers[id.index()] += 1;
     }
     let mut values: BTreeMap<NodeId, Tensor> = BTreeMap::new();
-    for id in graph.ids() {
-        let node = graph.node(id);
+    if part.start > 0 {
+        values.insert(ids[part.start - 1], input.shallow_clone());
+    }
+    for id in &ids[part] {
+        let node = graph.node(*id);
         let value = {
-            let image = matches!(node.op, Op::Input).then_some(images);
+            let image = matches!(node.op, Op::Input).then_some(input);
             let inputs: Vec<&Tensor> =
                 image.into_iter().chain(node.inputs.iter().map(|i| &values[i])).collect();
             apply(node, weights, norms, &inputs)?
         };
-        values.insert(id, value);
+        values.insert(*id, value);
         for input in &node.inputs {
             readers[input.index()] -= 1;
             if readers[input.index()] == 0 {
@@ -62,8 +87,7 @@ pub fn forward(
             }
         }
     }
-    let logits = values[&graph.output()].shallow_clone();
-    Ok(Outputs { logits, kept: keep.iter().map(|id| values[id].shallow_clone()).collect() })
+    Ok((values[&last].shallow_clone(), keep.iter().map(|id| values[id].shallow_clone()).collect()))
 }
 
 /// Computes one node for one batch.
@@ -111,5 +135,6 @@ pub(crate) fn apply(
             x.f_narrow(1, mean.prefix as i64, rest)?.f_mean_dim([1_i64].as_slice(), false, x.kind())
         }
     };
-    value.map_err(|source| TorchError::Node { node: node.name.clone(), source })
+    let value = value.map_err(|source| TorchError::Node { node: node.name.clone(), source })?;
+    if node.matrix().is_some() { weights.passed(node, x, value) } else { Ok(value) }
 }

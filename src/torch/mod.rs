@@ -9,15 +9,19 @@ mod exec;
 mod linalg;
 mod model;
 mod ops;
+mod sampled;
+mod segments;
 mod stream;
 
 pub use device::{DeviceError, parse_device, seed_everything, set_threads};
-pub(crate) use exec::apply;
 pub use exec::{Effective, Norms, Outputs, forward};
+pub(crate) use exec::{apply, forward_part};
 pub use linalg::{Spectrum, mask_to_tensor, tensor_to_mask, top_k_mask};
 pub use model::TorchModel;
 pub(crate) use model::to_array;
 pub(crate) use ops::rows;
+pub use sampled::Sampled;
+pub(crate) use segments::segments;
 pub use stream::stream;
 
 /// Why the torch executor failed.

@@ -11,6 +11,13 @@ pub(crate) fn rows(x: &Tensor) -> Result<Tensor> {
     features_last.f_flatten(0, -2)
 }
 
+/// The positions of every feature, the transpose of [`rows`] in memory of its own: `[d, rows]`.
+pub(super) fn columns(x: &Tensor) -> Result<Tensor> {
+    let features_first =
+        if is_map(x) { x.f_transpose(0, 1)?.f_flatten(1, -1)? } else { rows(x)?.f_transpose(0, 1)? };
+    features_first.f_contiguous()
+}
+
 pub(super) fn activate(function: Activation, x: &Tensor) -> Result<Tensor> {
     match function {
         Activation::Relu => x.f_relu(),

@@ -4,7 +4,7 @@ use margay_core::branch::{can_branch, with_branches};
 use margay_core::fold;
 
 use super::*;
-use crate::distill::Examples;
+use crate::distill::{Examples, Stepper, Training, fit};
 use crate::progress::Silent;
 use crate::recipe::{AdapterSchedule, Policy, RecoverySpec};
 use crate::torch::to_array;
@@ -202,6 +202,53 @@ fn branches_answer_as_the_adapted_network_also_when_norms_are_folded() {
             let (folded, params) = fold::all(&branched, &params).unwrap();
             let model = TorchModel::new(folded.clone(), &params, Device::Cpu).unwrap();
             assert_same(&format!("{context} folded"), &expected, &logits(&folded, &model, &images));
+        }
+    }
+}
+
+/// The variables of an adapter after a step of plain gradient descent from where they are in `start`.
+fn stepped(
+    pruned: &Pruned,
+    adapter: &dyn Adapter,
+    start: &VarStore,
+    recompute: bool,
+) -> BTreeMap<String, Tensor> {
+    let recovery = RecoverySpec { batch: 10, cross_entropy: 1.0, recompute, ..RecoverySpec::default() };
+    let training = Training {
+        spec: &recovery,
+        teacher: Some(&pruned.dense),
+        norms: Norms::Stored,
+        seed: 3,
+        stage: "test",
+    };
+    let mut store = VarStore::new(Device::Cpu);
+    let mut adapted = stirred(pruned, adapter, Policy::Keep, &store);
+    store.copy(start).unwrap();
+    if recompute {
+        adapted.sample(1.0).unwrap();
+    }
+    let optimizer = Stepper::new(nn::Sgd::default().build(&store, 0.01).unwrap(), &store, &[0.01; 4]);
+    let examples = examples(side(&pruned.base.graph));
+    fit(&mut adapted, optimizer, &examples, &training, Some(1), &mut Silent).unwrap();
+    store.variables().into_iter().map(|(name, value)| (name, value.detach())).collect()
+}
+
+#[test]
+fn gradients_are_the_same_when_activations_are_computed_anew_and_gradients_sampled() {
+    for (name, graph) in networks() {
+        let pruned = Pruned::new(&graph);
+        for adapter in with_parts() {
+            let start = VarStore::new(Device::Cpu);
+            stirred(&pruned, adapter, Policy::Keep, &start);
+            let [held, anew] = [false, true].map(|recompute| stepped(&pruned, adapter, &start, recompute));
+            let before = start.variables();
+            for (variable, held) in &held {
+                let context = format!("{name} {} {variable}", adapter.name());
+                let moved = largest(&(held - &before[variable]));
+                assert!(moved > 0.0, "{context}");
+                let gap = largest(&(held - &anew[variable]));
+                assert!(gap <= 1e-3 * moved + 1e-7, "{context}: {gap} of {moved}");
+            }
         }
     }
 }

@@ -61,6 +61,9 @@ pub struct AdaptArgs {
     /// Label smoothing
     #[arg(long, value_name = "X", default_value_t = 0.1)]
     label_smoothing: f64,
+    /// Compute activations twice and hold fewer of them: slower, for large networks and little memory
+    #[arg(long)]
+    recompute: bool,
     #[command(flatten)]
     adapter: AdapterArgs,
     /// Output folder; must be empty or not exist
@@ -104,6 +107,7 @@ fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
         cross_entropy: 1.0,
         distillation: 0.0,
         square_head: 0.0,
+        recompute: args.recompute,
         ..RecoverySpec::default()
     };
     recipe.adapt = merge_adapt(Some(args.method), args.adapter, recipe.adapt);
