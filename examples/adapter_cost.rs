@@ -1,7 +1,8 @@
 //! Step time and peak memory of ways to finetune a 95 % sparse network at 224².
 //!
-//! `cargo run --release --example adapter_cost -- resnet50 lora [batch] [steps]`: one way per process, so that the
-//! largest resident set is its own.
+//! `cargo run --release --example adapter_cost -- resnet50 rosa [batch] [steps] [recompute] [8|4]`: one way per process,
+//! so that the largest resident set is its own; `recompute` computes activations twice, `8` and `4` are the bits of the
+//! base while adapters train.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -12,8 +13,8 @@ use margay::distill::{Examples, Training, train};
 use margay::models::{Design, build};
 use margay::pipeline::{peak_rss_bytes, random_params};
 use margay::progress::Progress;
-use margay::recipe::{AdaptSpec, RecoverySpec};
-use margay::torch::{Norms, TorchModel, seed_everything, set_threads};
+use margay::recipe::{AdaptSpec, AdapterSchedule, RecoverySpec};
+use margay::torch::{Bits, Norms, TorchModel, seed_everything, set_threads};
 use margay_core::Mask;
 use tch::{Device, Kind, Tensor};
 
@@ -40,6 +41,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = |i: usize, default: &str| args.get(i).map_or(default, String::as_str).to_owned();
     let (variant, method) = (text(0, "resnet50"), text(1, "rosa"));
     let (batch, steps): (i64, usize) = (text(2, "32").parse()?, text(3, "4").parse()?);
+    let options = args.get(4..).unwrap_or_default();
+    let recompute = options.iter().any(|option| option == "recompute");
+    let bits = match options.last().map(String::as_str) {
+        Some("8") => Some(Bits::Eight),
+        Some("4") => Some(Bits::Four),
+        _ => None,
+    };
     set_threads(0);
     seed_everything(0);
     let design = Design { variant, width: None, depth: None, classes: 12, image: [224, 224] };
@@ -58,9 +66,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let images = Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, Device::Cpu))?;
     let classes = Tensor::f_randint(12, [batch], (Kind::Int64, Device::Cpu))?;
     let examples = Examples { images, classes };
-    let recovery =
-        RecoverySpec { epochs: steps, batch: batch as usize, square_head: 0.0, ..RecoverySpec::default() };
-    let spec = AdaptSpec { budget: Some(0.006), ..AdaptSpec::default() };
+    let batch_size = batch as usize;
+    let recovery = RecoverySpec {
+        epochs: steps,
+        batch: batch_size,
+        square_head: 0.0,
+        recompute,
+        ..RecoverySpec::default()
+    };
+    let schedule = AdapterSchedule::WarmUp(1);
+    let spec = AdaptSpec { budget: Some(0.006), schedule, ..AdaptSpec::default() };
+    if let Some(bits) = bits {
+        model.pack(&masks, bits)?;
+    }
     let mut clock = Clock::default();
     if method == "full" {
         let (norms, stage) = (Norms::Stored, "full");
@@ -79,14 +97,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         adapt(&problem, find(&method).ok_or("no such adapter")?, &mut clock)?;
     }
     let mut out = std::io::stdout().lock();
+    let way = format!("{} {method} {}, batch {batch}", design.variant, options.join(" "));
     for (stage, times) in &clock.0 {
         let mut seconds: Vec<f64> =
             times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).skip(1).collect();
         seconds.sort_by(f64::total_cmp);
         let median = seconds.get(seconds.len() / 2).copied().unwrap_or_default();
-        writeln!(out, "{} {method}, batch {batch}, {stage}: {median:.2} s a step", design.variant)?;
+        writeln!(out, "{way}, {stage}: {median:.2} s a step")?;
     }
     let peak = peak_rss_bytes().unwrap_or(0) as f64 / f64::from(1 << 30);
-    writeln!(out, "{} {method}, batch {batch}: largest resident set {peak:.2} GiB", design.variant)?;
+    writeln!(out, "{way}: largest resident set {peak:.2} GiB")?;
     Ok(())
 }

@@ -160,6 +160,40 @@ pub struct AdaptSpec {
     pub lora_lr: f64,
     /// Peak learning rate of the sparse part.
     pub spa_lr: f64,
+    /// Bits of the base's weights while adapters train (QRoSA); absent: 32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_bits: Option<BaseBits>,
+}
+
+/// Bits of weights that are not trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub enum BaseBits {
+    /// Whole numbers with a scale for each 64 weights.
+    Eight,
+    /// NormalFloat4 with a scale for each 64 weights (QLoRA, arXiv 2305.14314).
+    Four,
+}
+
+impl From<BaseBits> for u8 {
+    fn from(bits: BaseBits) -> Self {
+        match bits {
+            BaseBits::Eight => 8,
+            BaseBits::Four => 4,
+        }
+    }
+}
+
+impl TryFrom<u8> for BaseBits {
+    type Error = String;
+
+    fn try_from(bits: u8) -> Result<Self, String> {
+        match bits {
+            8 => Ok(Self::Eight),
+            4 => Ok(Self::Four),
+            other => Err(format!("weights are held in 8 or 4 bits, not in {other}")),
+        }
+    }
 }
 
 /// Where an adapter may change a pruned layer.
@@ -408,6 +442,7 @@ impl Default for AdaptSpec {
             grad_acc_mode: GradAccMode::MeanSquared,
             lora_lr: 3e-3,
             spa_lr: 1e-3,
+            base_bits: None,
         }
     }
 }

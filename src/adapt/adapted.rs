@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use margay_core::{Graph, Mask, Node};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::Delta;
 use crate::distill::Student;
@@ -28,7 +28,7 @@ struct Seen {
 
 /// One weight that is not used as it is.
 struct Layer {
-    /// 1 where the weight is kept, `[m, n]`; absent: everywhere.
+    /// Whether a weight is kept, boolean `[m, n]`; absent: everywhere.
     mask: Option<Tensor>,
     delta: Option<Box<dyn Delta>>,
     /// Whether the low-rank part stays outside of the mask.
@@ -59,7 +59,7 @@ impl<'a> Adapted<'a> {
     pub fn new(model: &'a TorchModel, masks: &BTreeMap<String, Mask>) -> Result<Self, TorchError> {
         let layer = |(name, mask): (&String, &Mask)| {
             let matrix = model.get(name)?.f_flatten(1, -1)?.size();
-            let mask = mask_to_tensor(mask, &matrix, model.device())?.f_to_kind(Kind::Float)?;
+            let mask = mask_to_tensor(mask, &matrix, model.device())?;
             Ok((name.clone(), Layer::new(Some(mask))))
         };
         let layers = masks.iter().map(layer).collect::<Result<_, TorchError>>()?;
@@ -91,7 +91,7 @@ impl<'a> Adapted<'a> {
     /// How the gradient of a weight is sampled, if it is now.
     fn sampled(&self, weight: &str) -> Option<&Sampled> {
         let layer = self.layers.get(weight).filter(|_| self.seen.borrow().is_some())?;
-        let trained = layer.delta.is_some() || self.model.get(weight).is_ok_and(Tensor::requires_grad);
+        let trained = layer.delta.is_some() || self.model.is_trained(weight);
         layer.sampled.as_ref().filter(|_| trained)
     }
 
@@ -153,7 +153,7 @@ impl Adapted<'_> {
             weight = match layer.delta.as_ref().filter(|_| layer.branch).map(|d| d.factors()).transpose()? {
                 // What the mask took from the branch comes back.
                 Some(Some([b, a])) => {
-                    let outside = mask.f_neg()?.f_add_scalar(1.0)?;
+                    let outside = mask.f_logical_not()?;
                     masked.f_add(&b.f_matmul(&a)?.f_mul(&outside)?)?
                 }
                 _ => masked,

@@ -69,7 +69,7 @@ pub(super) fn residuals(
     visit(model, batches, ranks, |id, hessian, _| {
         let name = model.graph.node(id).weight();
         if masks.contains_key(&name) {
-            let weight = dense.get(&name)?.f_sub(model.get(&name)?)?.f_flatten(1, -1)?;
+            let weight = dense.get(&name)?.f_sub(&model.get(&name)?)?.f_flatten(1, -1)?;
             let scale = crate::prune::column_scale(hessian)?;
             residuals.insert(id, Residual { weight, scale });
         }

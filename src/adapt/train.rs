@@ -107,7 +107,7 @@ pub fn adapt(
     let statistics = collect(problem, adapter, &sizes, progress)?;
     let allowed = allowed(problem, adapter, &sizes, &statistics, &mut masks)?;
     seed_everything(problem.seed);
-    let mut model = problem.base.deep_clone()?;
+    let mut model = problem.base.share()?;
     let run = Run { problem, adapter, sizes: &sizes, statistics: &statistics, allowed: &allowed };
     let mut merged = run.train(&mut model, &masks, progress)?;
     if problem.spec.policy == Policy::Branch {
@@ -195,7 +195,7 @@ impl Run<'_> {
         let none = Statistics::default();
         for (id, size) in self.sizes {
             let node = self.problem.base.graph.node(*id);
-            let weight = self.problem.base.get(&node.weight()).map_err(TorchError::from)?.f_flatten(1, -1)?;
+            let weight = self.problem.base.get(&node.weight())?.f_flatten(1, -1)?;
             let site = Site {
                 weight: &weight,
                 allowed: self.allowed.get(&node.weight()),
@@ -289,7 +289,7 @@ fn support_gradients(
     let mut by_name = if warm > 0 {
         let allowed = BTreeMap::new();
         let run = Run { problem, adapter: &Lora, sizes, statistics, allowed: &allowed };
-        let mut model = problem.base.deep_clone()?;
+        let mut model = problem.base.share()?;
         run.with_adapted(&mut model, problem.masks, Some(warm), "warm up", progress, collect)?
     } else {
         collect(&Adapted::new(problem.base, problem.masks)?, 0, progress)?
@@ -311,7 +311,7 @@ fn allowed(
     for (id, size) in sizes {
         let name = problem.base.graph.node(*id).weight();
         let Some(mask) = masks.get(&name) else { continue };
-        let weight = problem.base.get(&name).map_err(TorchError::from)?.f_flatten(1, -1)?;
+        let weight = problem.base.get(&name)?.f_flatten(1, -1)?;
         let mut tensor = mask_to_tensor(mask, &weight.size(), weight.device())?;
         let gradient = statistics.get(id).and_then(|s| s.gradient.as_ref());
         if let (Policy::Grow, true, Some(gradient)) =
@@ -344,10 +344,10 @@ fn merge(
 ) -> Result<Merged, AdaptError> {
     let _no_grad = tch::no_grad_guard();
     let base = adapted.base();
-    let mut model = base.deep_clone()?;
+    let mut model = base.share()?;
     let mut saved = Saved::default();
     for spec in base.graph.params() {
-        let (old, merged) = (base.get(&spec.name).map_err(TorchError::from)?, adapted.merged(&spec.name)?);
+        let (old, merged) = (base.get(&spec.name)?, adapted.merged(&spec.name)?);
         if old.requires_grad() {
             saved.beside += merged.numel();
             saved.params.insert(spec.name.clone(), merged.f_detach()?.f_detach_copy()?);
@@ -364,6 +364,23 @@ fn merge(
         model.set(&spec.name, &merged)?;
     }
     Ok(Merged { model, masks: masks.clone(), adapter: saved })
+}
+
+impl Merged {
+    /// Moves what was trained on one base to another, such as from packed weights to exact ones.
+    pub fn rebase(&mut self, from: &TorchModel, to: &TorchModel) -> Result<(), AdaptError> {
+        let _no_grad = tch::no_grad_guard();
+        for id in from.graph.prunable() {
+            let name = from.graph.node(id).weight();
+            let change = self.model.get(&name)?.f_sub(&from.get(&name)?)?;
+            let mut weight = to.get(&name)?.f_add(&change)?;
+            if let Some(mask) = self.masks.get(&name) {
+                weight = weight.f_mul(&mask_to_tensor(mask, &change.size(), to.device())?)?;
+            }
+            self.model.set(&name, &weight)?;
+        }
+        Ok(())
+    }
 }
 
 impl Change {

@@ -10,8 +10,8 @@ use super::exit::{Failure, OrFail};
 use crate::allocate::ALLOCATORS;
 use crate::preprocess::PRESETS;
 use crate::recipe::{
-    AdaptSpec, AdapterInit, AdapterSchedule, GradAccMode, InputSpec, OptimizerChoice, Policy, PruneSpec,
-    Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, parse_compression,
+    AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, GradAccMode, InputSpec, OptimizerChoice, Policy,
+    PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, parse_compression,
 };
 
 /// The largest seed: TOML, in which recipes are saved, has signed integers only.
@@ -31,6 +31,7 @@ const POLICIES: &[(&str, Policy)] =
     &[("keep", Policy::Keep), ("grow", Policy::Grow), ("branch", Policy::Branch)];
 const INITS: &[(&str, AdapterInit)] =
     &[("default", AdapterInit::Default), ("eva", AdapterInit::Eva), ("residual", AdapterInit::Residual)];
+const BASE_BITS: &[(&str, BaseBits)] = &[("8", BaseBits::Eight), ("4", BaseBits::Four)];
 const GRAD_ACC_MODES: &[(&str, GradAccMode)] =
     &[("mean_squared", GradAccMode::MeanSquared), ("mean", GradAccMode::Mean)];
 const SCHEDULES: &[(&str, Schedule)] =
@@ -176,6 +177,9 @@ pub struct AdapterArgs {
     /// Peak learning rate of the sparse part [default: 0.001]
     #[arg(long, value_name = "X")]
     pub spa_lr: Option<f64>,
+    /// Bits of the base's weights while adapters train: 8 or 4, to hold less in memory (QRoSA) [default: 32]
+    #[arg(long, value_parser = choice(BASE_BITS))]
+    pub base_bits: Option<BaseBits>,
 }
 
 /// Resolved choices.
@@ -330,6 +334,7 @@ pub fn merge_adapt(method: Option<String>, args: AdapterArgs, from: AdaptSpec) -
         grad_acc_mode,
         lora_lr,
         spa_lr,
+        base_bits,
     } = args;
     // A rank or density on the command line is meant instead of the file's budget.
     let stored = from.budget.filter(|_| r.is_none() && d.is_none());
@@ -346,6 +351,7 @@ pub fn merge_adapt(method: Option<String>, args: AdapterArgs, from: AdaptSpec) -
         grad_acc_mode: grad_acc_mode.unwrap_or(from.grad_acc_mode),
         lora_lr: lora_lr.unwrap_or(from.lora_lr),
         spa_lr: spa_lr.unwrap_or(from.spa_lr),
+        base_bits: base_bits.or(from.base_bits),
     }
 }
 

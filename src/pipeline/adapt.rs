@@ -37,8 +37,11 @@ pub fn adapt(recipe: &Recipe, out: &Path, progress: &mut dyn Progress) -> Result
         None => Task::prepare(recipe, progress),
     })?;
     let shots = task.all_shots()?;
-    let base = task.dense(&shots)?;
+    let mut base = task.dense(&shots)?;
     let masks = file.as_ref().map(masks).unwrap_or_default();
+    if let Some(bits) = recipe.adapt.base_bits {
+        base.pack(&masks, bits.into())?;
+    }
     let problem = adapt::Problem {
         base: &base,
         masks: &masks,
@@ -48,7 +51,11 @@ pub fn adapt(recipe: &Recipe, out: &Path, progress: &mut dyn Progress) -> Result
         spec: &recipe.adapt,
         seed: recipe.seed,
     };
-    let merged = timed(&mut seconds, "adapt", || Ok(adapt::adapt(&problem, method, progress)?))?;
+    let mut merged = timed(&mut seconds, "adapt", || Ok(adapt::adapt(&problem, method, progress)?))?;
+    if recipe.adapt.base_bits.is_some() {
+        let packed = std::mem::replace(&mut base, task.dense(&shots)?);
+        merged.rebase(&packed, &base)?;
+    }
     let adapter = separate(&merged.adapter, &task, file.as_ref())?;
     let [before, after] = exported(&task, recipe, [&base, &merged.model], [&masks, &merged.masks])?;
     // What users get from base and adapter is what is evaluated.

@@ -12,9 +12,9 @@ use crate::allocate::{Allocator, allocate, profiles};
 use crate::distill::{Examples, Training, train};
 use crate::progress::Progress;
 use crate::prune::{LayerOutcome, Pruned, Solver, sequential};
-use crate::recipe::{Recalibration, Recipe, Schedule};
+use crate::recipe::{BaseBits, Recalibration, Recipe, Schedule};
 use crate::record::{Candidate, Choice, Stages, Trained};
-use crate::torch::{Norms, TorchModel};
+use crate::torch::{Bits, Norms, TorchModel};
 
 /// A sparse network before its last finetuning, and the dense one it imitates.
 pub struct Base {
@@ -120,6 +120,25 @@ pub fn recover(
     Ok(specialist)
 }
 
+impl Base {
+    /// The pruned network with weights in few bits, if asked for.
+    fn packed(&self, bits: Option<BaseBits>) -> Result<Option<TorchModel>, PipelineError> {
+        let Some(bits) = bits else { return Ok(None) };
+        let mut packed = self.oneshot.share()?;
+        packed.pack(&self.masks, bits.into())?;
+        Ok(Some(packed))
+    }
+}
+
+impl From<BaseBits> for Bits {
+    fn from(bits: BaseBits) -> Self {
+        match bits {
+            BaseBits::Eight => Self::Eight,
+            BaseBits::Four => Self::Four,
+        }
+    }
+}
+
 /// The base with a trained adapter merged.
 fn adapted(
     base: &Base,
@@ -128,8 +147,9 @@ fn adapted(
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<Specialist, PipelineError> {
+    let packed = base.packed(recipe.adapt.base_bits)?;
     let problem = adapt::Problem {
-        base: &base.oneshot,
+        base: packed.as_ref().unwrap_or(&base.oneshot),
         masks: &base.masks,
         teacher: Some(&base.dense),
         examples: &base.shots,
@@ -137,8 +157,11 @@ fn adapted(
         spec: &recipe.adapt,
         seed: recipe.seed,
     };
-    let Merged { model, masks, adapter } =
-        timed(seconds, "adapt", || Ok(adapt::adapt(&problem, adapter, progress)?))?;
+    let mut merged = timed(seconds, "adapt", || Ok(adapt::adapt(&problem, adapter, progress)?))?;
+    if let Some(packed) = &packed {
+        merged.rebase(packed, &base.oneshot)?;
+    }
+    let Merged { model, masks, adapter } = merged;
     Ok(Specialist { model, masks, adapter: Some(adapter) })
 }
 
@@ -241,7 +264,7 @@ fn choose_recalibration(
 /// Finetuning may not bring a pruned weight back.
 fn check_support(model: &TorchModel, masks: &BTreeMap<String, Mask>) -> Result<(), PipelineError> {
     for (name, mask) in masks {
-        let weight = crate::torch::to_array(model.get(name).map_err(crate::torch::TorchError::from)?)?;
+        let weight = crate::torch::to_array(&model.get(name)?)?;
         if weight.iter().zip(mask.iter()).any(|(value, kept)| !kept && *value != 0.0) {
             return Err(PipelineError::Support(name.clone()));
         }

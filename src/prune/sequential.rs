@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 use super::{LayerProblem, SolveError, Solver, relative_error};
 use crate::calibrate::{Hessian, hessians};
 use crate::progress::Progress;
-use crate::torch::{TorchError, TorchModel, stream, tensor_to_mask};
+use crate::torch::{TorchModel, stream, tensor_to_mask};
 
 /// What became of one layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +71,7 @@ fn prune_layer(
     keep: usize,
     damping: f64,
 ) -> Result<(Mask, f64), SolveError> {
-    let weight = model.get(&node.weight()).map_err(TorchError::from)?.f_flatten(1, -1)?;
+    let weight = model.get(&node.weight())?.f_flatten(1, -1)?;
     let statistics = hessians(node, inputs)?;
     let groups = match &node.op {
         Op::Conv2d(conv) => conv.groups,

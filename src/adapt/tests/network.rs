@@ -7,7 +7,7 @@ use super::*;
 use crate::distill::{Examples, Stepper, Training, fit};
 use crate::progress::Silent;
 use crate::recipe::{AdapterSchedule, Policy, RecoverySpec};
-use crate::torch::to_array;
+use crate::torch::{Bits, to_array};
 
 /// Two classes that differ in brightness.
 fn examples(side: i64) -> Examples {
@@ -78,7 +78,7 @@ fn trained_weights_stay_on_their_masks() {
                     let mask = &merged.masks[weight];
                     assert_eq!(mask.count(), before.count(), "{context}");
                     assert!(policy == Policy::Grow || mask == before, "{context}");
-                    let value = to_array(merged.model.get(weight).unwrap()).unwrap();
+                    let value = to_array(&merged.model.get(weight).unwrap()).unwrap();
                     let off = value.iter().zip(mask.iter()).filter(|(_, kept)| !kept);
                     assert!(off.into_iter().all(|(value, _)| *value == 0.0), "{context}");
                 }
@@ -115,7 +115,7 @@ fn training_moves_the_adapter_and_lowers_the_loss() {
         let moved = pruned
             .masks
             .keys()
-            .any(|name| !merged.model.get(name).unwrap().equal(pruned.base.get(name).unwrap()));
+            .any(|name| !merged.model.get(name).unwrap().equal(&pruned.base.get(name).unwrap()));
         assert_eq!(moved, adapter.name() != "head", "{}", adapter.name());
     }
 }
@@ -202,6 +202,33 @@ fn branches_answer_as_the_adapted_network_also_when_norms_are_folded() {
             let (folded, params) = fold::all(&branched, &params).unwrap();
             let model = TorchModel::new(folded.clone(), &params, Device::Cpu).unwrap();
             assert_same(&format!("{context} folded"), &expected, &logits(&folded, &model, &images));
+        }
+    }
+}
+
+#[test]
+fn what_was_trained_on_a_packed_base_is_added_to_the_exact_one() {
+    for (name, graph) in networks() {
+        let pruned = Pruned::new(&graph);
+        for bits in [Bits::Eight, Bits::Four] {
+            let mut base = pruned.base.share().unwrap();
+            base.pack(&pruned.masks, bits).unwrap();
+            let packed = Pruned { dense: pruned.dense.share().unwrap(), base, masks: pruned.masks.clone() };
+            let spec = spec(&Rosa, Policy::Keep, AdapterInit::Default);
+            let mut merged = adapted(&packed, &Rosa, &spec, 1);
+            merged.rebase(&packed.base, &pruned.base).unwrap();
+            for (weight, change) in &merged.adapter.layers {
+                let exact = pruned.base.get(weight).unwrap().flatten(1, -1);
+                let rounding = largest(&(packed.base.get(weight).unwrap().flatten(1, -1) - &exact));
+                assert!(rounding > 0.0, "{name} {bits:?} {weight}");
+                let ([b, a], [at, values]) =
+                    (change.factors.as_ref().unwrap(), change.entries.as_ref().unwrap());
+                let entries = exact.zeros_like().flatten(0, -1).scatter(0, at, values);
+                let sum = &exact + b.matmul(a) + entries.reshape(exact.size());
+                let expected = sum * exact.ne(0.0);
+                let got = merged.model.get(weight).unwrap().flatten(1, -1);
+                assert_same(&format!("{name} {bits:?} {weight}"), &expected, &got);
+            }
         }
     }
 }
