@@ -38,13 +38,13 @@ fn main() -> Result<(), Error> {
         let output = run(&op, &input, &weight)?;
         let gradient = output.f_rand_like()?;
         let product = output.f_mul(&gradient)?.f_sum(Kind::Float)?;
-        let whole = median(|| Ok(drop(Tensor::f_run_backward(&[&product], &[&weight], true, false)?)))?;
+        let whole = median(|| Ok(Tensor::f_run_backward(&[&product], &[&weight], true, false)?))?;
         write!(out, "{name:28} {whole:8.2}")?;
         for density in [0.2, 0.1, 0.05, 0.006] {
             let kept =
                 weight.f_rand_like()?.f_lt(density)?.f_flatten(0, -1)?.f_nonzero()?.f_squeeze_dim(1)?;
             let sampled = Sampled::new(&op, &kept)?.ok_or("no such layer")?;
-            let few = median(|| Ok(drop(sampled.gradient(&op, &input, &gradient)?)))?;
+            let few = median(|| Ok(sampled.gradient(&op, &input, &gradient)?))?;
             write!(out, " {few:8.2}")?;
         }
         writeln!(out)?;
@@ -71,7 +71,7 @@ fn run(op: &Op, input: &Tensor, weight: &Tensor) -> Result<Tensor, Error> {
 }
 
 /// Milliseconds.
-fn median(mut work: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+fn median<T>(mut work: impl FnMut() -> Result<T, Error>) -> Result<f64, Error> {
     work()?;
     let mut times = Vec::with_capacity(REPEATS);
     for _ in 0..REPEATS {
