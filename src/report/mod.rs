@@ -221,6 +221,10 @@ fn galleries<'a>(record: &'a RunRecord, thumbnails: &[Thumbnail]) -> [Gallery<'a
 
 fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
     let (model, machine, parity, time) = (&record.model, &record.machine, &record.parity, &record.latency_ms);
+    let trained = record.adapter.map_or_else(
+        || "every surviving weight, or none without finetuning".to_owned(),
+        |t| format!("{} parameters of an adapter ({}), {} beside it", t.adapter, percent(t.share), t.beside),
+    );
     let memory = record.peak_rss_bytes.map_or_else(|| ABSENT.to_owned(), bytes);
     vec![
         ("architecture", model.architecture.clone()),
@@ -236,6 +240,7 @@ fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
                 record.data.calibration, record.data.holdout, record.data.val
             ),
         ),
+        ("recovery trains", trained),
         (
             "runtime against torch",
             format!(

@@ -1,6 +1,6 @@
 use crate::record::{
     Answer, BadPhoto, Candidate, ChangedAnswer, Choice, DataInfo, Evaluation, Latency, LayerRecord, Machine,
-    ModelInfo, Nonzeros, Pair, Parity, RunRecord, Stages,
+    ModelInfo, Nonzeros, Pair, Parity, RunRecord, Stages, Trained,
 };
 
 const LABELS: [&str; 5] = ["deer", "empty", "fox", "hare", "lynx"];
@@ -53,7 +53,7 @@ pub(super) fn sample() -> RunRecord {
         },
         seconds: stages(),
         peak_rss_bytes: Some(310_000_000),
-        adapter: None,
+        adapter: Some(Trained { adapter: 4_218, beside: 3_012, share: 0.006 }),
         layers: layers(),
         choices: vec![Choice {
             what: "batch norm re-estimation".into(),
