@@ -10,6 +10,7 @@ pub mod cli;
 pub mod data;
 pub mod experiment;
 pub mod models;
+pub mod onnx;
 pub mod preprocess;
 pub mod progress;
 pub mod recipe;

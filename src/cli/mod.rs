@@ -20,7 +20,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
 use commands::{
-    adapt, bench, completions, compress, demo, eval, experiment, inspect, list, predict, report, train,
+    adapt, bench, completions, compress, demo, eval, experiment, export, inspect, list, predict, report,
+    train,
 };
 use exit::{Exit, Failure};
 use printer::Printer;
@@ -65,6 +66,7 @@ enum Command {
     Predict(predict::PredictArgs),
     Eval(eval::EvalArgs),
     Bench(bench::BenchArgs),
+    Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     Report(report::ReportArgs),
     List(list::ListArgs),
@@ -123,6 +125,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Predict(args) => predict::run(&args, context),
         Command::Eval(args) => eval::run(&args, context),
         Command::Bench(args) => bench::run(&args, context),
+        Command::Export(args) => export::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Report(args) => report::run(&args, context),
         Command::List(args) => list::run(&args, context),

@@ -3,7 +3,7 @@
 //! `cargo run --release -p margay-runtime --example networks -- --model deit_s --sparsity 0.9`
 //!
 //! More flags: `--threads 1`, `--runs 15`, `--kernel auto|sparse|dense`, `--steps` for every step instead
-//! of the sums per kernel. Steps are given by their shortest times, which other programs disturb least.
+//! of the sums per kernel, `--write FILE` to write the model and time nothing. Steps are given by their shortest times, which other programs disturb least.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -44,6 +44,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = MODELS.iter().find(|(known, _)| *known == name);
     let (_, build) = model.ok_or_else(|| format!("no model `{name}`; there are {}", known()))?;
     let model = nets::pack(&build()?, sparsity)?;
+    if let Some(file) = args.iter().position(|arg| arg == "--write").and_then(|i| args.get(i + 1)) {
+        model.write(file)?;
+        return Ok(());
+    }
     let options = SessionOptions { threads, kernel, ..SessionOptions::default() };
     let mut session = Session::new(&model, &options)?;
     let images = nets::noise(session.image_len(), 7);

@@ -7,6 +7,7 @@ pub mod compress;
 pub mod demo;
 pub mod eval;
 pub mod experiment;
+pub mod export;
 pub mod inspect;
 pub mod list;
 pub mod predict;
