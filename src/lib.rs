@@ -11,6 +11,7 @@ pub mod data;
 pub mod experiment;
 pub mod models;
 pub mod onnx;
+pub mod peers;
 pub mod preprocess;
 pub mod progress;
 pub mod recipe;

@@ -35,6 +35,7 @@ fn help_texts() {
         "eval",
         "adapt",
         "bench",
+        "export",
         "inspect",
         "report",
         "list",

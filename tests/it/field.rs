@@ -119,6 +119,61 @@ fn bench_compares_with_the_dense_twin() {
 }
 
 #[test]
+fn engines_that_are_missing_are_told_and_the_rest_goes_on() {
+    let dir = scene();
+    let against = "onnxruntime=/nowhere/python,libtorch";
+    let command = ["bench", "m.margay", "--runs", "3", "--against", against, "--plot", "bars.svg", "--json"];
+    let measured = json(&margay(dir.path(), &command));
+    let missing = &measured["against"][0];
+    assert!(missing["error"].as_str().unwrap().contains("/nowhere/python"), "{missing}");
+    assert!(missing["error"].as_str().unwrap().contains("pip install onnxruntime"), "{missing}");
+    assert!(missing["ratio"].is_null());
+    let libtorch = &measured["against"][1];
+    if cfg!(feature = "torch") {
+        assert_eq!(libtorch["agrees"], true, "{libtorch}");
+        assert!(libtorch["ratio"]["median"].as_f64().unwrap() > 0.0);
+    } else {
+        assert_eq!(libtorch["error"], "this build has no libtorch");
+    }
+    let plot = fs_err::read_to_string(dir.path().join("bars.svg")).unwrap();
+    assert_eq!(plot.matches("<rect").count(), if cfg!(feature = "torch") { 3 } else { 2 });
+}
+
+/// A program in the place of Python that speaks as `engine.py` does, with answers of its own.
+#[cfg(unix)]
+#[test]
+fn engines_with_other_answers_are_caught() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = scene();
+    let engine = dir.path().join("engine");
+    let script =
+        "#!/bin/sh\necho '{\"version\": \"9\", \"logits\": [1e3, 0]}'\nwhile read line; do echo 2.5; done\n";
+    fs_err::write(&engine, script).unwrap();
+    fs_err::set_permissions(&engine, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let against = format!("openvino={}", engine.display());
+    let command = ["bench", "m.margay", "--runs", "3", "--against", &against];
+    let measured = json(&margay(dir.path(), &[&command[..], &["--json"]].concat()));
+    let standing = &measured["against"][0];
+    assert_eq!((&standing["agrees"], &standing["version"]), (&false.into(), &"9".into()), "{standing}");
+    assert_eq!(standing["latency_ms"]["median"], 2.5);
+    let table = margay(dir.path(), &command);
+    assert!(String::from_utf8_lossy(&table.stdout).contains("DIFFER"), "{table:?}");
+}
+
+#[test]
+fn exported_networks_hold_labels_and_every_weight() {
+    let dir = scene();
+    let told = json(&margay(dir.path(), &["export", "m.margay", "-o", "m.onnx", "--json"]));
+    let bytes = fs_err::read(dir.path().join("m.onnx")).unwrap();
+    assert_eq!(told["bytes"], bytes.len());
+    let facts = json(&margay(dir.path(), &["inspect", "m.margay", "--json"]));
+    assert!(bytes.len() as u64 > 4 * facts["parameters"].as_u64().unwrap(), "zeros are stored");
+    assert!(bytes.windows(5).any(|window| window == b"light"), "labels");
+    let refused = margay(dir.path(), &["export", "m.margay", "-o", "m.onnx", "--opset", "12"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
 fn inspect_counts_what_is_stored() {
     let dir = scene();
     let facts = json(&margay(dir.path(), &["inspect", "m.margay", "--json"]));

@@ -1,6 +1,11 @@
-//! `margay bench`: time per image of a model file against its dense twin, in one process.
+//! `margay bench`: time per image of a model file against its dense twin and other engines.
+
+mod bars;
+mod contest;
+mod rivals;
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -11,6 +16,9 @@ use serde::Serialize;
 use super::engine::read_adapted;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
+use crate::cli::output::OutputFile;
+use contest::{Contestant, Spread, rounds};
+use rivals::{Rivals, Standing, Wanted};
 
 /// Values of all inputs together: 2 GiB.
 const MAX_VALUES: usize = 1 << 29;
@@ -18,9 +26,13 @@ const MAX_VALUES: usize = 1 << 29;
 /// Measures how fast a specialist runs here
 ///
 /// Sparse model and dense twin (the same weights with every zero stored, on dense kernels) take turns,
-/// so that both see the same machine.
+/// so that both see the same machine. Engines of `--against` take turns with them: onnxruntime, openvino,
+/// deepsparse and their variants (`margay list`) from a Python that has them, libtorch from this build.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  margay bench out/specialist.margay --threads 1 --profile")]
+#[command(after_help = "Examples:
+  margay bench out/specialist.margay --threads 1 --profile
+  taskset -c 0 margay bench out/specialist.margay --threads 1 --against openvino,openvino-bf16,onnxruntime
+  margay bench out/specialist.margay --against deepsparse=venv/bin/python,libtorch --plot bench.svg")]
 pub struct BenchArgs {
     /// Model file written by `margay compress`
     #[arg(value_name = "MODEL")]
@@ -37,6 +49,12 @@ pub struct BenchArgs {
     /// Show the time of each layer
     #[arg(long)]
     profile: bool,
+    /// Other engines, as NAME or NAME=PYTHON where the package is in a virtual environment
+    #[arg(long, value_name = "ENGINE,...", value_delimiter = ',', value_parser = rivals::parse)]
+    against: Vec<Wanted>,
+    /// Draw the times as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// Leave out the dense twin
     #[arg(long)]
     no_dense: bool,
@@ -55,6 +73,8 @@ struct Measured {
     runs: usize,
     latency_ms: Latencies,
     speedup: Option<f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    against: Vec<Standing>,
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<Profile>,
 }
@@ -64,14 +84,6 @@ struct Measured {
 struct Latencies {
     sparse: Spread,
     dense: Option<Spread>,
-}
-
-/// Milliseconds per image over the timed runs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
 }
 
 pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
@@ -85,20 +97,40 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("--batch {batch} is too large: this model takes {most} at most")));
     }
     let images = noise(batch * sparse.image_len());
-    let latency_ms = time(args, &mut sparse, dense.as_mut(), &images)?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = if context.threads() == 0 { cores } else { context.threads() };
+    let progress = &mut context.progress();
+    let mut rivals = Rivals::start(&args.against, &model, &images, threads, progress)?;
+    let mut logits = vec![0.0; batch * sparse.classes()];
+    let mut twin_logits = logits.clone();
+    let mut contestants = vec![ours(&mut sparse, &images, &mut logits)];
+    contestants.extend(dense.as_mut().map(|dense| ours(dense, &images, &mut twin_logits)));
+    contestants.extend(rivals.contestants());
+    let times = rounds(&mut contestants, args.runs, progress)?;
+    drop(contestants);
+    let own = 1 + usize::from(dense.is_some());
+    let spread = |times: &Vec<f64>| Spread::per_image(times, batch);
+    let latency_ms =
+        Latencies { sparse: spread(&times[0]), dense: dense.as_ref().map(|_| spread(&times[1])) };
+    let against = rivals.standings(&times[own..], &times[0], &logits, batch);
     let profile = args.profile.then(|| sparse.profile(&images, args.runs as usize));
     let profile = profile.transpose().or_bad_input("could not profile")?;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let measured = Measured {
         model: args.model.to_string_lossy().into_owned(),
         isa: sparse.isa().to_string(),
-        threads: if context.threads() == 0 { cores } else { context.threads() },
+        threads,
         batch,
         runs: args.runs as usize,
         speedup: latency_ms.dense.map(|dense| dense.median / latency_ms.sparse.median),
         latency_ms,
+        against,
         profile,
     };
+    if let Some(path) = &args.plot {
+        let mut file = OutputFile::create(path)?;
+        file.write_all(bars::draw(&measured).as_bytes()).or_io("could not write the plot")?;
+        file.commit()?;
+    }
     context.printer.show(args.json, &measured, table)?;
     Ok(Exit::Success)
 }
@@ -122,49 +154,32 @@ fn noise(length: usize) -> Vec<f32> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
-fn time(
-    args: &BenchArgs,
-    sparse: &mut Session,
-    mut dense: Option<&mut Session>,
-    images: &[f32],
-) -> Result<Latencies, Failure> {
-    const WARM_UP: u32 = 2;
-    let batch = usize::from(args.batch);
-    let mut logits = vec![0.0; batch * sparse.classes()];
-    let mut milliseconds = |session: &mut Session| -> Result<f64, Failure> {
+/// A session that is timed.
+fn ours<'a>(session: &'a mut Session, images: &'a [f32], logits: &'a mut [f32]) -> Contestant<'a> {
+    Box::new(move || {
         let start = Instant::now();
-        session.run(images, &mut logits).or_bad_input("could not run the model")?;
-        Ok(start.elapsed().as_secs_f64() * 1e3 / batch as f64)
-    };
-    let (mut sparse_ms, mut dense_ms) = (Vec::new(), Vec::new());
-    for round in 0..args.runs + WARM_UP {
-        let first = milliseconds(sparse)?;
-        let second = dense.as_deref_mut().map(&mut milliseconds).transpose()?;
-        if round >= WARM_UP {
-            sparse_ms.push(first);
-            dense_ms.extend(second);
-        }
-    }
-    Ok(Latencies { sparse: spread(sparse_ms), dense: dense.map(|_| spread(dense_ms)) })
-}
-
-fn spread(mut values: Vec<f64>) -> Spread {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let median = match values.len() % 2 {
-        0 => f64::midpoint(values[middle - 1], values[middle]),
-        _ => values[middle],
-    };
-    Spread { median, min: values[0], max: values[values.len() - 1] }
+        session.run(images, logits).or_bad_input("could not run the model")?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    })
 }
 
 fn table(measured: &Measured) -> String {
     let Measured { isa, threads, batch, runs, .. } = measured;
     let mut text = format!("{isa}, {threads} threads, batch {batch}, {runs} runs; ms per image\n\n");
-    text += "          median       min       max\n";
+    let names = measured.against.iter().map(|standing| standing.name.len());
+    let width = names.max().unwrap_or(0).max("sparse".len());
+    let _ = writeln!(
+        text,
+        "{:width$}    median       min       max{}",
+        "",
+        if measured.against.is_empty() { "" } else { "     ratio  95 % interval  answers" }
+    );
     let rows = [("sparse", Some(measured.latency_ms.sparse)), ("dense", measured.latency_ms.dense)];
     for (name, Spread { median, min, max }) in rows.iter().filter_map(|(n, s)| Some((n, (*s)?))) {
-        let _ = writeln!(text, "{name:<6}  {median:>8.3}  {min:>8.3}  {max:>8.3}");
+        let _ = writeln!(text, "{name:<width$}  {median:>8.3}  {min:>8.3}  {max:>8.3}");
+    }
+    for standing in &measured.against {
+        text += &row(standing, width);
     }
     if let Some(speedup) = measured.speedup {
         let _ = writeln!(text, "\nsparse is {speedup:.2} times as fast as dense");
@@ -173,6 +188,23 @@ fn table(measured: &Measured) -> String {
         text += &steps(profile);
     }
     text
+}
+
+/// One line for another engine.
+fn row(standing: &Standing, width: usize) -> String {
+    let Standing { name, latency_ms, ratio, agrees, largest_difference, error, .. } = standing;
+    let (Some(Spread { median, min, max }), Some(ratio)) = (latency_ms, ratio) else {
+        return format!("{name:<width$}  {}\n", error.as_deref().unwrap_or_default());
+    };
+    let answers = match (agrees, largest_difference) {
+        (Some(true), Some(gap)) => format!("agree to {gap:.0e}"),
+        (_, Some(gap)) => format!("DIFFER by {gap:.0e}"),
+        _ => "not compared".to_owned(),
+    };
+    let [low, high] = ratio.interval;
+    let version = standing.version.as_deref().unwrap_or_default();
+    let times = format!("{median:>8.3}  {min:>8.3}  {max:>8.3}");
+    format!("{name:<width$}  {times}  {:>8.2}  {low:>6.2}-{high:<6.2}  {answers} ({version})\n", ratio.median)
 }
 
 /// One line per step of the plan, with its share of the time.
@@ -193,12 +225,6 @@ fn steps(profile: &Profile) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn medians_of_odd_and_even_counts() {
-        assert_eq!(spread(vec![3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
-        assert_eq!(spread(vec![4.0, 1.0, 2.0, 3.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
-    }
 
     #[test]
     fn noise_repeats_and_is_centred() {

@@ -10,9 +10,10 @@ use crate::allocate::ALLOCATORS;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure};
 use crate::models::ARCHITECTURES;
+use crate::peers::PEERS;
 use crate::preprocess::{PRESETS, Preset};
 
-/// Lists architectures, solvers, allocators, adapters, presets, devices and kernels of this build
+/// Lists architectures, solvers, allocators, adapters, engines, presets, devices and kernels of this build
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay list --json")]
 pub struct ListArgs {
@@ -28,6 +29,7 @@ struct Lists {
     solvers: Vec<Entry>,
     allocators: Vec<Entry>,
     adapters: Vec<Entry>,
+    engines: Vec<Entry>,
     preprocessing: Vec<Prepared>,
     devices: Vec<String>,
     instruction_sets: Vec<String>,
@@ -67,6 +69,7 @@ fn lists() -> Lists {
             .map(|allocator| Entry { name: allocator.name(), about: allocator.about().to_owned() })
             .collect(),
         adapters: adapters(),
+        engines: PEERS.iter().map(|peer| Entry { name: peer.name, about: peer.about.to_owned() }).collect(),
         preprocessing: PRESETS.iter().map(prepared).collect(),
         devices: devices(),
         instruction_sets: Isa::ALL.iter().filter(|isa| isa.is_available()).map(ToString::to_string).collect(),
@@ -119,6 +122,7 @@ fn table(lists: &Lists) -> String {
         ("solvers", &lists.solvers),
         ("allocators", &lists.allocators),
         ("adapters", &lists.adapters),
+        ("engines to compare with", &lists.engines),
     ];
     for (title, entries) in sections {
         let _ = writeln!(text, "{title}");
