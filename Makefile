@@ -8,7 +8,7 @@ DEMO_ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help libtorch build demo test parity parity-small parity-preprocess check fmt lint doc torch-free deny
+.PHONY: help libtorch build demo test parity parity-small parity-preprocess bench-peers check fmt lint doc torch-free deny
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -55,8 +55,12 @@ torch-free: ## Build and test the command without libtorch (target/torch-free/re
 	@if ldd target/torch-free/release/margay | grep -E 'torch|c10'; then \
 		echo "error: the torch-free build links libtorch" >&2; exit 1; fi
 
-PHOTOS ?=
-parity-preprocess: ## Compare presets with torchvision, timm and transformers (PYTHON= with all three; PHOTOS= more JPEGs)
+PEERS_ARGS ?=
+bench-peers: build ## Time other engines beside ours, rewrite the tables of docs/performance.md (needs a quiet core)
+	$(CARGO) build --release --locked -p margay-runtime --example networks
+	$(PYTHON) scripts/bench_peers.py $(PEERS_ARGS)
+
+PHOTOS ?=parity-preprocess: ## Compare presets with torchvision, timm and transformers (PYTHON= with all three; PHOTOS= more JPEGs)
 	$(CARGO) build --release --locked --no-default-features --target-dir target/torch-free --example preprocess_pixels
 	$(PYTHON) scripts/preprocess_parity.py target/torch-free/release/examples/preprocess_pixels $(PHOTOS)
 

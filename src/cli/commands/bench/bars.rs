@@ -14,10 +14,10 @@ const TOP: f64 = 30.0;
 
 #[derive(Template)]
 #[template(path = "bars.svg", escape = "html")]
-struct Bars {
+struct Plot {
     title: String,
     height: f64,
-    bars: Vec<Bar>,
+    times: Vec<Bar>,
 }
 
 struct Bar {
@@ -48,7 +48,7 @@ pub fn draw(measured: &Measured) -> String {
     let height = TOP + ROW * times.len() as f64;
     let Measured { threads, batch, .. } = measured;
     let title = format!("{}: ms per image, batch {batch}, threads {threads}", measured.model);
-    let bars = times.into_iter().enumerate().map(bar).collect();
+    let times = times.into_iter().enumerate().map(bar).collect();
     // Writing to memory does not fail.
-    Bars { title, height, bars }.render().unwrap_or_default()
+    Plot { title, height, times }.render().unwrap_or_default()
 }

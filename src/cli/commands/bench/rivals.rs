@@ -47,7 +47,9 @@ pub struct Standing {
 }
 
 /// Engines that have started, or why they have not.
-pub struct Rivals(Vec<(Wanted, Result<Box<dyn Engine>, PeerError>)>);
+pub struct Rivals(Vec<(Wanted, Started)>);
+
+type Started = Result<Box<dyn Engine>, PeerError>;
 
 impl Rivals {
     /// Starts every engine with the model and its inputs.
@@ -86,7 +88,7 @@ impl Rivals {
     /// How they did, by the times of those that ran in order, and ours.
     pub fn standings(&self, times: &[Vec<f64>], ours: &[f64], logits: &[f32], batch: usize) -> Vec<Standing> {
         let mut times = times.iter();
-        let standing = |(Wanted { peer, python }, engine): &(Wanted, Result<Box<dyn Engine>, PeerError>)| {
+        let standing = |(Wanted { peer, python }, engine): &(Wanted, Started)| {
             let known = Standing { name: peer.name, precision: peer.precision, ..Standing::default() };
             let engine = match engine {
                 Ok(engine) => engine,
