@@ -1,10 +1,11 @@
-//! Sparse and dense convolution on every layer shape of a ResNet-50 at 224², on every instruction set.
+//! Sparse and dense convolution on every layer shape of a ResNet-50 at 224², on every instruction set and in
+//! every precision.
 //!
-//! `taskset -c 1 cargo bench -p margay-kernels -- avx512/28x28` measures some of them.
+//! `taskset -c 1 cargo bench -p margay-kernels -- avx512/bf16/28x28` measures some of them.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use margay_core::{Conv2d, Csr, Mask};
-use margay_kernels::{ConvSpec, DenseConv, Isa, Layout, Margin, SparseConv, Taps, Tensor};
+use margay_kernels::{ConvSpec, DenseConv, Isa, Layout, Margin, Precision, SparseConv, Taps, Tensor};
 
 /// `[in, out, kernel, side]`, stride 1; what strided layers read is split into planes before.
 const LAYERS: [[usize; 4]; 15] = [
@@ -36,7 +37,7 @@ struct Layer {
 }
 
 impl Layer {
-    fn new([from, to, k, side]: [usize; 4]) -> Option<Self> {
+    fn new([from, to, k, side]: [usize; 4], precision: Precision) -> Option<Self> {
         let conv = Conv2d {
             in_channels: from,
             out_channels: to,
@@ -50,9 +51,9 @@ impl Layer {
         // Every map of a network that has 3 × 3 windows somewhere has their margin.
         let margin =
             taps.margin(side + 1).union(Margin { pitch: side + 1, before: side + 2, after: side + 2 });
-        let mut input = Tensor::zeros(Layout::new(taps.source(), margin)?);
+        let mut input = Tensor::zeros(Layout::new(taps.source(), margin, precision)?);
         input.fill(&noise(from * side * side, 1));
-        let output = Tensor::zeros(Layout::new(taps.output(), margin)?);
+        let output = Tensor::zeros(Layout::new(taps.output(), margin, precision)?);
         let (weight, bias) = (noise(to * taps.columns(), 2), noise(to, 3));
         Some(Self { taps, input, output, weight, bias })
     }
@@ -87,11 +88,11 @@ fn noise(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-fn bench_isa(c: &mut Criterion, isa: Isa) {
+fn bench_isa(c: &mut Criterion, isa: Isa, precision: Precision) {
     for shape in LAYERS {
         let [from, to, k, side] = shape;
-        let Some(mut layer) = Layer::new(shape) else { continue };
-        let mut group = c.benchmark_group(format!("{isa}/{side}x{side} {from}-{to} {k}x{k}"));
+        let Some(mut layer) = Layer::new(shape, precision) else { continue };
+        let mut group = c.benchmark_group(format!("{isa}/{precision}/{side}x{side} {from}-{to} {k}x{k}"));
         group.throughput(Throughput::Elements((layer.weight.len() * side * side) as u64));
         let mut output = layer.output.clone();
         for density in DENSITIES {
@@ -110,7 +111,9 @@ fn bench_isa(c: &mut Criterion, isa: Isa) {
 }
 
 fn layers(c: &mut Criterion) {
-    Isa::ALL.into_iter().filter(|isa| isa.is_available()).for_each(|isa| bench_isa(c, isa));
+    let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
+    let targets = isas.flat_map(|isa| Precision::ALL.map(|precision| (isa, precision)));
+    targets.for_each(|(isa, precision)| bench_isa(c, isa, precision));
 }
 
 criterion_group!(benches, layers);

@@ -5,8 +5,8 @@ use margay_core::Activation;
 use crate::Isa;
 use crate::layout::{Interior, Layout, Tensor};
 use crate::math;
-use crate::parallel::Shared;
-use crate::simd::Simd;
+use crate::parallel::Writer;
+use crate::simd::{Simd, Target};
 
 /// `function(x)`, or `x` without one.
 #[inline(always)]
@@ -23,7 +23,7 @@ pub(crate) fn activate<S: Simd>(s: S, function: Option<Activation>, x: S::V) -> 
 /// `y = act(factor · (a [+ b]))`, value by value, all in one layout.
 #[derive(Clone, Debug)]
 pub struct Pointwise {
-    isa: Isa,
+    target: Target,
     layout: Layout,
     interior: Interior,
     factor: f32,
@@ -33,7 +33,8 @@ pub struct Pointwise {
 impl Pointwise {
     /// Plans the sum of values in this layout.
     pub fn new(isa: Isa, layout: Layout, factor: f32, activation: Option<Activation>) -> Self {
-        Self { isa, layout, interior: layout.interior(), factor, activation }
+        let target = Target { isa, precision: layout.precision };
+        Self { target, layout, interior: layout.interior(), factor, activation }
     }
 
     /// Computes one image on `parts` threads of the current rayon pool.
@@ -44,12 +45,12 @@ impl Pointwise {
         let fits = |tensor: &Tensor| *tensor.layout() == self.layout;
         assert!(fits(a) && b.is_none_or(fits) && fits(output), "layouts of a sum");
         assert!(self.layout.holds_strips(), "planes of whole vectors");
-        let (a, b, y) = (a.as_slice(), b.map(Tensor::as_slice), Shared(output.as_mut_slice().as_mut_ptr()));
+        let y = Writer::new(output);
         crate::parallel::run(parts, &|part| {
             for plane in crate::parallel::share(self.layout.channels, part, parts) {
                 let start = self.layout.origin + plane * self.layout.plane;
-                // SAFETY: all three hold the rounded body of every plane, and each plane has one part.
-                unsafe { pointwise(self.isa, self, a, b, y, start) };
+                // SAFETY: all three hold the span of every plane, and each plane has one part.
+                unsafe { pointwise(self.target, self, a, b, y, start) };
             }
         });
     }
@@ -57,22 +58,27 @@ impl Pointwise {
 
 dispatch! {
     /// # Safety
-    /// All hold the rounded body of the plane that starts at `start`, which nobody else writes.
-    fn pointwise(plan: &Pointwise, a: &[f32], b: Option<&[f32]>, y: Shared, start: usize) = body
+    /// All hold the span of the plane that starts at `start`, which nobody else writes.
+    fn pointwise(plan: &Pointwise, a: &Tensor, b: Option<&Tensor>, y: Writer, start: usize) = body
 }
 
 #[inline(always)]
-unsafe fn body<S: Simd>(s: S, plan: &Pointwise, a: &[f32], b: Option<&[f32]>, y: Shared, start: usize) {
-    let factor = s.splat(plan.factor);
+unsafe fn body<S: Simd>(s: S, plan: &Pointwise, a: &Tensor, b: Option<&Tensor>, y: Writer, start: usize) {
+    let (factor, y) = (s.splat(plan.factor), y.values::<S::E>());
+    let a = a.as_slice::<S::E>().as_ptr();
+    let b = match b {
+        Some(b) => b.as_slice::<S::E>().as_ptr(),
+        None => std::ptr::null(),
+    };
     for place in (0..plan.layout.body()).step_by(S::LANES) {
-        // SAFETY: the place is within the rounded body.
+        // SAFETY: the place is within the span.
         unsafe {
-            let mut value = s.load(a.as_ptr().add(start + place));
-            if let Some(b) = b {
-                value = s.add(value, s.load(b.as_ptr().add(start + place)));
+            let mut value = s.load(a.add(start + place));
+            if !b.is_null() {
+                value = s.add(value, s.load(b.add(start + place)));
             }
             value = activate(s, plan.activation, s.mul(factor, value));
-            s.store(y.0.add(start + place), s.keep(value, plan.interior.bits(place)));
+            s.store(y.add(start + place), value, plan.interior.bits(place));
         }
     }
 }

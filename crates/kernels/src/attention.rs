@@ -9,20 +9,21 @@
 //! ```
 //!
 //! Queries are lanes, so nothing is transposed and no sum crosses lanes. Both products run in register
-//! tiles of R rows and V vectors; the scores of one strip are all the scratch space a thread needs.
+//! tiles of R rows and V vectors. A thread needs scratch space for the scores of one strip, and for the keys and
+//! values of one head, which it widens to f32 and packs in the order in which the tiles read them.
 
 use crate::Isa;
 use crate::conv::{strip_at, strip_count};
-use crate::dense::tile_shape;
 use crate::layout::{Interior, Layout, Tensor};
 use crate::math;
-use crate::parallel::Shared;
-use crate::simd::Simd;
+use crate::parallel::{Shared, Writer};
+use crate::precision::Element;
+use crate::simd::{Simd, Target};
 
 /// `softmax(q kᵀ / sqrt(dims)) v` per head, of planes of queries, keys and values.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    isa: Isa,
+    target: Target,
     heads: usize,
     /// Features of one head.
     dims: usize,
@@ -41,12 +42,27 @@ impl Attention {
         assert_eq!(heads * dims, output.channels, "heads");
         assert_eq!(input.dims(), [3 * output.channels, 1, output.width], "queries, keys and values");
         assert!(input.holds_strips() && output.holds_strips(), "planes of whole vectors");
-        Self { isa, heads, dims, input, output, interior: output.interior() }
+        assert_eq!(input.precision, output.precision, "precision of tokens");
+        let target = Target { isa, precision: output.precision };
+        Self { target, heads, dims, input, output, interior: output.interior() }
     }
 
     /// Values of scratch space that each of the `parts` of a run needs.
     pub const fn scratch(&self) -> usize {
-        self.output.width * tile_shape(self.isa.lanes())[1] * self.isa.lanes()
+        let [keys, values] = self.packed();
+        self.scores() + keys + values
+    }
+
+    /// Values of the scores of one strip.
+    const fn scores(&self) -> usize {
+        self.output.width * self.target.tile()[1] * self.target.lanes()
+    }
+
+    /// Values of the packed keys and values of one head.
+    const fn packed(&self) -> [usize; 2] {
+        let [rows, _] = self.target.tile();
+        let (count, dims) = (self.output.width, self.dims);
+        [count.next_multiple_of(rows) * dims, dims.next_multiple_of(rows) * count]
     }
 
     /// Computes one image on `parts` threads of the current rayon pool.
@@ -56,18 +72,21 @@ impl Attention {
     pub fn run(&self, input: &Tensor, scratch: &mut Tensor, output: &mut Tensor, parts: usize) {
         assert_eq!(*input.layout(), self.input, "input of the attention");
         assert_eq!(*output.layout(), self.output, "output of the attention");
-        let (x, y) = (input.as_slice(), Shared(output.as_mut_slice().as_mut_ptr()));
-        let scores = &mut scratch.as_mut_slice()[..parts * self.scratch()];
-        let scores = Shared(scores.as_mut_ptr());
-        let vectors = 0..self.output.width.div_ceil(self.isa.lanes());
-        let strips = strip_count(&vectors, tile_shape(self.isa.lanes())[1]);
+        let y = Writer::new(output);
+        let scratch = Shared::new(&mut scratch.as_mut_slice::<f32>()[..parts * self.scratch()]);
+        let vectors = 0..self.output.width.div_ceil(self.target.lanes());
+        let strips = strip_count(&vectors, self.target.tile()[1]);
         crate::parallel::run(parts, &|part| {
+            let mut packed = None;
             for job in crate::parallel::share(self.heads * strips, part, parts) {
                 let (first, count) = strip_at(&vectors, job % strips, strips);
-                let strip = Strip { head: job / strips, at: first * self.isa.lanes(), vectors: count };
-                // SAFETY: the buffers have the planned layouts; each part has scores of its own, and
-                // each strip of a head belongs to one part.
-                unsafe { attend(self.isa, self, x, scores.offset(part * self.scratch()), y, strip) };
+                let head = job / strips;
+                let pack = packed != Some(head);
+                packed = Some(head);
+                let strip = Strip { head, pack, at: first * self.target.lanes(), vectors: count };
+                // SAFETY: the buffers have the planned layouts; each part has scratch space of its own, and
+                // each strip of a head belongs to one part, which packs each of its heads first.
+                unsafe { attend(self.target, self, input, scratch.offset(part * self.scratch()), y, strip) };
             }
         });
     }
@@ -77,29 +96,34 @@ impl Attention {
 #[derive(Clone, Copy)]
 pub(crate) struct Strip {
     head: usize,
+    /// Whether its keys and values are to be packed first.
+    pack: bool,
     at: usize,
     vectors: usize,
 }
 
 dispatch! {
     /// # Safety
-    /// `x` and `y` have the planned layouts, the strip is one of theirs, `scores` has room for
-    /// [`Attention::scratch`] values, and nobody else touches `scores` and this strip of `y`.
-    fn attend(plan: &Attention, x: &[f32], scores: Shared, y: Shared, strip: Strip) = body
+    /// `x` and `y` have the planned layouts, the strip is one of theirs, `scratch` has room for
+    /// [`Attention::scratch`] values and holds what was packed for this head, and nobody else touches `scratch` and
+    /// this strip of `y`.
+    fn attend(plan: &Attention, x: &Tensor, scratch: Shared<f32>, y: Writer, strip: Strip) = body
 }
 
 #[inline(always)]
-unsafe fn body<S: Simd>(s: S, plan: &Attention, x: &[f32], scores: Shared, y: Shared, strip: Strip) {
+unsafe fn body<S: Simd>(s: S, plan: &Attention, x: &Tensor, scratch: Shared<f32>, y: Writer, strip: Strip) {
+    let (x, y, scratch) = (x.as_slice::<S::E>(), y.values::<S::E>(), scratch.get());
     // SAFETY: same contract as this function.
     unsafe {
-        match (S::LANES, strip.vectors) {
-            (16, 1) => queries::<S, 8, 1>(s, plan, x, scores.get(), y, strip),
-            (16, 2) => queries::<S, 8, 2>(s, plan, x, scores.get(), y, strip),
-            (16, _) => queries::<S, 8, 3>(s, plan, x, scores.get(), y, strip),
-            (8, 1) => queries::<S, 6, 1>(s, plan, x, scores.get(), y, strip),
-            (8, _) => queries::<S, 6, 2>(s, plan, x, scores.get(), y, strip),
-            (_, 1) => queries::<S, 4, 1>(s, plan, x, scores.get(), y, strip),
-            (_, _) => queries::<S, 4, 2>(s, plan, x, scores.get(), y, strip),
+        match (S::TARGET.tile(), strip.vectors) {
+            ([12, _], _) => queries::<S, 12, 1>(s, plan, x, scratch, y, strip),
+            ([8, _], 1) => queries::<S, 8, 1>(s, plan, x, scratch, y, strip),
+            ([8, _], 2) => queries::<S, 8, 2>(s, plan, x, scratch, y, strip),
+            ([8, _], _) => queries::<S, 8, 3>(s, plan, x, scratch, y, strip),
+            ([6, _], 1) => queries::<S, 6, 1>(s, plan, x, scratch, y, strip),
+            ([6, _], _) => queries::<S, 6, 2>(s, plan, x, scratch, y, strip),
+            (_, 1) => queries::<S, 4, 1>(s, plan, x, scratch, y, strip),
+            (_, _) => queries::<S, 4, 2>(s, plan, x, scratch, y, strip),
         }
     }
 }
@@ -108,36 +132,87 @@ unsafe fn body<S: Simd>(s: S, plan: &Attention, x: &[f32], scores: Shared, y: Sh
 unsafe fn queries<S: Simd, const R: usize, const V: usize>(
     s: S,
     plan: &Attention,
-    x: &[f32],
-    scores: *mut f32,
-    y: Shared,
-    Strip { head, at, .. }: Strip,
+    x: &[S::E],
+    scratch: *mut f32,
+    y: *mut S::E,
+    Strip { head, pack, at, .. }: Strip,
 ) {
-    let (plane, count, heads) = (plan.input.plane, plan.output.width, plan.heads);
+    let (plane, count, dims) = (plan.input.plane, plan.output.width, plan.dims);
+    let planes = |part: usize| &x[plan.input.origin + (part * plan.heads + head) * dims * plane..];
     // SAFETY: planes of queries, keys and values are in the input for every head, with `count` places
-    // and whole vectors at the strip; `scores` holds `count` rows of the strip.
+    // and whole vectors at the strip; `scratch` holds `count` rows of the strip, packed keys and packed values.
     unsafe {
-        let base = x.as_ptr().add(plan.input.origin);
-        let q = Rows { first: base.add(head * plan.dims * plane + at), step: plane };
-        let k = base.add((heads + head) * plan.dims * plane);
-        let v = base.add((2 * heads + head) * plan.dims * plane);
-        let most = score::<S, R, V>(s, plan, k, q, scores);
+        let scores = scratch;
+        let keys = scratch.add(plan.scores());
+        let values = keys.add(plan.packed()[0]);
+        if pack {
+            pack_keys::<S::E, R>(planes(1), plane, [count, dims], keys);
+            pack_values::<S::E, R>(planes(2), plane, [count, dims], values);
+        }
+        let most = score::<S, R, V>(s, plan, keys, planes(0).as_ptr().add(at), scores);
         let total = exponentials::<S, V>(s, count, scores, most);
-        let mixed = Rows { first: scores.cast_const(), step: V * S::LANES };
-        for dim in (0..plan.dims).step_by(R) {
-            let rows = R.min(plan.dims - dim);
-            let matrix = Matrix { first: v.add(dim * plane), rows, row: plane, column: 1 };
-            let sums = product::<S, R, V>(s, matrix, mixed, count);
+        for dim in (0..dims).step_by(R) {
+            let mut sums = [[s.splat(0.0); V]; R];
+            for key in 0..count {
+                let mut x = [s.splat(0.0); V];
+                for (v, x) in x.iter_mut().enumerate() {
+                    *x = s.fetch(scores.add((key * V + v) * S::LANES));
+                }
+                multiply(s, values.add(dim * count + key * R), &x, &mut sums);
+            }
             for (r, sums) in sums.into_iter().enumerate() {
-                if r < rows {
-                    let place = plan.output.origin + (head * plan.dims + dim + r) * plan.output.plane + at;
+                if dim + r < dims {
+                    let place = plan.output.origin + (head * dims + dim + r) * plan.output.plane + at;
                     for (v, sum) in sums.into_iter().enumerate() {
-                        let value = s.mul(sum, total[v]);
                         let bits = plan.interior.bits(at + v * S::LANES);
-                        s.store(y.get().add(place + v * S::LANES), s.keep(value, bits));
+                        s.store(y.add(place + v * S::LANES), s.mul(sum, total[v]), bits);
                     }
                 }
             }
+        }
+    }
+}
+
+/// Packs planes of keys `[dims][count]` as `[block of R keys][dims][R]`, with zeros behind the last.
+///
+/// # Safety
+/// `to` has room for them.
+#[inline(always)]
+unsafe fn pack_keys<E: Element, const R: usize>(
+    x: &[E],
+    plane: usize,
+    [count, dims]: [usize; 2],
+    to: *mut f32,
+) {
+    for block in 0..count.div_ceil(R) {
+        for dim in 0..dims {
+            let keys = &x[dim * plane..][block * R..((block + 1) * R).min(count)];
+            for r in 0..R {
+                let key = if r < keys.len() { keys[r].widen() } else { 0.0 };
+                // SAFETY: the caller vouches for whole blocks.
+                unsafe { to.add((block * dims + dim) * R + r).write(key) };
+            }
+        }
+    }
+}
+
+/// Packs planes of values `[dims][count]` as `[block of R dims][count][R]`, with zeros behind the last.
+///
+/// # Safety
+/// `to` has room for them.
+#[inline(always)]
+unsafe fn pack_values<E: Element, const R: usize>(
+    x: &[E],
+    plane: usize,
+    [count, dims]: [usize; 2],
+    to: *mut f32,
+) {
+    for dim in 0..dims.next_multiple_of(R) {
+        let first = dim / R * R * count + dim % R;
+        for key in 0..count {
+            let value = if dim < dims { x[dim * plane + key].widen() } else { 0.0 };
+            // SAFETY: the caller vouches for whole blocks.
+            unsafe { to.add(first + key * R).write(value) };
         }
     }
 }
@@ -147,24 +222,30 @@ unsafe fn queries<S: Simd, const R: usize, const V: usize>(
 unsafe fn score<S: Simd, const R: usize, const V: usize>(
     s: S,
     plan: &Attention,
-    k: *const f32,
-    q: Rows,
+    keys: *const f32,
+    queries: *const S::E,
     scores: *mut f32,
 ) -> [S::V; V] {
-    let (count, scale) = (plan.output.width, s.splat((plan.dims as f32).sqrt().recip()));
+    let (count, dims) = (plan.output.width, plan.dims);
+    let scale = s.splat((dims as f32).sqrt().recip());
     let mut most = [s.splat(f32::NEG_INFINITY); V];
     for key in (0..count).step_by(R) {
-        let rows = R.min(count - key);
-        // SAFETY: the caller's planes hold `count` keys, `scores` as many rows.
+        let mut sums = [[s.splat(0.0); V]; R];
+        // SAFETY: the caller's planes hold `dims` rows of queries, `keys` whole blocks, `scores` `count` rows.
         unsafe {
-            let matrix = Matrix { first: k.add(key), rows, row: 1, column: plan.input.plane };
-            let tile = product::<S, R, V>(s, matrix, q, plan.dims);
-            for (r, tile) in tile.into_iter().enumerate() {
-                if r < rows {
-                    for (v, sum) in tile.into_iter().enumerate() {
+            for dim in 0..dims {
+                let mut x = [s.splat(0.0); V];
+                for (v, x) in x.iter_mut().enumerate() {
+                    *x = s.load(queries.add(dim * plan.input.plane + v * S::LANES));
+                }
+                multiply(s, keys.add(key * dims + dim * R), &x, &mut sums);
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                if key + r < count {
+                    for (v, sum) in sums.into_iter().enumerate() {
                         let value = s.mul(sum, scale);
                         most[v] = s.at_least(most[v], value);
-                        s.store(scores.add(((key + r) * V + v) * S::LANES), value);
+                        s.spill(scores.add(((key + r) * V + v) * S::LANES), value);
                     }
                 }
             }
@@ -187,9 +268,9 @@ unsafe fn exponentials<S: Simd, const V: usize>(
             // SAFETY: the caller's `scores` hold `count` rows of `V` vectors.
             unsafe {
                 let place = scores.add((key * V + v) * S::LANES);
-                let value = math::exp(s, s.sub(s.load(place), most[v]));
+                let value = math::exp(s, s.sub(s.fetch(place), most[v]));
                 total[v] = s.add(total[v], value);
-                s.store(place, value);
+                s.spill(place, value);
             }
         }
     }
@@ -199,50 +280,22 @@ unsafe fn exponentials<S: Simd, const V: usize>(
     total
 }
 
-/// Rows of vectors, `step` values apart.
-#[derive(Clone, Copy)]
-struct Rows {
-    first: *const f32,
-    step: usize,
-}
-
-/// A matrix of scalars with these distances between its rows and columns.
-#[derive(Clone, Copy)]
-struct Matrix {
-    first: *const f32,
-    rows: usize,
-    row: usize,
-    column: usize,
-}
-
-/// `matrix [rows, inner] · vectors [inner, V]`; tile rows past the matrix repeat its last.
+/// `sums[r] += factors[r] · x`.
+///
+/// # Safety
+/// There must be `R` factors.
 #[inline(always)]
-unsafe fn product<S: Simd, const R: usize, const V: usize>(
+unsafe fn multiply<S: Simd, const R: usize, const V: usize>(
     s: S,
-    matrix: Matrix,
-    vectors: Rows,
-    inner: usize,
-) -> [[S::V; V]; R] {
-    let mut acc = [[s.splat(0.0); V]; R];
-    // SAFETY: the caller vouches for `rows` × `inner` scalars and `inner` rows of `V` vectors.
-    unsafe {
-        let mut rows = [matrix.first; R];
-        for (r, row) in rows.iter_mut().enumerate() {
-            *row = row.add(r.min(matrix.rows - 1) * matrix.row);
-        }
-        for k in 0..inner {
-            let from = vectors.first.add(k * vectors.step);
-            let mut x = [s.splat(0.0); V];
-            for (v, x) in x.iter_mut().enumerate() {
-                *x = s.load(from.add(v * S::LANES));
-            }
-            for (r, row) in acc.iter_mut().enumerate() {
-                let factor = s.splat(*rows[r].add(k * matrix.column));
-                for v in 0..V {
-                    row[v] = s.fma(factor, x[v], row[v]);
-                }
-            }
+    factors: *const f32,
+    x: &[S::V; V],
+    sums: &mut [[S::V; V]; R],
+) {
+    for (r, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: same contract as this function.
+        let factor = s.splat(unsafe { *factors.add(r) });
+        for (sum, x) in sums.iter_mut().zip(x) {
+            *sum = s.fma(factor, *x, *sum);
         }
     }
-    acc
 }

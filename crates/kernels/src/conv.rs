@@ -7,7 +7,8 @@ use margay_core::Activation;
 use crate::Isa;
 use crate::activation::activate;
 use crate::layout::{Interior, Layout, Tensor};
-use crate::simd::Simd;
+use crate::precision::Element;
+use crate::simd::{Simd, Target};
 use crate::taps::Taps;
 
 /// Why a convolution cannot be planned.
@@ -86,9 +87,9 @@ impl Frame {
         Ok((frame, offsets))
     }
 
-    /// Vectors of `lanes` values that cover a plane of the output.
-    pub(crate) fn vectors(&self, lanes: usize) -> usize {
-        self.output.body().div_ceil(lanes)
+    /// What the kernel of this convolution is compiled for.
+    pub(crate) const fn target(&self, isa: Isa) -> Target {
+        Target { isa, precision: self.output.precision }
     }
 
     /// The pointers of one run.
@@ -105,24 +106,33 @@ impl Frame {
         assert_eq!(*output.layout(), self.output, "output layout");
         let residual = residual.map_or(std::ptr::null(), |tensor| {
             assert_eq!(*tensor.layout(), self.output, "residual layout");
-            tensor.as_slice().as_ptr()
+            tensor.bytes()
         });
-        let (input, output) = (input.as_slice().as_ptr(), output.as_mut_slice().as_mut_ptr());
-        Job { input, residual, output, frame: self }
+        let output = output.bytes_mut();
+        Job { input: input.bytes(), residual, output, frame: self }
     }
 }
 
 /// Pointers of one run: input and residual are only read, threads write to disjoint places of output.
 pub(crate) struct Job<'a> {
-    pub(crate) input: *const f32,
-    residual: *const f32,
-    output: *mut f32,
+    input: *const u8,
+    residual: *const u8,
+    output: *mut u8,
     pub(crate) frame: &'a Frame,
 }
 
 // SAFETY: input and residual are borrowed shared and output exclusively for the job's lifetime, and
 // every thread writes to rows and places that no other thread has.
 unsafe impl Sync for Job<'_> {}
+
+impl Job<'_> {
+    /// The buffer of the source.
+    #[inline(always)]
+    pub(crate) fn input<E: Element>(&self) -> *const E {
+        debug_assert!(self.frame.source.precision == E::PRECISION);
+        self.input.cast()
+    }
+}
 
 /// How many strips of at most `most` vectors cover a range.
 #[inline(always)]
@@ -137,50 +147,92 @@ pub(crate) fn strip_at(vectors: &Range<usize>, strip: usize, count: usize) -> (u
     (vectors.start + range.start, range.len())
 }
 
-/// Stores `acc + residual`, rectified if asked, at place `at` of output row `row`, zero in padding columns.
-/// Other activations are left to [`bend`].
-///
-/// # Safety
-/// `row` is a row of the output and `at + V · LANES` is within its body rounded up to `ALIGN`.
-#[inline(always)]
-pub(crate) unsafe fn finish<S: Simd, const V: usize>(s: S, job: &Job, row: usize, at: usize, acc: [S::V; V]) {
-    let frame = job.frame;
-    let base = frame.output.origin + row * frame.output.plane + at;
-    for (v, mut value) in acc.into_iter().enumerate() {
-        let (place, index) = (at + v * S::LANES, base + v * S::LANES);
-        // SAFETY: a planned output holds the rounded body of every row, and residual has the same layout.
-        unsafe {
-            if !job.residual.is_null() {
-                value = s.add(value, s.load(job.residual.add(index)));
-            }
-            if matches!(frame.activation, Some(Activation::Relu)) {
-                value = s.relu(value);
-            }
-            s.store(job.output.add(index), s.keep(value, frame.interior.bits(place)));
+/// Rows whose sums wait for an activation.
+pub(crate) const BENT_ROWS: usize = 12;
+/// Sums that may wait: whole strips of some rows.
+const BENT_VALUES: usize = 8 * 14 * 16;
+
+/// Sums in full precision that wait for an activation other than a rectifier. Such functions are applied by
+/// [`bend`] and not by [`finish`], which is compiled for every size of tile and stays small.
+pub(crate) struct Bent([f32; BENT_VALUES]);
+
+impl Bent {
+    pub(crate) const fn new() -> Self {
+        Self([0.0; BENT_VALUES])
+    }
+
+    /// How many rows of `vectors` vectors of `lanes` values to compute before they are bent.
+    pub(crate) fn rows(job: &Job, vectors: usize, lanes: usize) -> usize {
+        match job.frame.activation {
+            None | Some(Activation::Relu) => usize::MAX,
+            _ => (BENT_VALUES / (vectors * lanes)).clamp(1, BENT_ROWS),
         }
     }
 }
 
-/// Applies an activation other than a rectifier to `vectors` vectors from `at` of some rows, just stored. Apart
-/// from [`finish`], which is compiled for every size of tile and stays small.
+/// Stores `acc + residual`, rectified if asked, at place `at` of output row `row`, zero in padding columns.
+/// Where there is another activation, the sums are left in row `waiting` of `bent`.
+///
+/// # Safety
+/// `row` is a row of the output, `at + V · LANES` is within its span, and `waiting` below [`Bent::rows`].
+#[inline(always)]
+pub(crate) unsafe fn finish<S: Simd, const V: usize>(
+    s: S,
+    job: &Job,
+    [row, waiting]: [usize; 2],
+    at: usize,
+    acc: [S::V; V],
+    bent: &mut Bent,
+) {
+    let frame = job.frame;
+    let base = frame.output.origin + row * frame.output.plane + at;
+    let (residual, output) = (job.residual.cast::<S::E>(), job.output.cast::<S::E>());
+    for (v, mut value) in acc.into_iter().enumerate() {
+        let (place, index) = (at + v * S::LANES, base + v * S::LANES);
+        // SAFETY: a planned output holds the span of every row, and residual has the same layout; `bent` holds
+        // as many vectors as may wait.
+        unsafe {
+            if !residual.is_null() {
+                value = s.add(value, s.load(residual.add(index)));
+            }
+            match frame.activation {
+                None => s.store(output.add(index), value, frame.interior.bits(place)),
+                Some(Activation::Relu) => {
+                    s.store(output.add(index), s.relu(value), frame.interior.bits(place));
+                }
+                Some(_) => s.spill(bent.0.as_mut_ptr().add((waiting * V + v) * S::LANES), value),
+            }
+        }
+    }
+}
+
+/// Applies an activation other than a rectifier to what waits: `vectors` vectors from `at` of some rows.
 ///
 /// # Safety
 /// As for [`finish`], for each of the rows.
 #[inline(always)]
-pub(crate) unsafe fn bend<S: Simd>(s: S, job: &Job, rows: Range<usize>, at: usize, vectors: usize) {
+pub(crate) unsafe fn bend<S: Simd>(
+    s: S,
+    job: &Job,
+    rows: Range<usize>,
+    at: usize,
+    vectors: usize,
+    bent: &Bent,
+) {
     let frame = job.frame;
     if matches!(frame.activation, None | Some(Activation::Relu)) {
         return;
     }
-    for row in rows {
+    let output = job.output.cast::<S::E>();
+    for (waiting, row) in rows.enumerate() {
         let base = frame.output.origin + row * frame.output.plane;
         for v in 0..vectors {
             let place = at + v * S::LANES;
             // SAFETY: as in `finish`.
             unsafe {
-                let to = job.output.add(base + place);
-                let value = activate(s, frame.activation, s.load(to));
-                s.store(to, s.keep(value, frame.interior.bits(place)));
+                let value = s.fetch(bent.0.as_ptr().add((waiting * vectors + v) * S::LANES));
+                let value = activate(s, frame.activation, value);
+                s.store(output.add(base + place), value, frame.interior.bits(place));
             }
         }
     }
@@ -189,13 +241,13 @@ pub(crate) unsafe fn bend<S: Simd>(s: S, job: &Job, rows: Range<usize>, at: usiz
 /// Runs `work(rows, vectors)` over the output, cut into `parts` for as many threads: planes are cut if
 /// they are long enough, else the `rows`, whose costs are given as ascending sums.
 pub(crate) fn spread(
-    isa: Isa,
+    target: Target,
     frame: &Frame,
     parts: usize,
     sums: &dyn RowCosts,
     work: &(impl Fn(Range<usize>, Range<usize>) + Sync),
 ) {
-    let (rows, vectors) = (sums.rows(), frame.vectors(isa.lanes()));
+    let (rows, vectors) = (sums.rows(), frame.output.body().div_ceil(target.lanes()));
     if parts <= 1 {
         work(0..rows, 0..vectors);
     } else if vectors >= 4 * parts {

@@ -14,11 +14,13 @@
 
 use std::ops::Range;
 
-use crate::Isa;
-use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, bend, finish, spread, strip_at, strip_count};
+use crate::conv::{
+    Bent, ConvError, ConvSpec, Frame, Job, RowCosts, bend, finish, spread, strip_at, strip_count,
+};
 use crate::layout::Tensor;
-use crate::simd::Simd;
+use crate::simd::{Simd, Target};
 use crate::taps::Taps;
+use crate::{Isa, Precision};
 
 /// Bytes of source that a group of strips may cover.
 const GROUP_BYTES: usize = 256 << 10;
@@ -27,7 +29,7 @@ const GROUP_BYTES: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct DenseConv {
     frame: Frame,
-    isa: Isa,
+    target: Target,
     columns: usize,
     blocks_per_group: usize,
     group_vectors: usize,
@@ -44,25 +46,26 @@ impl DenseConv {
         let columns = spec.taps.columns();
         let rows = weight.len().checked_div(columns).unwrap_or(0);
         let (frame, offsets) = Frame::new(spec, [rows, columns])?;
-        let offsets = offsets.concat();
-        let blocks_per_group = frame.group_rows.div_ceil(tile_shape(isa.lanes())[0]);
-        let packed = pack(isa, &frame, weight, columns);
-        let bytes_per_vector = (frame.source.channels * isa.lanes() * size_of::<f32>()).max(1);
-        let tile = tile_shape(isa.lanes())[1];
+        let (target, offsets) = (frame.target(isa), offsets.concat());
+        let blocks_per_group = frame.group_rows.div_ceil(target.tile()[0]);
+        let packed = pack(target, &frame, weight, columns);
+        let bytes_per_vector = (frame.source.channels * target.lanes() * target.precision.bytes()).max(1);
+        let tile = target.tile()[1];
         let group_vectors = (GROUP_BYTES / bytes_per_vector).next_multiple_of(tile).max(2 * tile);
-        Ok(Self { frame, isa, columns, blocks_per_group, group_vectors, offsets, packed })
+        Ok(Self { frame, target, columns, blocks_per_group, group_vectors, offsets, packed })
     }
 
     /// Output channels with those that only pad the last register tile of each group.
-    pub fn padded_rows(isa: Isa, taps: &Taps) -> usize {
-        (taps.output()[0] / taps.groups()).next_multiple_of(tile_shape(isa.lanes())[0]) * taps.groups()
+    pub fn padded_rows(isa: Isa, precision: Precision, taps: &Taps) -> usize {
+        let tile = Target { isa, precision }.tile();
+        (taps.output()[0] / taps.groups()).next_multiple_of(tile[0]) * taps.groups()
     }
 
     /// Output channels of a block.
     #[inline(always)]
     fn rows_of(&self, block: usize) -> Range<usize> {
         let (group, in_group) = (block / self.blocks_per_group, block % self.blocks_per_group);
-        let (rows, tile) = (self.frame.group_rows, tile_shape(self.isa.lanes())[0]);
+        let (rows, tile) = (self.frame.group_rows, self.target.tile()[0]);
         let first = group * rows + in_group * tile;
         first..(first + tile).min((group + 1) * rows)
     }
@@ -73,10 +76,10 @@ impl DenseConv {
     /// If a tensor has another layout than planned.
     pub fn run(&self, input: &Tensor, residual: Option<&Tensor>, output: &mut Tensor, parts: usize) {
         let job = self.frame.job(input, residual, output);
-        spread(self.isa, &self.frame, parts, self, &|blocks, vectors| {
+        spread(self.target, &self.frame, parts, self, &|blocks, vectors| {
             // SAFETY: the plan has checked that every offset and every row stays inside the buffers
             // for all vectors of a plane, and the job holds buffers of the planned layouts.
-            unsafe { dense(self.isa, self, &job, blocks, vectors) }
+            unsafe { dense(self.target, self, &job, blocks, vectors) }
         });
     }
 }
@@ -91,18 +94,8 @@ impl RowCosts for DenseConv {
     }
 }
 
-/// Output channels and vectors of a register tile. Accumulators, one column of the source and a
-/// broadcast weight must fit the registers: 24 + 3 + 1 of 32, or 12 + 2 + 1 of 16.
-pub(crate) const fn tile_shape(lanes: usize) -> [usize; 2] {
-    match lanes {
-        16 => [8, 3],
-        8 => [6, 2],
-        _ => [4, 2],
-    }
-}
-
-fn pack(isa: Isa, frame: &Frame, weight: &[f32], columns: usize) -> Vec<f32> {
-    let (block, rows) = (tile_shape(isa.lanes())[0], frame.bias.len());
+fn pack(target: Target, frame: &Frame, weight: &[f32], columns: usize) -> Vec<f32> {
+    let (block, rows) = (target.tile()[0], frame.bias.len());
     let mut packed = Vec::new();
     for group in (0..rows).step_by(frame.group_rows.max(1)) {
         for first in (group..group + frame.group_rows).step_by(block) {
@@ -126,27 +119,29 @@ dispatch! {
 
 #[inline(always)]
 unsafe fn body<S: Simd>(s: S, conv: &DenseConv, job: &Job, blocks: Range<usize>, vectors: Range<usize>) {
-    let mut start = vectors.start;
+    let (mut start, mut bent) = (vectors.start, Bent::new());
     while start < vectors.end {
         let group = start..vectors.end.min(start + conv.group_vectors);
         start = group.end;
         // No closure here: it would be a function of its own, without the instruction set of its caller.
-        let strips = strip_count(&group, tile_shape(S::LANES)[1]);
+        let strips = strip_count(&group, S::TARGET.tile()[1]);
         for block in blocks.clone() {
             for index in 0..strips {
                 let (first, count) = strip_at(&group, index, strips);
+                let at = first * S::LANES;
                 // SAFETY: same contract as this function.
                 unsafe {
-                    match (S::LANES, count) {
-                        (16, 1) => tile::<S, 8, 1>(s, conv, job, block, first * S::LANES),
-                        (16, 2) => tile::<S, 8, 2>(s, conv, job, block, first * S::LANES),
-                        (16, _) => tile::<S, 8, 3>(s, conv, job, block, first * S::LANES),
-                        (8, 1) => tile::<S, 6, 1>(s, conv, job, block, first * S::LANES),
-                        (8, _) => tile::<S, 6, 2>(s, conv, job, block, first * S::LANES),
-                        (_, 1) => tile::<S, 4, 1>(s, conv, job, block, first * S::LANES),
-                        (_, _) => tile::<S, 4, 2>(s, conv, job, block, first * S::LANES),
+                    match (S::TARGET.tile(), count) {
+                        ([12, _], _) => tile::<S, 12, 1>(s, conv, job, block, at, &mut bent),
+                        ([8, _], 1) => tile::<S, 8, 1>(s, conv, job, block, at, &mut bent),
+                        ([8, _], 2) => tile::<S, 8, 2>(s, conv, job, block, at, &mut bent),
+                        ([8, _], _) => tile::<S, 8, 3>(s, conv, job, block, at, &mut bent),
+                        ([6, _], 1) => tile::<S, 6, 1>(s, conv, job, block, at, &mut bent),
+                        ([6, _], _) => tile::<S, 6, 2>(s, conv, job, block, at, &mut bent),
+                        (_, 1) => tile::<S, 4, 1>(s, conv, job, block, at, &mut bent),
+                        (_, _) => tile::<S, 4, 2>(s, conv, job, block, at, &mut bent),
                     }
-                    bend(s, job, conv.rows_of(block), first * S::LANES, count);
+                    bend(s, job, conv.rows_of(block), at, count, &bent);
                 }
             }
         }
@@ -160,6 +155,7 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     job: &Job,
     block: usize,
     at: usize,
+    bent: &mut Bent,
 ) {
     let group = block / conv.blocks_per_group;
     let Range { start: first, end } = conv.rows_of(block);
@@ -167,7 +163,7 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
     // SAFETY: the block is one of the plan, which holds `columns` offsets per group and `columns · R`
     // weights per block; an offset plus any place of the rounded body is inside the source.
     unsafe {
-        let source = job.input.add(at);
+        let source = job.input::<S::E>().add(at);
         let offsets = conv.offsets.as_ptr().add(group * conv.columns);
         let weights = conv.packed.as_ptr().add(block * conv.columns * R);
         let mut acc = [[s.splat(0.0); V]; R];
@@ -189,7 +185,7 @@ unsafe fn tile<S: Simd, const R: usize, const V: usize>(
         }
         for (r, row) in acc.into_iter().enumerate() {
             if r < rows {
-                finish::<S, V>(s, job, first + r, at, row);
+                finish::<S, V>(s, job, [first + r, r], at, row, bent);
             }
         }
     }

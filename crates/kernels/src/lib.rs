@@ -1,7 +1,8 @@
 //! Sparse and dense CPU kernels of the margay runtime.
 //!
-//! Activations are `f32` feature maps in a padded planar [`Layout`]: every tap of a convolution is one
-//! flat offset into it, whatever its kernel, stride and padding ([`Taps`]). On it work
+//! Activations are feature maps in a padded planar [`Layout`], stored in full or in half [`Precision`]: every
+//! tap of a convolution is one flat offset into it, whatever its kernel, stride and padding ([`Taps`]).
+//! Vectors, weights and all arithmetic are `f32`. On maps work
 //!
 //! | kernel | computes |
 //! |---|---|
@@ -44,6 +45,7 @@ mod norm;
 mod parallel;
 mod plane;
 mod pool;
+mod precision;
 mod sparse;
 mod taps;
 mod tokens;
@@ -58,6 +60,7 @@ pub use linear::{DenseLinear, SparseLinear};
 pub use norm::{LayerNorm, NormSpec, ResponseNorm};
 pub use plane::{gate, pad, scale, split_phases};
 pub use pool::{avg_pool, global_mean, max_pool};
-pub use sparse::{MAX_STRIP, SparseConv};
+pub use precision::{Precision, PrecisionError};
+pub use sparse::SparseConv;
 pub use taps::Taps;
 pub use tokens::{Embedding, concat, token};

@@ -48,9 +48,9 @@ impl DenseLinear {
     pub fn run(&self, input: &Tensor, output: &mut Tensor, parts: usize) {
         assert_eq!(input.layout().values(), self.columns, "features read");
         assert_eq!(output.layout().values(), self.rows, "features written");
-        let (x, y) = (input.as_slice(), output.as_mut_slice());
+        let (x, y) = (input.as_slice::<f32>(), output.as_mut_slice::<f32>());
         assert!(x.len() >= self.columns && y.len() >= self.bias.len());
-        let y = Shared(y.as_mut_ptr());
+        let y = Shared::new(y);
         crate::parallel::run(parts, &|part| {
             let blocks = crate::parallel::share(self.bias.len() / ALIGN, part, parts);
             // SAFETY: the lengths were asserted; parts write different blocks.
@@ -63,11 +63,11 @@ dispatch! {
     /// # Safety
     /// `x` holds the layer's inputs, `y` has room for its rows rounded up to blocks, and nobody else
     /// touches those of `blocks`.
-    fn linear(layer: &DenseLinear, x: &[f32], y: Shared, blocks: Range<usize>) = body
+    f32 fn linear(layer: &DenseLinear, x: &[f32], y: Shared<f32>, blocks: Range<usize>) = body
 }
 
 #[inline(always)]
-unsafe fn body<S: Simd>(s: S, layer: &DenseLinear, x: &[f32], y: Shared, blocks: Range<usize>) {
+unsafe fn body<S: Simd<E = f32>>(s: S, layer: &DenseLinear, x: &[f32], y: Shared<f32>, blocks: Range<usize>) {
     let mut block = blocks.start;
     // SAFETY: same contract as this function.
     unsafe {
@@ -92,7 +92,13 @@ unsafe fn body<S: Simd>(s: S, layer: &DenseLinear, x: &[f32], y: Shared, blocks:
 
 /// `V` vectors of rows from the first of `block`.
 #[inline(always)]
-unsafe fn rows<S: Simd, const V: usize>(s: S, layer: &DenseLinear, x: &[f32], y: Shared, block: usize) {
+unsafe fn rows<S: Simd<E = f32>, const V: usize>(
+    s: S,
+    layer: &DenseLinear,
+    x: &[f32],
+    y: Shared<f32>,
+    block: usize,
+) {
     // SAFETY: the blocks are blocks of the layer; the caller vouches for `x` and `y`.
     unsafe {
         let weight = layer.packed.as_ptr().add(block * ALIGN * layer.columns);
@@ -110,7 +116,7 @@ unsafe fn rows<S: Simd, const V: usize>(s: S, layer: &DenseLinear, x: &[f32], y:
         for (v, a) in acc.into_iter().enumerate() {
             let row = block * ALIGN + v * S::LANES;
             let a = activate(s, layer.activation, a);
-            s.store(y.0.add(row), s.keep(a, first_bits(layer.rows.saturating_sub(row))));
+            s.store(y.get().add(row), a, first_bits(layer.rows.saturating_sub(row)));
         }
     }
 }
@@ -147,7 +153,7 @@ impl SparseLinear {
     pub fn run(&self, input: &Tensor, output: &mut Tensor) {
         assert_eq!(input.layout().values(), self.weight.cols(), "features read");
         assert_eq!(output.layout().values(), self.weight.rows(), "features written");
-        let (x, y) = (input.as_slice(), output.as_mut_slice());
+        let (x, y) = (input.as_slice::<f32>(), output.as_mut_slice::<f32>());
         assert!(y.len() >= self.bias.len().next_multiple_of(ALIGN), "whole vectors");
         for (row, (y, bias)) in y.iter_mut().zip(&self.bias).enumerate() {
             *y = self.weight.row(row).fold(*bias, |sum, (k, w)| sum + w * x[k as usize]);
@@ -160,17 +166,22 @@ impl SparseLinear {
 dispatch! {
     /// # Safety
     /// `values` has room for `n` values rounded up to `ALIGN`.
-    fn activate_vector(activation: Option<Activation>, values: &mut [f32], n: usize) = activate_body
+    f32 fn activate_vector(activation: Option<Activation>, values: &mut [f32], n: usize) = activate_body
 }
 
 #[inline(always)]
-unsafe fn activate_body<S: Simd>(s: S, activation: Option<Activation>, values: &mut [f32], n: usize) {
+unsafe fn activate_body<S: Simd<E = f32>>(
+    s: S,
+    activation: Option<Activation>,
+    values: &mut [f32],
+    n: usize,
+) {
     for row in (0..n).step_by(S::LANES) {
         // SAFETY: the vector is within the values rounded up.
         unsafe {
             let place = values.as_mut_ptr().add(row);
             let value = activate(s, activation, s.load(place));
-            s.store(place, s.keep(value, first_bits(n - row)));
+            s.store(place, value, first_bits(n - row));
         }
     }
 }

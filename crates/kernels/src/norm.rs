@@ -5,8 +5,9 @@ use std::ops::Range;
 use crate::Isa;
 use crate::conv::{strip_at, strip_count};
 use crate::layout::{Interior, Layout, Tensor};
-use crate::parallel::Shared;
-use crate::simd::Simd;
+use crate::parallel::{Shared, Writer};
+use crate::precision::Element;
+use crate::simd::{Simd, Target};
 
 /// Vectors of positions that are normalised at once: as many chains of additions.
 const STRIP: usize = 4;
@@ -27,7 +28,7 @@ pub struct NormSpec<'a> {
 /// A checked [`NormSpec`].
 #[derive(Clone, Debug)]
 pub(crate) struct Norm {
-    isa: Isa,
+    target: Target,
     layout: Layout,
     interior: Interior,
     gain: Vec<f32>,
@@ -41,15 +42,16 @@ impl Norm {
         assert_eq!(spec.shift.len(), features, "features of the norm");
         assert!(layout.holds_strips(), "planes of whole vectors");
         let (gain, shift) = (spec.gain.to_vec(), spec.shift.to_vec());
-        Self { isa, layout, interior: layout.interior(), gain, shift, eps: spec.eps as f32 }
+        let target = Target { isa, precision: layout.precision };
+        Self { target, layout, interior: layout.interior(), gain, shift, eps: spec.eps as f32 }
     }
 
     /// # Panics
     /// If a tensor has another layout than planned.
-    fn buffers<'a>(&self, input: &'a Tensor, output: &'a mut Tensor) -> (&'a [f32], Shared) {
+    fn writer(&self, input: &Tensor, output: &mut Tensor) -> Writer {
         assert_eq!(*input.layout(), self.layout, "input of the norm");
         assert_eq!(*output.layout(), self.layout, "output of the norm");
-        (input.as_slice(), Shared(output.as_mut_slice().as_mut_ptr()))
+        Writer::new(output)
     }
 }
 
@@ -85,15 +87,15 @@ impl LayerNorm {
     /// If a tensor has another layout than planned.
     pub fn run(&self, input: &Tensor, output: &mut Tensor, parts: usize) {
         let norm = &self.0;
-        let (x, y) = norm.buffers(input, output);
+        let y = norm.writer(input, output);
         if norm.gain.len() != norm.layout.channels {
             return norm.vector(input.as_slice(), output.as_mut_slice());
         }
         crate::parallel::run(parts, &|part| {
-            let vectors = norm.layout.body().div_ceil(norm.isa.lanes());
+            let vectors = norm.layout.body().div_ceil(norm.target.lanes());
             let share = crate::parallel::share(vectors, part, parts);
             // SAFETY: both buffers have the planned layout, and parts write different places.
-            unsafe { layer_norm(norm.isa, norm, x, y, share) };
+            unsafe { layer_norm(norm.target, norm, input, y, share) };
         });
     }
 }
@@ -116,11 +118,11 @@ impl Norm {
 dispatch! {
     /// # Safety
     /// `x` and `y` have the norm's layout; nobody else writes the places of `vectors`.
-    fn layer_norm(norm: &Norm, x: &[f32], y: Shared, vectors: Range<usize>) = layer_norm_body
+    fn layer_norm(norm: &Norm, x: &Tensor, y: Writer, vectors: Range<usize>) = layer_norm_body
 }
 
 #[inline(always)]
-unsafe fn layer_norm_body<S: Simd>(s: S, norm: &Norm, x: &[f32], y: Shared, vectors: Range<usize>) {
+unsafe fn layer_norm_body<S: Simd>(s: S, norm: &Norm, x: &Tensor, y: Writer, vectors: Range<usize>) {
     let strips = strip_count(&vectors, STRIP);
     for index in 0..strips {
         let (first, count) = strip_at(&vectors, index, strips);
@@ -138,14 +140,15 @@ unsafe fn layer_norm_body<S: Simd>(s: S, norm: &Norm, x: &[f32], y: Shared, vect
 }
 
 #[inline(always)]
-unsafe fn positions<S: Simd, const V: usize>(s: S, norm: &Norm, x: &[f32], y: Shared, at: usize) {
+unsafe fn positions<S: Simd, const V: usize>(s: S, norm: &Norm, x: &Tensor, y: Writer, at: usize) {
     let (layout, share) = (&norm.layout, s.splat(1.0 / norm.gain.len() as f32));
     let first = layout.origin + at;
+    let (x, y) = (x.as_slice::<S::E>().as_ptr(), y.values::<S::E>());
     let [mut mean, mut rest, mut scale] = [[s.splat(0.0); V]; 3];
-    // SAFETY: the strip is within the rounded body, which every plane of both buffers holds.
+    // SAFETY: the strip is within the span, which every plane of both buffers holds.
     unsafe {
         for plane in 0..layout.channels {
-            let from = x.as_ptr().add(first + plane * layout.plane);
+            let from = x.add(first + plane * layout.plane);
             for (v, sum) in mean.iter_mut().enumerate() {
                 *sum = s.add(*sum, s.load(from.add(v * S::LANES)));
             }
@@ -154,7 +157,7 @@ unsafe fn positions<S: Simd, const V: usize>(s: S, norm: &Norm, x: &[f32], y: Sh
             *mean = s.mul(*mean, share);
         }
         for plane in 0..layout.channels {
-            let from = x.as_ptr().add(first + plane * layout.plane);
+            let from = x.add(first + plane * layout.plane);
             for v in 0..V {
                 let off = s.sub(s.load(from.add(v * S::LANES)), mean[v]);
                 rest[v] = s.add(rest[v], off);
@@ -172,10 +175,10 @@ unsafe fn positions<S: Simd, const V: usize>(s: S, norm: &Norm, x: &[f32], y: Sh
             let gain = s.splat(*norm.gain.get_unchecked(plane));
             let shift = s.splat(*norm.shift.get_unchecked(plane));
             for v in 0..V {
-                let off = s.sub(s.load(x.as_ptr().add(place + v * S::LANES)), mean[v]);
+                let off = s.sub(s.load(x.add(place + v * S::LANES)), mean[v]);
                 let value = s.fma(s.mul(off, scale[v]), gain, shift);
                 let bits = norm.interior.bits(at + v * S::LANES);
-                s.store(y.0.add(place + v * S::LANES), s.keep(value, bits));
+                s.store(y.add(place + v * S::LANES), value, bits);
             }
         }
     }
@@ -207,16 +210,15 @@ impl ResponseNorm {
     /// If a tensor has another layout than planned, or if the scratch space is too small.
     pub fn run(&self, input: &Tensor, scratch: &mut Tensor, output: &mut Tensor, parts: usize) {
         let norm = &self.0;
-        let (x, y) = norm.buffers(input, output);
-        let norms = &mut scratch.as_mut_slice()[..self.scratch()];
-        let to = Shared(norms.as_mut_ptr());
+        let y = norm.writer(input, output);
+        let norms = &mut scratch.as_mut_slice::<f32>()[..self.scratch()];
+        let to = Shared::new(norms);
         crate::parallel::run(parts, &|part| {
             for plane in crate::parallel::share(norm.layout.channels, part, parts) {
-                let start = norm.layout.origin + plane * norm.layout.plane;
                 // SAFETY: there is one value per plane, and each plane belongs to one part.
                 let norm_of = unsafe { &mut *to.get().add(plane) };
-                // SAFETY: the body has no contract beyond its slices.
-                unsafe { energy(norm.isa, &x[start..][..norm.layout.body()], norm_of) };
+                // SAFETY: the body has no contract.
+                unsafe { energy(norm.target, input, plane, norm_of) };
                 *norm_of = norm_of.sqrt();
             }
         });
@@ -227,7 +229,7 @@ impl ResponseNorm {
             for plane in crate::parallel::share(norm.layout.channels, part, parts) {
                 let factor = 1.0 + norm.gain[plane] * norms[plane] * share;
                 // SAFETY: both buffers have the planned layout, and each plane belongs to one part.
-                unsafe { affine(norm.isa, norm, x, y, plane, factor) };
+                unsafe { affine(norm.target, norm, input, y, plane, factor) };
             }
         });
     }
@@ -235,17 +237,19 @@ impl ResponseNorm {
 
 dispatch! {
     /// # Safety
-    /// None beyond the slice's.
-    fn energy(values: &[f32], total: &mut f32) = energy_body
+    /// None.
+    fn energy(x: &Tensor, plane: usize, total: &mut f32) = energy_body
 }
 
 /// Sum of squares, in sixteen interleaved sums on every instruction set.
 #[inline(always)]
-unsafe fn energy_body<S: Simd>(_: S, values: &[f32], total: &mut f32) {
+unsafe fn energy_body<S: Simd>(_: S, x: &Tensor, plane: usize, total: &mut f32) {
+    let layout = x.layout();
+    let values = &x.as_slice::<S::E>()[layout.origin + plane * layout.plane..][..layout.body()];
     let mut sums = [0.0_f32; crate::ALIGN];
     for chunk in values.chunks(crate::ALIGN) {
         for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += value * value;
+            *sum += value.widen() * value.widen();
         }
     }
     *total = sums.iter().sum();
@@ -254,18 +258,19 @@ unsafe fn energy_body<S: Simd>(_: S, values: &[f32], total: &mut f32) {
 dispatch! {
     /// # Safety
     /// `x` and `y` have the norm's layout; nobody else writes this plane.
-    fn affine(norm: &Norm, x: &[f32], y: Shared, plane: usize, factor: f32) = affine_body
+    fn affine(norm: &Norm, x: &Tensor, y: Writer, plane: usize, factor: f32) = affine_body
 }
 
 #[inline(always)]
-unsafe fn affine_body<S: Simd>(s: S, norm: &Norm, x: &[f32], y: Shared, plane: usize, factor: f32) {
+unsafe fn affine_body<S: Simd>(s: S, norm: &Norm, x: &Tensor, y: Writer, plane: usize, factor: f32) {
     let start = norm.layout.origin + plane * norm.layout.plane;
     let (factor, shift) = (s.splat(factor), s.splat(norm.shift[plane]));
+    let (x, y) = (x.as_slice::<S::E>().as_ptr(), y.values::<S::E>());
     for place in (0..norm.layout.body()).step_by(S::LANES) {
-        // SAFETY: the place is within the rounded body, which every plane of both buffers holds.
+        // SAFETY: the place is within the span, which every plane of both buffers holds.
         unsafe {
-            let value = s.fma(factor, s.load(x.as_ptr().add(start + place)), shift);
-            s.store(y.0.add(start + place), s.keep(value, norm.interior.bits(place)));
+            let value = s.fma(factor, s.load(x.add(start + place)), shift);
+            s.store(y.add(start + place), value, norm.interior.bits(place));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::layout::{Layout, Tensor};
+use crate::precision::Element;
 
 /// Runs `work(0) … work(parts − 1)`, in parallel if there are several. Allocates nothing.
 pub(crate) fn run(parts: usize, work: &(impl Fn(usize) + Sync)) {
@@ -23,12 +24,23 @@ pub(crate) fn share(n: usize, part: usize, parts: usize) -> Range<usize> {
 }
 
 /// A pointer that several threads may hold; whoever writes through it writes to places of its own.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared(pub(crate) *mut f32);
+pub(crate) struct Shared<E>(*mut E);
 
-impl Shared {
+impl<E> Clone for Shared<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Shared<E> {}
+
+impl<E> Shared<E> {
+    pub(crate) const fn new(values: &mut [E]) -> Self {
+        Self(values.as_mut_ptr())
+    }
+
     /// The pointer. A closure that calls this captures the whole and not its field, which no thread may share.
-    pub(crate) const fn get(self) -> *mut f32 {
+    pub(crate) const fn get(self) -> *mut E {
         self.0
     }
 
@@ -43,22 +55,37 @@ impl Shared {
 }
 
 // SAFETY: the pointer itself is plain data; every dereference has its own safety argument.
-unsafe impl Send for Shared {}
+unsafe impl<E> Send for Shared<E> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl<E> Sync for Shared<E> {}
 
-/// Hands the planes of a tensor to several threads.
-pub(crate) struct PlaneWriter {
-    base: Shared,
+/// A tensor that several threads write, each to places of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer {
+    base: Shared<u8>,
     layout: Layout,
 }
 
-impl PlaneWriter {
+impl Writer {
     pub(crate) fn new(tensor: &mut Tensor) -> Self {
         let layout = *tensor.layout();
-        let whole = tensor.as_mut_slice();
-        assert!(layout.origin + layout.channels * layout.plane <= whole.len());
-        Self { base: Shared(whole.as_mut_ptr()), layout }
+        assert!(layout.origin + layout.channels * layout.plane <= layout.len, "planes of a tensor");
+        Self { base: Shared(tensor.bytes_mut()), layout }
+    }
+
+    /// Where the values lie.
+    pub(crate) const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The first value of the buffer.
+    ///
+    /// # Panics
+    /// If values are stored otherwise.
+    #[inline(always)]
+    pub(crate) fn values<E: Element>(&self) -> *mut E {
+        assert!(self.layout.precision == E::PRECISION, "precision of a tensor");
+        self.base.0.cast()
     }
 
     /// The body of one plane.
@@ -66,10 +93,10 @@ impl PlaneWriter {
     /// # Safety
     /// No two threads may hold the same plane, and the tensor must outlive the slice.
     #[expect(clippy::mut_from_ref, reason = "planes are disjoint and each goes to one thread")]
-    pub(crate) unsafe fn plane(&self, plane: usize) -> &mut [f32] {
+    pub(crate) unsafe fn plane<E: Element>(&self, plane: usize) -> &mut [E] {
         assert!(plane < self.layout.channels);
         let start = self.layout.origin + plane * self.layout.plane;
         // SAFETY: planes do not overlap and lie inside the tensor, as checked when this was made.
-        unsafe { std::slice::from_raw_parts_mut(self.base.0.add(start), self.layout.body()) }
+        unsafe { std::slice::from_raw_parts_mut(self.values::<E>().add(start), self.layout.body()) }
     }
 }

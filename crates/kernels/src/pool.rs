@@ -1,13 +1,19 @@
 //! Windows and planes reduced to one value. Plain loops, compiled once per instruction set.
 
-use std::ops::Range;
-
+use half::bf16;
 use margay_core::{AvgPool2d, MaxPool2d};
 
 use crate::Isa;
-use crate::layout::{ALIGN, Layout, Tensor};
-use crate::parallel::PlaneWriter;
-use crate::simd::Simd;
+use crate::layout::{ALIGN, Tensor};
+use crate::parallel::Writer;
+use crate::precision::{Element, Precision};
+use crate::simd::{Simd, Target};
+
+/// Widest window of a [`max_pool`].
+pub const MAX_POOL_WINDOW: usize = 64;
+
+/// Columns of a map that [`max_pool`] reduces at once.
+const COLUMNS: usize = 4 * MAX_POOL_WINDOW;
 
 /// Maximum over windows; places outside the input count as −∞.
 ///
@@ -20,77 +26,68 @@ pub fn max_pool(isa: Isa, pool: &MaxPool2d, input: &Tensor, output: &mut Tensor,
     assert!(to.values() == 0 || last(0, to.height) < from.height, "windows down");
     assert!(to.values() == 0 || last(1, to.width) < from.width, "windows across");
     assert!(pool.padding[0] < pool.kernel[0] && pool.padding[1] < pool.kernel[1], "padding below window");
-    let (x, y) = (input.as_slice(), PlaneWriter::new(output));
+    assert!(pool.kernel[1] <= MAX_POOL_WINDOW, "width of the window");
+    let (target, channels, y) = (Target { isa, precision: from.precision }, to.channels, Writer::new(output));
     crate::parallel::run(parts, &|part| {
-        for plane in crate::parallel::share(to.channels, part, parts) {
+        for plane in crate::parallel::share(channels, part, parts) {
             // SAFETY: each plane belongs to one part.
-            let target = unsafe { y.plane(plane) };
-            let source = &x[from.origin + plane * from.plane..][..from.body()];
-            // SAFETY: the body has no contract beyond its slices.
-            unsafe { pool_plane(isa, pool, source, &from, target, &to) };
+            unsafe { pool_plane(target, pool, input, y, plane) };
         }
     });
 }
 
 dispatch! {
     /// # Safety
-    /// None beyond the slices'.
-    fn pool_plane(
-        pool: &MaxPool2d, source: &[f32], from: &Layout, target: &mut [f32], to: &Layout,
-    ) = pool_plane_body
+    /// Nobody else holds this plane of `y`.
+    fn pool_plane(pool: &MaxPool2d, x: &Tensor, y: Writer, plane: usize) = pool_plane_body
 }
 
+/// Takes the maximum down some columns first, then across them.
 #[inline(always)]
-unsafe fn pool_plane_body<S: Simd>(
-    _: S,
-    pool: &MaxPool2d,
-    source: &[f32],
-    from: &Layout,
-    target: &mut [f32],
-    to: &Layout,
-) {
-    for y in 0..to.height {
-        let start = y * pool.stride[0];
-        let rows = start.saturating_sub(pool.padding[0])
-            ..(start + pool.kernel[0] - pool.padding[0]).min(from.height);
-        let line = &mut target[y * to.pitch..][..to.width];
-        line.fill(f32::NEG_INFINITY);
-        for row in rows {
-            let row = &source[row * from.pitch..][..from.width];
-            for j in 0..pool.kernel[1] {
-                let inside = columns_inside(pool, j, from.width, to.width);
-                let first = (inside.start * pool.stride[1] + j).saturating_sub(pool.padding[1]);
-                let row = row.get(first..).unwrap_or_default();
-                max_into::<S>(&mut line[inside], row, pool.stride[1]);
+unsafe fn pool_plane_body<S: Simd>(_: S, pool: &MaxPool2d, x: &Tensor, y: Writer, plane: usize) {
+    let (from, to) = (*x.layout(), *y.layout());
+    // SAFETY: the caller vouches for the plane.
+    let target = unsafe { y.plane::<S::E>(plane) };
+    let source = &x.as_slice::<S::E>()[from.origin + plane * from.plane..][..from.body()];
+    let ([kh, kw], [down, across], [above, left]) = (pool.kernel, pool.stride, pool.padding);
+    let at_once = (COLUMNS - kw) / across + 1;
+    for row in 0..to.height {
+        let rows = (row * down).saturating_sub(above)..(row * down + kh - above).min(from.height);
+        let line = &mut target[row * to.pitch..][..to.width];
+        for first in (0..to.width).step_by(at_once) {
+            let line = &mut line[first..(first + at_once).min(to.width)];
+            // Column `c` of the most is column `c + start` of the map with its padding.
+            let (start, mut most) = (first * across, [f32::NEG_INFINITY; COLUMNS]);
+            let begin = start.max(left);
+            let end = (start + (line.len() - 1) * across + kw).min(from.width + left);
+            for row in rows.clone() {
+                let values = &source[row * from.pitch..][begin - left..end.max(begin) - left];
+                for (most, value) in most[begin - start..].iter_mut().zip(values) {
+                    *most = larger(*most, value.widen());
+                }
             }
+            across_columns(&most, kw, across, line);
         }
     }
 }
 
-/// Outputs of a row whose window column `j` is inside the input.
-fn columns_inside(pool: &MaxPool2d, j: usize, width: usize, outputs: usize) -> Range<usize> {
-    let (step, pad) = (pool.stride[1], pool.padding[1]);
-    let start = pad.saturating_sub(j).div_ceil(step);
-    let end = (width + pad).saturating_sub(j).div_ceil(step).min(outputs);
-    start.min(end)..end
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }
 
+/// The largest of each window of columns.
 #[inline(always)]
-fn max_into<S: Simd>(line: &mut [f32], row: &[f32], step: usize) {
-    let larger = |a: f32, b: f32| if a > b { a } else { b };
-    if step == 2 {
-        let n = line.len();
-        let pairs = row.chunks_exact(2);
-        let last = pairs.remainder();
-        for (to, pair) in line.iter_mut().zip(pairs) {
-            *to = larger(*to, pair[0]);
-        }
-        if let (true, Some(from)) = (n > row.len() / 2, last.first()) {
-            line[row.len() / 2] = larger(line[row.len() / 2], *from);
+fn across_columns<E: Element>(most: &[f32; COLUMNS], window: usize, step: usize, line: &mut [E]) {
+    if (window, step) == (3, 2) {
+        let triples = most.chunks_exact(2).zip(most[2..].iter().step_by(2));
+        for (to, (pair, third)) in line.iter_mut().zip(triples) {
+            *to = E::narrow(larger(larger(pair[0], pair[1]), *third));
         }
     } else {
-        for (to, from) in line.iter_mut().zip(row.iter().step_by(step)) {
-            *to = larger(*to, *from);
+        for (i, to) in line.iter_mut().enumerate() {
+            let window = &most[i * step..][..window];
+            *to = E::narrow(window.iter().copied().fold(f32::NEG_INFINITY, larger));
         }
     }
 }
@@ -104,25 +101,29 @@ pub fn avg_pool(pool: &AvgPool2d, input: &Tensor, output: &mut Tensor, parts: us
     assert!(down > 0 && across > 0, "windows of the pooling");
     let windows = [from.channels, from.height.div_ceil(down), from.width.div_ceil(across)];
     assert_eq!(to.dims(), windows, "windows of the pooling");
-    let (x, y) = (input.as_slice(), PlaneWriter::new(output));
+    match from.precision {
+        Precision::F32 => avg_pool_as::<f32>(pool, input, output, parts),
+        Precision::Bf16 => avg_pool_as::<bf16>(pool, input, output, parts),
+    }
+}
+
+fn avg_pool_as<E: Element>(pool: &AvgPool2d, input: &Tensor, output: &mut Tensor, parts: usize) {
+    let (from, to, [down, across]) = (*input.layout(), *output.layout(), pool.kernel);
+    let (x, y) = (input.as_slice::<E>(), Writer::new(output));
+    let mean = |plane: usize, row: usize, column: usize| {
+        let rows = row * down..((row + 1) * down).min(from.height);
+        let columns = column * across..((column + 1) * across).min(from.width);
+        let line = |row| x[from.row(plane * from.height + row)..][columns.clone()].iter().map(|v| v.widen());
+        let sums = rows.clone().map(|row| line(row).sum::<f32>());
+        sums.sum::<f32>() / (rows.len() * columns.len()) as f32
+    };
     crate::parallel::run(parts, &|part| {
         for plane in crate::parallel::share(to.channels, part, parts) {
             // SAFETY: each plane belongs to one part.
-            let target = unsafe { y.plane(plane) };
+            let target = unsafe { y.plane::<E>(plane) };
             for row in 0..to.height {
                 let line = &mut target[row * to.pitch..][..to.width];
-                let rows = row * down..((row + 1) * down).min(from.height);
-                line.fill(0.0);
-                for row in rows.clone() {
-                    let source = &x[from.row(plane * from.height + row)..][..from.width];
-                    for (sum, values) in line.iter_mut().zip(source.chunks(across)) {
-                        *sum += values.iter().sum::<f32>();
-                    }
-                }
-                for (i, sum) in line.iter_mut().enumerate() {
-                    let columns = across.min(from.width - i * across);
-                    *sum /= (rows.len() * columns) as f32;
-                }
+                line.iter_mut().enumerate().for_each(|(i, to)| *to = E::narrow(mean(plane, row, i)));
             }
         }
     });
@@ -137,18 +138,20 @@ pub fn global_mean(isa: Isa, input: &Tensor, skip: usize, output: &mut Tensor) {
     let layout = *input.layout();
     assert_eq!(output.layout().values(), layout.channels, "planes of the mean");
     assert!(skip == 0 || layout.height == 1 && skip < layout.width, "places of the mean");
-    // SAFETY: the body has no contract beyond its slices.
-    unsafe { means(isa, input.as_slice(), &layout, skip, output.as_mut_slice()) };
+    let target = Target { isa, precision: layout.precision };
+    // SAFETY: the body has no contract.
+    unsafe { means(target, input, skip, output.as_mut_slice()) };
 }
 
 dispatch! {
     /// # Safety
-    /// None beyond the slices'.
-    fn means(x: &[f32], layout: &Layout, skip: usize, y: &mut [f32]) = means_body
+    /// None.
+    fn means(x: &Tensor, skip: usize, y: &mut [f32]) = means_body
 }
 
 #[inline(always)]
-unsafe fn means_body<S: Simd>(_: S, x: &[f32], layout: &Layout, skip: usize, y: &mut [f32]) {
+unsafe fn means_body<S: Simd>(_: S, x: &Tensor, skip: usize, y: &mut [f32]) {
+    let (layout, x) = (*x.layout(), x.as_slice::<S::E>());
     let share = 1.0 / (layout.height * layout.width - skip) as f32;
     for (plane, mean) in y.iter_mut().enumerate().take(layout.channels) {
         let values = &x[layout.origin + plane * layout.plane..][skip..layout.body()];
@@ -157,11 +160,11 @@ unsafe fn means_body<S: Simd>(_: S, x: &[f32], layout: &Layout, skip: usize, y: 
         let rest = chunks.remainder();
         for chunk in chunks {
             for (sum, value) in sums.iter_mut().zip(chunk) {
-                *sum += value;
+                *sum += value.widen();
             }
         }
         for (sum, value) in sums.iter_mut().zip(rest) {
-            *sum += value;
+            *sum += value.widen();
         }
         *mean = share * sums.iter().sum::<f32>();
     }

@@ -18,19 +18,18 @@ use std::ops::Range;
 
 use margay_core::Csr;
 
-use crate::Isa;
-use crate::conv::{ConvError, ConvSpec, Frame, Job, RowCosts, bend, finish, spread, strip_at, strip_count};
-use crate::layout::{ALIGN, Tensor};
-use crate::simd::Simd;
-
-/// Most vectors a strip may have.
-pub const MAX_STRIP: usize = 12;
+use crate::conv::{
+    Bent, ConvError, ConvSpec, Frame, Job, RowCosts, bend, finish, spread, strip_at, strip_count,
+};
+use crate::layout::Tensor;
+use crate::simd::{Simd, Target};
+use crate::{Isa, Precision};
 
 /// A convolution whose weight is stored as its nonzeros.
 #[derive(Clone, Debug)]
 pub struct SparseConv {
     frame: Frame,
-    isa: Isa,
+    target: Target,
     strip: usize,
     row_ptr: Vec<u32>,
     entries: Vec<Entry>,
@@ -53,14 +52,15 @@ impl SparseConv {
             let group = &offsets[row / frame.group_rows];
             entries.extend(weight.row(row).map(|(c, value)| Entry { offset: group[c as usize], value }));
         }
-        let strip = strip_width(isa, &frame);
-        Ok(Self { frame, isa, strip, row_ptr: weight.row_ptr().to_vec(), entries })
+        let target = frame.target(isa);
+        let strip = strip_width(target, &frame);
+        Ok(Self { frame, target, strip, row_ptr: weight.row_ptr().to_vec(), entries })
     }
 
     /// The same convolution with strips of `vectors` vectors, for benches. Results do not change.
     #[must_use]
     pub fn with_strip(mut self, vectors: usize) -> Self {
-        self.strip = vectors.clamp(1, MAX_STRIP);
+        self.strip = vectors.clamp(1, most_vectors(self.target));
         self
     }
 
@@ -70,10 +70,10 @@ impl SparseConv {
     /// If a tensor has another layout than planned.
     pub fn run(&self, input: &Tensor, residual: Option<&Tensor>, output: &mut Tensor, parts: usize) {
         let job = self.frame.job(input, residual, output);
-        spread(self.isa, &self.frame, parts, self, &|rows, vectors| {
+        spread(self.target, &self.frame, parts, self, &|rows, vectors| {
             // SAFETY: the plan has checked that every offset and every row stays inside the buffers
             // for all vectors of a plane, and the job holds buffers of the planned layouts.
-            unsafe { sparse(self.isa, self, &job, rows, vectors) }
+            unsafe { sparse(self.target, self, &job, rows, vectors) }
         });
     }
 
@@ -102,10 +102,20 @@ impl RowCosts for SparseConv {
 }
 
 /// Longer strips amortise broadcasts, shorter ones keep the strip of all source planes in the cache.
-fn strip_width(isa: Isa, frame: &Frame) -> usize {
+fn strip_width(target: Target, frame: &Frame) -> usize {
     let bytes = 32 << 10;
-    let fits = bytes / (frame.source.channels.max(1) * isa.lanes() * size_of::<f32>());
-    fits.clamp(4, 8)
+    let fits = bytes / (frame.source.channels.max(1) * target.lanes() * target.precision.bytes());
+    fits.clamp(4, 8).min(most_vectors(target))
+}
+
+/// Most vectors a strip may have: its accumulators, a weight and what is read must fit the registers.
+pub(crate) const fn most_vectors(target: Target) -> usize {
+    match (target.isa, target.precision) {
+        (Isa::Avx512, Precision::F32) => 14,
+        (Isa::Avx512, Precision::Bf16) => 9,
+        (_, Precision::F32) => 12,
+        (_, Precision::Bf16) => 5,
+    }
 }
 
 dispatch! {
@@ -118,39 +128,64 @@ dispatch! {
 unsafe fn body<S: Simd>(s: S, conv: &SparseConv, job: &Job, rows: Range<usize>, vectors: Range<usize>) {
     // No closure here: it would be a function of its own, without the instruction set of its caller.
     let strips = strip_count(&vectors, conv.strip);
+    let mut bent = Bent::new();
     for index in 0..strips {
         let (first, count) = strip_at(&vectors, index, strips);
-        let at = first * S::LANES;
-        // SAFETY: same contract as this function.
-        unsafe {
-            match count {
-                1 => strip::<S, 1>(s, conv, job, rows.clone(), at),
-                2 => strip::<S, 2>(s, conv, job, rows.clone(), at),
-                3 => strip::<S, 3>(s, conv, job, rows.clone(), at),
-                4 => strip::<S, 4>(s, conv, job, rows.clone(), at),
-                5 => strip::<S, 5>(s, conv, job, rows.clone(), at),
-                6 => strip::<S, 6>(s, conv, job, rows.clone(), at),
-                7 => strip::<S, 7>(s, conv, job, rows.clone(), at),
-                8 => strip::<S, 8>(s, conv, job, rows.clone(), at),
-                9 => strip::<S, 9>(s, conv, job, rows.clone(), at),
-                10 => strip::<S, 10>(s, conv, job, rows.clone(), at),
-                11 => strip::<S, 11>(s, conv, job, rows.clone(), at),
-                _ => strip::<S, 12>(s, conv, job, rows.clone(), at),
+        let (at, at_once) = (first * S::LANES, Bent::rows(job, count, S::LANES));
+        let mut start = rows.start;
+        while start < rows.end {
+            let rows = start..rows.end.min(start.saturating_add(at_once));
+            start = rows.end;
+            // SAFETY: same contract as this function.
+            unsafe {
+                strip_of(s, conv, job, rows.clone(), at, count, &mut bent);
+                bend(s, job, rows, at, count, &bent);
             }
-            bend(s, job, rows.clone(), at, count);
         }
     }
 }
 
+/// A strip of `count` vectors: [`strip`] compiled for each width that the registers hold.
 #[inline(always)]
-unsafe fn strip<S: Simd, const V: usize>(s: S, conv: &SparseConv, job: &Job, rows: Range<usize>, at: usize) {
-    debug_assert!(at.is_multiple_of(S::LANES) && ALIGN.is_multiple_of(S::LANES));
+unsafe fn strip_of<S: Simd>(
+    s: S,
+    conv: &SparseConv,
+    job: &Job,
+    rows: Range<usize>,
+    at: usize,
+    count: usize,
+    bent: &mut Bent,
+) {
+    macro_rules! widths {
+        ($($width:literal)*) => {
+            match count {
+                $($width if most_vectors(S::TARGET) >= $width => {
+                    // SAFETY: same contract as this function.
+                    unsafe { strip::<S, $width>(s, conv, job, rows, at, bent) }
+                })*
+                _ => {}
+            }
+        };
+    }
+    widths!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+}
+
+#[inline(always)]
+unsafe fn strip<S: Simd, const V: usize>(
+    s: S,
+    conv: &SparseConv,
+    job: &Job,
+    rows: Range<usize>,
+    at: usize,
+    bent: &mut Bent,
+) {
+    debug_assert!(at.is_multiple_of(S::LANES));
     let entries = conv.entries.as_ptr();
     // SAFETY: rows are rows of the plan, whose `row_ptr` bounds `entries`; an offset plus any place of
-    // the rounded body is inside the source.
+    // the span is inside the source.
     unsafe {
-        let source = job.input.add(at);
-        for row in rows {
+        let source = job.input::<S::E>().add(at);
+        for (waiting, row) in rows.enumerate() {
             let mut entry = entries.add(*conv.row_ptr.get_unchecked(row) as usize);
             let end = entries.add(*conv.row_ptr.get_unchecked(row + 1) as usize);
             let mut acc = [s.splat(*job.frame.bias.get_unchecked(row)); V];
@@ -161,7 +196,7 @@ unsafe fn strip<S: Simd, const V: usize>(s: S, conv: &SparseConv, job: &Job, row
                 }
                 entry = entry.add(1);
             }
-            finish::<S, V>(s, job, row, at, acc);
+            finish::<S, V>(s, job, [row, waiting], at, acc, bent);
         }
     }
 }

@@ -1,6 +1,6 @@
 use margay_core::Conv2d;
 
-use crate::layout::{ALIGN, Layout, MAX_LEN, Margin};
+use crate::layout::{Layout, MAX_LEN, Margin};
 
 /// Largest extent of a map, window, step or padding: keeps all arithmetic far from overflow.
 const MAX_EXTENT: usize = 1 << 16;
@@ -155,14 +155,16 @@ impl Taps {
         };
         let needed = self.margin(output.pitch);
         let zeros = source.plane.checked_sub(source.body())?;
-        let wide = output.pitch >= self.pitch() && source.origin >= needed.before;
+        let wide = output.pitch >= self.pitch()
+            && source.origin >= needed.before
+            && source.precision == output.precision;
         if !wide || !matches(source, self.source()) || !matches(output, self.output) {
             return None;
         }
         if zeros < needed.before.max(needed.after) || !output.holds_strips() {
             return None;
         }
-        let span = output.body().next_multiple_of(ALIGN);
+        let span = output.span();
         let per_group = self.input[0] / self.groups;
         let offset = |channel: usize, tap: &Tap| {
             let plane = channel * self.phases.len() + tap.phase;

@@ -1,7 +1,10 @@
 //! Between maps, tokens and vectors.
 
+use half::bf16;
+
 use crate::layout::{Layout, Tensor};
-use crate::parallel::PlaneWriter;
+use crate::parallel::Writer;
+use crate::precision::{Element, Precision};
 
 /// Tokens of a map, row by row, behind learned ones, plus an embedding of each place.
 #[derive(Clone, Debug)]
@@ -36,16 +39,29 @@ impl Embedding {
         let count = self.prefix + height * width;
         assert_eq!(from.dims(), [self.features, height, width], "map of patches");
         assert_eq!(output.layout().dims(), [self.features, 1, count], "tokens");
-        let (x, y) = (input.as_slice(), PlaneWriter::new(output));
+        match from.precision {
+            Precision::F32 => self.embed::<f32>(input, output, parts),
+            Precision::Bf16 => self.embed::<bf16>(input, output, parts),
+        }
+    }
+
+    fn embed<E: Element>(&self, input: &Tensor, output: &mut Tensor, parts: usize) {
+        let (from, [height, width]) = (*input.layout(), self.grid);
+        let count = self.prefix + height * width;
+        let (x, y) = (input.as_slice::<E>(), Writer::new(output));
         crate::parallel::run(parts, &|part| {
             for plane in crate::parallel::share(self.features, part, parts) {
                 // SAFETY: each plane belongs to one part.
-                let tokens = &mut unsafe { y.plane(plane) }[..count];
-                tokens.copy_from_slice(&self.table[plane * count..][..count]);
-                let rows = tokens[self.prefix..].chunks_exact_mut(width.max(1));
-                for (row, tokens) in rows.enumerate() {
+                let tokens = &mut unsafe { y.plane::<E>(plane) }[..count];
+                let (learned, table) = self.table[plane * count..][..count].split_at(self.prefix);
+                let (prefix, tokens) = tokens.split_at_mut(self.prefix);
+                prefix.iter_mut().zip(learned).for_each(|(token, value)| *token = E::narrow(*value));
+                let rows = tokens.chunks_exact_mut(width.max(1)).zip(table.chunks_exact(width.max(1)));
+                for (row, (tokens, table)) in rows.enumerate() {
                     let patches = &x[from.row(plane * height + row)..][..width];
-                    tokens.iter_mut().zip(patches).for_each(|(token, patch)| *token += patch);
+                    for ((token, value), patch) in tokens.iter_mut().zip(table).zip(patches) {
+                        *token = E::narrow(value + patch.widen());
+                    }
                 }
             }
         });
@@ -61,8 +77,16 @@ pub fn token(input: &Tensor, index: usize, output: &mut Tensor) {
     assert!(index < layout.width && layout.height == 1, "token {index}");
     assert_eq!(output.layout().values(), layout.channels, "features of a token");
     let Layout { origin, plane, channels, .. } = layout;
-    let values = input.as_slice()[origin + index..].iter().step_by(plane.max(1));
-    output.as_mut_slice().iter_mut().zip(values).take(channels).for_each(|(y, x)| *y = *x);
+    let y = &mut output.as_mut_slice::<f32>()[..channels];
+    let places = (origin + index..).step_by(plane.max(1));
+    match input.layout().precision {
+        Precision::F32 => gather(input.as_slice::<f32>(), places, y),
+        Precision::Bf16 => gather(input.as_slice::<bf16>(), places, y),
+    }
+}
+
+fn gather<E: Element>(x: &[E], places: impl Iterator<Item = usize>, y: &mut [f32]) {
+    y.iter_mut().zip(places).for_each(|(y, place)| *y = x[place].widen());
 }
 
 /// Two vectors, one behind the other.
@@ -72,7 +96,7 @@ pub fn token(input: &Tensor, index: usize, output: &mut Tensor) {
 pub fn concat(a: &Tensor, b: &Tensor, output: &mut Tensor) {
     let [first, second] = [a, b].map(|tensor| tensor.layout().values());
     assert_eq!(output.layout().values(), first + second, "vectors side by side");
-    let y = &mut output.as_mut_slice()[..first + second];
-    y[..first].copy_from_slice(&a.as_slice()[..first]);
-    y[first..].copy_from_slice(&b.as_slice()[..second]);
+    let y = &mut output.as_mut_slice::<f32>()[..first + second];
+    y[..first].copy_from_slice(&a.as_slice::<f32>()[..first]);
+    y[first..].copy_from_slice(&b.as_slice::<f32>()[..second]);
 }

@@ -2,8 +2,9 @@
 //!
 //! `cargo run --release -p margay-runtime --example networks -- --model deit_s --sparsity 0.9`
 //!
-//! More flags: `--threads 1`, `--runs 15`, `--kernel auto|sparse|dense`, `--steps` for every step instead
-//! of the sums per kernel, `--write FILE` to write the model and time nothing. Steps are given by their shortest times, which other programs disturb least.
+//! More flags: `--threads 1`, `--runs 15`, `--kernel auto|sparse|dense`, `--precision f32|bf16`, `--steps` for every
+//! step instead of the sums per kernel, `--write FILE` to write the model and time nothing. Steps are given by their
+//! shortest times, which other programs disturb least.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -40,6 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "sparse" => KernelChoice::Sparse,
         _ => KernelChoice::Auto,
     };
+    let precision = value("--precision", "f32").parse()?;
     let known = || MODELS.map(|(name, _)| name).join(", ");
     let model = MODELS.iter().find(|(known, _)| *known == name);
     let (_, build) = model.ok_or_else(|| format!("no model `{name}`; there are {}", known()))?;
@@ -48,14 +50,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         model.write(file)?;
         return Ok(());
     }
-    let options = SessionOptions { threads, kernel, ..SessionOptions::default() };
+    let options = SessionOptions { threads, kernel, precision, ..SessionOptions::default() };
     let mut session = Session::new(&model, &options)?;
     let images = nets::noise(session.image_len(), 7);
     session.profile(&images, 2)?;
     let profile = session.profile(&images, runs)?;
     let mut out = std::io::stdout().lock();
     let (isa, ms, min) = (&profile.isa, profile.median_ms, profile.min_ms);
-    writeln!(out, "{name} at sparsity {sparsity} on {isa}, {threads} threads: {ms:.2} ms, min {min:.2} ms")?;
+    writeln!(
+        out,
+        "{name} at sparsity {sparsity} on {isa} in {precision}, {threads} threads: {ms:.2} ms, min {min:.2} ms"
+    )?;
     if args.iter().any(|arg| arg == "--steps") { steps(&mut out, &profile) } else { sums(&mut out, &profile) }
 }
 

@@ -1,12 +1,12 @@
 //! Times a ResNet-50 with random weights at 224² and several sparsities.
 //!
-//! `cargo run --release -p margay-runtime --example resnet50 -- [threads] [runs] [sparsity] [kernel]`
+//! `cargo run --release -p margay-runtime --example resnet50 -- [threads] [runs] [sparsity] [kernel] [precision]`
 //!
 //! With a sparsity it prints every step.
 
 use std::io::Write as _;
 
-use margay_runtime::{KernelChoice, Session, SessionOptions};
+use margay_runtime::{KernelChoice, Precision, Session, SessionOptions};
 
 #[path = "../tests/it/nets/mod.rs"]
 mod nets;
@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some("sparse") => KernelChoice::Sparse,
         _ => KernelChoice::Auto,
     };
+    let precision = args.get(4).map_or(Ok(Precision::F32), |name| name.parse())?;
     let sparsities = match args.get(2) {
         Some(sparsity) => vec![sparsity.parse()?],
         None => vec![0.0, 0.5, 0.7, 0.8, 0.9, 0.95],
@@ -29,14 +30,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let verbose = args.len() > 2;
     for sparsity in sparsities {
         let model = nets::pack(&nets::resnet::resnet50()?, sparsity)?;
-        let options = SessionOptions { threads, kernel, ..SessionOptions::default() };
+        let options = SessionOptions { threads, kernel, precision, ..SessionOptions::default() };
         let mut session = Session::new(&model, &options)?;
         session.profile(&images, 2)?;
         let profile = session.profile(&images, runs)?;
         let (isa, ms, min) = (&profile.isa, profile.median_ms, profile.min_ms);
         writeln!(
             out,
-            "sparsity {sparsity:.2} {kernel:?} on {isa}, {threads} threads: {ms:.2} ms, min {min:.2} ms"
+            "sparsity {sparsity:.2} {kernel:?} on {isa} in {precision}, {threads} threads: {ms:.2} ms, min {min:.2} ms"
         )?;
         for step in profile.steps.iter().filter(|_| verbose) {
             let (nodes, shape, ms) = (step.nodes.join("+"), &step.shape, step.min_ms);

@@ -8,7 +8,7 @@
 //! classifies batches. [`Session::trace`] shows the value of every node and [`Session::profile`] where
 //! the time goes.
 //!
-//! For the same model, instruction set and [`KernelChoice`], outputs are equal bit for bit whatever the
+//! For the same model, instruction set and [`Precision`], outputs are equal bit for bit whatever the
 //! number of threads, the batch and the run. Instruction sets differ in rounding only.
 #![forbid(unsafe_code)]
 
@@ -22,7 +22,7 @@ mod session;
 
 pub use classifier::{Classifier, ClassifierError, Prediction, Region, softmax};
 pub use error::RuntimeError;
-pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError};
+pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError, Precision, PrecisionError};
 pub use photo::{MAX_FILE_BYTES, MAX_PIXELS, Photo, PhotoError, decode, decode_bytes, dimensions};
 pub use plan::KernelChoice;
 pub use preprocess::Preprocessor;

@@ -5,6 +5,8 @@ use serde::Serialize;
 pub struct Profile {
     /// Instruction set of the kernels.
     pub isa: String,
+    /// How values are stored between layers.
+    pub precision: String,
     /// Threads used.
     pub threads: usize,
     /// Images per run.

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use margay_core::{NodeId, Shape, SparseModel};
-use margay_kernels::{Isa, Tensor};
+use margay_kernels::{Isa, Precision, Tensor};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -18,6 +18,8 @@ pub struct SessionOptions {
     pub isa: Option<Isa>,
     /// Kernels for layers with stored zeros.
     pub kernel: KernelChoice,
+    /// How values are stored between layers.
+    pub precision: Precision,
 }
 
 /// A model with its kernels, buffers and threads, ready to run.
@@ -31,7 +33,7 @@ pub struct Session {
     arenas: Vec<Arena>,
     pool: Option<ThreadPool>,
     threads: usize,
-    choice: KernelChoice,
+    options: SessionOptions,
 }
 
 /// A model that a session can run in the place of its own, such as its base with another adapter.
@@ -46,7 +48,7 @@ impl Session {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        let plan = Plan::new(model, isa, options.kernel, threads)?;
+        let plan = Plan::new(model, isa, options, threads)?;
         let start = || ThreadPoolBuilder::new().num_threads(threads).build();
         let pool = (threads > 1).then(start).transpose();
         let pool = pool.map_err(|source| RuntimeError::Threads { threads, source })?;
@@ -60,12 +62,12 @@ impl Session {
         }
         tracing::debug!(%isa, threads, steps = plan.steps.len(), "planned {}", model.graph.architecture);
         let arenas = vec![Arena::new(&plan)];
-        Ok(Self { plan, arenas, pool, threads, choice: options.kernel })
+        Ok(Self { plan, arenas, pool, threads, options: options.clone() })
     }
 
     /// Plans another model for this session, which goes on running its own.
     pub fn prepare(&self, model: &SparseModel) -> Result<Prepared, RuntimeError> {
-        Plan::new(model, self.plan.isa, self.choice, self.threads).map(Prepared)
+        Plan::new(model, self.plan.isa, &self.options, self.threads).map(Prepared)
     }
 
     /// Exchanges the session's model with a prepared one. Models of one graph share buffers and threads: then
@@ -174,7 +176,8 @@ impl Session {
         });
         let steps = steps.collect();
         let [median_ms, min_ms] = summary(&mut totals);
-        Ok(Profile { isa: plan.isa.to_string(), threads, batch, runs, median_ms, min_ms, steps })
+        let precision = self.options.precision.to_string();
+        Ok(Profile { isa: plan.isa.to_string(), precision, threads, batch, runs, median_ms, min_ms, steps })
     }
 
     fn batch(&self, images: &[f32]) -> Result<usize, RuntimeError> {

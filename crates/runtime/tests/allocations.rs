@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use margay_runtime::{KernelChoice, Session, SessionOptions};
+use margay_runtime::{KernelChoice, Precision, Session, SessionOptions};
 
 #[path = "it/nets/mod.rs"]
 mod nets;
@@ -41,8 +41,9 @@ fn the_second_run_allocates_nothing() {
     ];
     for graph in graphs {
         let model = nets::pack(&graph.unwrap(), 0.8).unwrap();
-        for kernel in [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense] {
-            let options = SessionOptions { threads: 1, kernel, ..SessionOptions::default() };
+        let kernels = [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense];
+        for (kernel, precision) in kernels.into_iter().flat_map(|k| Precision::ALL.map(|p| (k, p))) {
+            let options = SessionOptions { threads: 1, kernel, precision, ..SessionOptions::default() };
             let mut session = Session::new(&model, &options).unwrap();
             let images = nets::noise(2 * session.image_len(), 1);
             let mut logits = vec![0.0; 2 * session.classes()];

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use margay_core::{SparseModel, Weight};
-use margay_runtime::{KernelChoice, Profile, Session, SessionOptions};
+use margay_runtime::{KernelChoice, Precision, Profile, Session, SessionOptions};
 use serde::Serialize;
 
 use super::engine::read_adapted;
@@ -40,6 +40,9 @@ pub struct BenchArgs {
     /// Folder of an adapter that `margay adapt` made for this model
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
+    /// How values are stored between layers: bf16 is faster, f32 exact
+    #[arg(long, value_name = "f32|bf16", default_value_t)]
+    precision: Precision,
     /// Images per run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
@@ -88,7 +91,8 @@ struct Latencies {
 
 pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_adapted(&args.model, args.adapter.as_deref())?;
-    let options = SessionOptions { threads: context.threads(), ..SessionOptions::default() };
+    let options =
+        SessionOptions { threads: context.threads(), precision: args.precision, ..SessionOptions::default() };
     let mut sparse = Session::new(&model, &options).or_bad_input("could not prepare the model")?;
     let mut dense = if args.no_dense { None } else { Some(dense_session(&model, &options)?) };
     let batch = usize::from(args.batch);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use margay_runtime::{PhotoError, SessionOptions};
+use margay_runtime::{PhotoError, Precision, SessionOptions};
 use serde::Serialize;
 
 use super::engine::{Engine, Logits, highest, read_adapted, softmax};
@@ -32,6 +32,9 @@ pub struct PredictArgs {
     /// Folder of an adapter that `margay adapt` made for this model
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
+    /// How values are stored between layers: bf16 is faster, f32 exact
+    #[arg(long, value_name = "f32|bf16", default_value_t)]
+    precision: Precision,
     /// Photos, or folders that are searched for photos
     #[arg(value_name = "PHOTOS", required = true)]
     photos: Vec<PathBuf>,
@@ -75,7 +78,8 @@ struct Ranked {
 
 pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_adapted(&args.model, args.adapter.as_deref())?;
-    let options = SessionOptions { threads: context.threads(), ..SessionOptions::default() };
+    let options =
+        SessionOptions { threads: context.threads(), precision: args.precision, ..SessionOptions::default() };
     let mut engine = Engine::new(&model, &options)?;
     let mut progress = context.progress();
     let photos = walk::photos(&args.photos, &mut progress)?;

@@ -1,4 +1,8 @@
-use super::Simd;
+use half::bf16;
+
+use super::{Halve, Simd, Target};
+use crate::Isa;
+use crate::precision::{Element, Precision};
 
 /// Four lanes of plain Rust, which every target's compiler knows how to vectorise.
 #[derive(Clone, Copy)]
@@ -10,8 +14,9 @@ fn zip(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
 }
 
 impl Simd for Portable {
+    type E = f32;
     type V = [f32; 4];
-    const LANES: usize = 4;
+    const TARGET: Target = Target { isa: Isa::Portable, precision: Precision::F32 };
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -25,7 +30,20 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32, value: Self::V) {
+    unsafe fn store(self, to: *mut f32, value: Self::V, bits: u32) {
+        let kept = std::array::from_fn(|i| if bits >> i & 1 == 1 { value[i] } else { 0.0 });
+        // SAFETY: the caller vouches for four writes; the write may be unaligned.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(kept) }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch(self, from: *const f32) -> Self::V {
+        // SAFETY: the caller vouches for four reads; the read may be unaligned.
+        unsafe { from.cast::<[f32; 4]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn spill(self, to: *mut f32, value: Self::V) {
         // SAFETY: the caller vouches for four writes; the write may be unaligned.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(value) }
     }
@@ -74,9 +92,21 @@ impl Simd for Portable {
     fn to_exponent(self, a: Self::V) -> Self::V {
         a.map(|x| f32::from_bits(x.to_bits() << 23))
     }
+}
+
+impl Halve for Portable {
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const bf16) -> [Self::V; 2] {
+        // SAFETY: the caller vouches for eight reads; the read may be unaligned.
+        let pairs = unsafe { from.cast::<[[bf16; 2]; 4]>().read_unaligned() };
+        [pairs.map(|pair| pair[0].widen()), pairs.map(|pair| pair[1].widen())]
+    }
 
     #[inline(always)]
-    fn keep(self, a: Self::V, bits: u32) -> Self::V {
-        std::array::from_fn(|i| if bits >> i & 1 == 1 { a[i] } else { 0.0 })
+    unsafe fn store_halves(self, to: *mut bf16, value: [Self::V; 2], bits: u32) {
+        let half = |i: usize| if bits >> i & 1 == 1 { bf16::narrow(value[i % 2][i / 2]) } else { bf16::ZERO };
+        let halves: [bf16; 8] = std::array::from_fn(half);
+        // SAFETY: the caller vouches for eight writes; the write may be unaligned.
+        unsafe { to.cast::<[bf16; 8]>().write_unaligned(halves) }
     }
 }

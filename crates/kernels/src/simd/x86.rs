@@ -1,7 +1,11 @@
 #[allow(clippy::wildcard_imports, reason = "intrinsics are named for what they are")]
 use std::arch::x86_64::*;
 
-use super::Simd;
+use half::bf16;
+
+use super::{Halve, Simd, Target};
+use crate::Isa;
+use crate::precision::Precision;
 
 /// AVX2 and FMA: 8 lanes.
 #[derive(Clone, Copy)]
@@ -16,8 +20,9 @@ impl Avx2 {
 }
 
 impl Simd for Avx2 {
+    type E = f32;
     type V = __m256;
-    const LANES: usize = 8;
+    const TARGET: Target = Target { isa: Isa::Avx2, precision: Precision::F32 };
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -32,7 +37,24 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32, value: Self::V) {
+    unsafe fn store(self, to: *mut f32, value: Self::V, bits: u32) {
+        // SAFETY: the token exists; the caller vouches for eight writes.
+        unsafe {
+            let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let set = _mm256_and_si256(_mm256_set1_epi32(bits as i32), lane);
+            let kept = _mm256_and_ps(value, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane)));
+            _mm256_storeu_ps(to, kept);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch(self, from: *const f32) -> Self::V {
+        // SAFETY: the token exists; the caller vouches for eight reads.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn spill(self, to: *mut f32, value: Self::V) {
         // SAFETY: the token exists; the caller vouches for eight writes.
         unsafe { _mm256_storeu_ps(to, value) }
     }
@@ -90,16 +112,61 @@ impl Simd for Avx2 {
         // SAFETY: the token exists, so the CPU has AVX2.
         unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a))) }
     }
+}
 
+impl Halve for Avx2 {
     #[inline(always)]
-    fn keep(self, a: Self::V, bits: u32) -> Self::V {
-        // SAFETY: the token exists, so the CPU has AVX2.
+    unsafe fn load_halves(self, from: *const bf16) -> [Self::V; 2] {
+        // SAFETY: the token exists; the caller vouches for sixteen reads.
         unsafe {
-            let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-            let set = _mm256_and_si256(_mm256_set1_epi32(bits as i32), lane);
-            _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane)))
+            let pairs = _mm256_loadu_si256(from.cast());
+            let odd = _mm256_and_si256(pairs, _mm256_set1_epi32(UPPER));
+            [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(odd)]
         }
     }
+
+    #[inline(always)]
+    unsafe fn store_halves(self, to: *mut bf16, value: [Self::V; 2], bits: u32) {
+        // SAFETY: the token exists; the caller vouches for sixteen writes.
+        unsafe {
+            let [even, odd] = [rounded_256(value[0]), rounded_256(value[1])];
+            let odd = _mm256_and_si256(odd, _mm256_set1_epi32(UPPER));
+            let pairs = _mm256_or_si256(_mm256_srli_epi32::<16>(even), odd);
+            let lane = _mm256_setr_epi16(
+                1,
+                2,
+                4,
+                8,
+                16,
+                32,
+                64,
+                128,
+                256,
+                512,
+                1024,
+                2048,
+                4096,
+                8192,
+                16384,
+                i16::MIN,
+            );
+            let set = _mm256_and_si256(_mm256_set1_epi16(bits as i16), lane);
+            let kept = _mm256_and_si256(pairs, _mm256_cmpeq_epi16(set, lane));
+            _mm256_storeu_si256(to.cast(), kept);
+        }
+    }
+}
+
+/// Sign, exponent and upper mantissa of an f32.
+const UPPER: i32 = -0x1_0000;
+
+/// The bits of each lane with the upper half rounded to nearest even; the lower half is left over.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rounded_256(x: __m256) -> __m256i {
+    let bits = _mm256_castps_si256(x);
+    let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+    _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd)
 }
 
 /// AVX-512: 16 lanes.
@@ -119,8 +186,9 @@ impl Avx512 {
 }
 
 impl Simd for Avx512 {
+    type E = f32;
     type V = __m512;
-    const LANES: usize = 16;
+    const TARGET: Target = Target { isa: Isa::Avx512, precision: Precision::F32 };
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -135,7 +203,19 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn store(self, to: *mut f32, value: Self::V) {
+    unsafe fn store(self, to: *mut f32, value: Self::V, bits: u32) {
+        // SAFETY: the token exists; the caller vouches for sixteen writes.
+        unsafe { _mm512_storeu_ps(to, _mm512_maskz_mov_ps(bits as __mmask16, value)) }
+    }
+
+    #[inline(always)]
+    unsafe fn fetch(self, from: *const f32) -> Self::V {
+        // SAFETY: the token exists; the caller vouches for sixteen reads.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn spill(self, to: *mut f32, value: Self::V) {
         // SAFETY: the token exists; the caller vouches for sixteen writes.
         unsafe { _mm512_storeu_ps(to, value) }
     }
@@ -193,10 +273,36 @@ impl Simd for Avx512 {
         // SAFETY: the token exists, so the CPU has AVX-512F.
         unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(a))) }
     }
+}
+
+impl Halve for Avx512 {
+    #[inline(always)]
+    unsafe fn load_halves(self, from: *const bf16) -> [Self::V; 2] {
+        // SAFETY: the token exists; the caller vouches for 32 reads.
+        unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(UPPER));
+            [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(odd)]
+        }
+    }
 
     #[inline(always)]
-    fn keep(self, a: Self::V, bits: u32) -> Self::V {
-        // SAFETY: the token exists, so the CPU has AVX-512F.
-        unsafe { _mm512_maskz_mov_ps(bits as __mmask16, a) }
+    unsafe fn store_halves(self, to: *mut bf16, value: [Self::V; 2], bits: u32) {
+        // SAFETY: the token exists; the caller vouches for 32 writes.
+        unsafe {
+            let [even, odd] = [rounded_512(value[0]), rounded_512(value[1])];
+            let odd = _mm512_and_si512(odd, _mm512_set1_epi32(UPPER));
+            let pairs = _mm512_or_si512(_mm512_srli_epi32::<16>(even), odd);
+            _mm512_storeu_si512(to.cast(), _mm512_maskz_mov_epi16(bits, pairs));
+        }
     }
+}
+
+/// As [`rounded_256`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn rounded_512(x: __m512) -> __m512i {
+    let bits = _mm512_castps_si512(x);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd)
 }

@@ -1,14 +1,19 @@
-//! Every kernel on every instruction set of this machine against naive arithmetic in f64.
+//! Every kernel on every instruction set of this machine and in every precision against naive arithmetic in f64.
 
 mod layers;
 mod planes;
 mod tokens;
 
 use margay_core::Activation;
-use margay_kernels::{Isa, Layout, Margin, Tensor};
+use margay_kernels::{Isa, Layout, Margin, Precision, Tensor};
+use proptest::prelude::Strategy;
 
 pub(crate) fn isas() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available())
+}
+
+pub(crate) fn precisions() -> impl Strategy<Value = Precision> {
+    proptest::sample::select(Precision::ALL.to_vec())
 }
 
 /// Reproducible values in −1 .. 1.
@@ -23,24 +28,45 @@ pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-pub(crate) fn tensor(dims: [usize; 3], margin: Margin, values: &[f32]) -> Tensor {
-    let mut tensor = Tensor::zeros(Layout::new(dims, margin).unwrap());
+/// The nearest values that every precision stores exactly: inputs are made of them.
+pub(crate) fn halved(values: impl IntoIterator<Item = f32>) -> Vec<f32> {
+    values.into_iter().map(|v| half::bf16::from_f32(v).to_f32()).collect()
+}
+
+/// [`noise`] that every precision stores exactly.
+pub(crate) fn coarse(n: usize, seed: u64) -> Vec<f32> {
+    halved(noise(n, seed))
+}
+
+pub(crate) fn tensor(dims: [usize; 3], margin: Margin, values: &[f32], precision: Precision) -> Tensor {
+    let mut tensor = Tensor::zeros(Layout::new(dims, margin, precision).unwrap());
     tensor.fill(values);
     tensor
 }
 
-pub(crate) fn close(got: &[f32], expected: &[f64], what: &str) {
+/// What rounding to the nearest stored value may add to an error, relatively.
+pub(crate) fn rounding(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 0.0,
+        Precision::Bf16 => 2.0_f64.powi(-8),
+    }
+}
+
+pub(crate) fn close(got: &Tensor, expected: &[f64], what: &str) {
+    let precision = got.layout().precision();
+    let got = got.to_dense();
     assert_eq!(got.len(), expected.len(), "{what}");
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let error = (f64::from(*got) - expected).abs();
-        assert!(error <= 1e-5 * (1.0 + expected.abs()), "{what}: value {i} is {got}, expected {expected}");
+        let bound = 1e-5 * (1.0 + expected.abs()) + rounding(precision) * expected.abs();
+        assert!(error <= bound, "{what} in {precision}: value {i} is {got}, expected {expected}");
     }
 }
 
 /// Padding must stay zero: later layers read it.
 pub(crate) fn padding_is_zero(tensor: &Tensor, what: &str) {
     let sum = |values: &[f32]| values.iter().map(|v| f64::from(v.abs())).sum::<f64>();
-    let (all, inside) = (sum(tensor.as_slice()), sum(&tensor.to_dense()));
+    let (all, inside) = (sum(&tensor.buffer()), sum(&tensor.to_dense()));
     assert!((all - inside).abs() <= 1e-9 * all, "{what}: padding holds {}", all - inside);
 }
 

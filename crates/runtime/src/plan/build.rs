@@ -11,14 +11,14 @@ use super::fuse::{self, Group};
 use super::layouts::{self, Layouts, Value};
 use super::weights::{self, Matrix};
 use super::{Kernel, Plan, Step};
-use crate::RuntimeError;
+use crate::{RuntimeError, SessionOptions};
 
 impl Plan {
     /// Plans `model` on an instruction set that the CPU has, for runs on up to `threads` threads.
     pub(crate) fn new(
         model: &SparseModel,
         isa: Isa,
-        choice: KernelChoice,
+        options: &SessionOptions,
         threads: usize,
     ) -> Result<Self, RuntimeError> {
         weights::check(model)?;
@@ -27,9 +27,10 @@ impl Plan {
             return Err(unsupported(input, "the input is no image"));
         }
         let groups = fuse::groups(&model.graph, &shapes);
-        let layouts = layouts::layouts(&model.graph, &shapes, &groups)?;
+        let layouts = layouts::layouts(&model.graph, &shapes, &groups, options.precision)?;
         let pool = Pool::default();
-        let mut builder = Builder { model, isa, choice, shapes: &shapes, layouts: &layouts, pool };
+        let mut builder =
+            Builder { model, isa, choice: options.kernel, shapes: &shapes, layouts: &layouts, pool };
         let image = model.graph.ids().next().map(Value::Output);
         let image_buffer = image.map_or(0, |value| builder.pool.take(value, layouts.of[&value]));
         let last_use = last_uses(&groups, &layouts);
@@ -234,7 +235,7 @@ impl Builder<'_> {
         let candidate = Candidate {
             isa: self.isa,
             nonzeros: weight.stored(),
-            padded: DenseConv::padded_rows(self.isa, taps) * matrix[1],
+            padded: DenseConv::padded_rows(self.isa, output.precision(), taps) * matrix[1],
             vectors: (output.pitch() * output.dims()[1]).div_ceil(self.isa.lanes()),
         };
         let density = weight.stored() as f64 / total.max(1) as f64;

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use margay_core::{BatchNorm, Conv2d, Graph, Linear, NodeId, Op, Shape};
-use margay_kernels::{Layout, Margin, Taps};
+use margay_kernels::{Layout, Margin, Precision, Taps};
 
 use super::fuse::{self, Group};
 use crate::RuntimeError;
@@ -35,7 +35,12 @@ fn pixelwise(in_channels: usize, out_channels: usize) -> Conv2d {
 ///
 /// A convolution walks source and output with one flat index, so both have one pitch; so do input and
 /// output of whatever goes value by value. Values joined this way form a class with the largest pitch and margins any member needs.
-pub(super) fn layouts(graph: &Graph, shapes: &[Shape], groups: &[Group]) -> Result<Layouts, RuntimeError> {
+pub(super) fn layouts(
+    graph: &Graph,
+    shapes: &[Shape],
+    groups: &[Group],
+    precision: Precision,
+) -> Result<Layouts, RuntimeError> {
     let mut taps = BTreeMap::new();
     let mut classes = Classes::default();
     let image = graph.ids().next().into_iter().map(Value::Output);
@@ -63,7 +68,7 @@ pub(super) fn layouts(graph: &Graph, shapes: &[Shape], groups: &[Group]) -> Resu
     let mut of = BTreeMap::new();
     for value in classes.values() {
         let margin = margins.get(&classes.root(value)).copied().unwrap_or_default();
-        let layout = Layout::of(dims(value), margin).ok_or_else(|| {
+        let layout = Layout::of(dims(value), margin, precision).ok_or_else(|| {
             let (Value::Output(id) | Value::Phases(id)) = value;
             RuntimeError::TooLarge { node: graph.node(id).name.clone(), shape: dims(value) }
         })?;

@@ -4,10 +4,10 @@ use margay_core::{
     Activation, AvgPool2d, BatchNorm, Conv2d, Embed, GraphBuilder, LayerNorm, Linear, MeanTokens, Op,
     ResponseNorm, SamePad, Scale, Shape, SparseModel, Token,
 };
-use margay_runtime::{KernelChoice, RuntimeError, Session, SessionOptions};
+use margay_runtime::{Isa, KernelChoice, Precision, RuntimeError, Session, SessionOptions};
 
 use crate::nets::{self, convnext, efficientnet, noise, vit};
-use crate::session::{CHOICES, compare, isas, logits, open};
+use crate::session::{CHOICES, compare, isas, logits, open_in};
 
 /// Against the definition, and on several threads against one.
 fn check(model: &SparseModel) {
@@ -15,16 +15,23 @@ fn check(model: &SparseModel) {
         for kernel in CHOICES {
             compare(model, isa, kernel);
         }
-        let mut one = open(model, 1, isa, KernelChoice::Auto);
-        let images = noise(3 * one.image_len(), 11);
-        let expected = logits(&mut one, &images);
-        for threads in [2, 3] {
-            let mut session = open(model, threads, isa, KernelChoice::Auto);
-            assert_eq!(logits(&mut session, &images), expected, "{threads} threads, {isa}");
-            let single: Vec<f32> =
-                images.chunks(session.image_len()).flat_map(|i| logits(&mut session, i)).collect();
-            assert_eq!(single, expected, "{threads} threads share each image, {isa}");
+        for precision in Precision::ALL {
+            share(model, isa, precision);
         }
+    }
+}
+
+/// Threads do not change a bit.
+fn share(model: &SparseModel, isa: Isa, precision: Precision) {
+    let mut one = open_in(model, 1, isa, KernelChoice::Auto, precision);
+    let images = noise(3 * one.image_len(), 11);
+    let expected = logits(&mut one, &images);
+    for threads in [2, 3] {
+        let mut session = open_in(model, threads, isa, KernelChoice::Auto, precision);
+        assert_eq!(logits(&mut session, &images), expected, "{threads} threads, {isa}, {precision}");
+        let single: Vec<f32> =
+            images.chunks(session.image_len()).flat_map(|i| logits(&mut session, i)).collect();
+        assert_eq!(single, expected, "{threads} threads share each image, {isa}, {precision}");
     }
 }
 
