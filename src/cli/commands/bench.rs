@@ -18,8 +18,10 @@ use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
 use contest::{Contestant, Spread, rounds};
-use rivals::{Rivals, Standing, Wanted};
+use rivals::{Ours, Rivals, Standing, Wanted};
 
+/// Largest difference over the largest logit that bf16 between layers makes.
+const BF16: f64 = 0.1;
 /// Values of all inputs together: 2 GiB.
 const MAX_VALUES: usize = 1 << 29;
 
@@ -71,6 +73,7 @@ pub struct BenchArgs {
 struct Measured {
     model: String,
     isa: String,
+    precision: String,
     threads: usize,
     batch: usize,
     runs: usize,
@@ -116,12 +119,15 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
     let spread = |times: &Vec<f64>| Spread::per_image(times, batch);
     let latency_ms =
         Latencies { sparse: spread(&times[0]), dense: dense.as_ref().map(|_| spread(&times[1])) };
-    let against = rivals.standings(&times[own..], &times[0], &logits, batch);
+    let tolerance = if args.precision == Precision::Bf16 { BF16 } else { 0.0 };
+    let ours = Ours { times: &times[0], logits: &logits, tolerance, batch };
+    let against = rivals.standings(&times[own..], &ours);
     let profile = args.profile.then(|| sparse.profile(&images, args.runs as usize));
     let profile = profile.transpose().or_bad_input("could not profile")?;
     let measured = Measured {
         model: args.model.to_string_lossy().into_owned(),
         isa: sparse.isa().to_string(),
+        precision: args.precision.to_string(),
         threads,
         batch,
         runs: args.runs as usize,
@@ -168,8 +174,9 @@ fn ours<'a>(session: &'a mut Session, images: &'a [f32], logits: &'a mut [f32]) 
 }
 
 fn table(measured: &Measured) -> String {
-    let Measured { isa, threads, batch, runs, .. } = measured;
-    let mut text = format!("{isa}, {threads} threads, batch {batch}, {runs} runs; ms per image\n\n");
+    let Measured { isa, precision, threads, batch, runs, .. } = measured;
+    let mut text =
+        format!("{isa}, {precision}, {threads} threads, batch {batch}, {runs} runs; ms per image\n\n");
     let names = measured.against.iter().map(|standing| standing.name.len());
     let width = names.max().unwrap_or(0).max("sparse".len());
     let _ = writeln!(

@@ -46,6 +46,16 @@ pub struct Standing {
     pub error: Option<String>,
 }
 
+/// What others are compared with.
+pub struct Ours<'a> {
+    /// Milliseconds of each round.
+    pub times: &'a [f64],
+    pub logits: &'a [f32],
+    /// Largest relative difference that rounding alone makes.
+    pub tolerance: f64,
+    pub batch: usize,
+}
+
 /// Engines that have started, or why they have not.
 pub struct Rivals(Vec<(Wanted, Started)>);
 
@@ -86,7 +96,7 @@ impl Rivals {
     }
 
     /// How they did, by the times of those that ran in order, and ours.
-    pub fn standings(&self, times: &[Vec<f64>], ours: &[f64], logits: &[f32], batch: usize) -> Vec<Standing> {
+    pub fn standings(&self, times: &[Vec<f64>], ours: &Ours) -> Vec<Standing> {
         let mut times = times.iter();
         let standing = |(Wanted { peer, python }, engine): &(Wanted, Started)| {
             let known = Standing { name: peer.name, precision: peer.precision, ..Standing::default() };
@@ -101,13 +111,13 @@ impl Rivals {
                 }
             };
             let its: &[f64] = times.next().map_or(&[], Vec::as_slice);
-            let difference = peer.tolerance.map(|_| difference(engine.logits(), logits));
+            let difference = peer.tolerance.map(|_| difference(engine.logits(), ours.logits));
             Standing {
                 version: Some(engine.version().to_owned()),
-                latency_ms: Some(Spread::per_image(its, batch)),
-                ratio: Some(Ratio::of(its, ours)),
+                latency_ms: Some(Spread::per_image(its, ours.batch)),
+                ratio: Some(Ratio::of(its, ours.times)),
                 largest_difference: difference,
-                agrees: difference.zip(peer.tolerance).map(|(gap, most)| gap <= most),
+                agrees: difference.zip(peer.tolerance).map(|(gap, most)| gap <= most.max(ours.tolerance)),
                 ..known
             }
         };
