@@ -59,7 +59,7 @@ pub use layout::{ALIGN, Layout, MAX_LEN, Margin, Tensor};
 pub use linear::{DenseLinear, SparseLinear};
 pub use norm::{LayerNorm, NormSpec, ResponseNorm};
 pub use plane::{gate, pad, scale, split_phases};
-pub use pool::{avg_pool, global_mean, max_pool};
+pub use pool::{MAX_POOL_WINDOW, avg_pool, global_mean, max_pool};
 pub use precision::{Precision, PrecisionError};
 pub use sparse::SparseConv;
 pub use taps::Taps;

@@ -10,7 +10,7 @@ use crate::plan::{Arena, KernelChoice, Plan};
 use crate::profile::{Profile, StepProfile, summary};
 
 /// How a model is run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Threads; 0 means one per core. Outputs do not depend on it.
     pub threads: usize,
@@ -20,6 +20,16 @@ pub struct SessionOptions {
     pub kernel: KernelChoice,
     /// How values are stored between layers.
     pub precision: Precision,
+    /// Whether the fastest way to run each sparse layer is found by trying, for some tens of milliseconds. Outputs do
+    /// not depend on it.
+    pub tune: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        let (kernel, precision) = (KernelChoice::default(), Precision::default());
+        Self { threads: 0, isa: None, kernel, precision, tune: true }
+    }
 }
 
 /// A model with its kernels, buffers and threads, ready to run.

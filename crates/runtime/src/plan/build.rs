@@ -2,13 +2,14 @@ use std::collections::BTreeMap;
 
 use margay_core::{MaxPool2d, Node, NodeId, Op, Shape, SparseModel};
 use margay_kernels::{
-    Attention, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, NormSpec, Pointwise,
-    ResponseNorm, SparseConv, SparseLinear,
+    Attention, ConvError, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, NormSpec,
+    Pointwise, ResponseNorm, SparseConv, SparseLinear,
 };
 
-use super::choose::{Candidate, KernelChoice};
+use super::choose::{Candidate, KernelChoice, Verdict};
 use super::fuse::{self, Group};
 use super::layouts::{self, Layouts, Value};
+use super::tune::{Key, Tuner};
 use super::weights::{self, Matrix};
 use super::{Kernel, Plan, Step};
 use crate::{RuntimeError, SessionOptions};
@@ -29,8 +30,15 @@ impl Plan {
         let groups = fuse::groups(&model.graph, &shapes);
         let layouts = layouts::layouts(&model.graph, &shapes, &groups, options.precision)?;
         let pool = Pool::default();
-        let mut builder =
-            Builder { model, isa, choice: options.kernel, shapes: &shapes, layouts: &layouts, pool };
+        let mut builder = Builder {
+            model,
+            isa,
+            options,
+            tuner: Tuner::default(),
+            shapes: &shapes,
+            layouts: &layouts,
+            pool,
+        };
         let image = model.graph.ids().next().map(Value::Output);
         let image_buffer = image.map_or(0, |value| builder.pool.take(value, layouts.of[&value]));
         let last_use = last_uses(&groups, &layouts);
@@ -108,7 +116,8 @@ impl Pool {
 struct Builder<'a> {
     model: &'a SparseModel,
     isa: Isa,
-    choice: KernelChoice,
+    options: &'a SessionOptions,
+    tuner: Tuner,
     shapes: &'a [Shape],
     layouts: &'a Layouts,
     pool: Pool,
@@ -148,7 +157,7 @@ impl Builder<'_> {
         self.model.graph.node(id).name.clone()
     }
 
-    fn kernel(&self, group: &Group) -> Result<(Kernel, Option<f64>), RuntimeError> {
+    fn kernel(&mut self, group: &Group) -> Result<(Kernel, Option<f64>), RuntimeError> {
         let node = self.model.graph.node(group.main());
         let values = |name: String| weights::values(self.model, name);
         let kernel = match &node.op {
@@ -220,7 +229,7 @@ impl Builder<'_> {
     }
 
     fn conv(
-        &self,
+        &mut self,
         group: &Group,
         (weight, bias): (Matrix, Vec<f32>),
     ) -> Result<(Kernel, Option<f64>), RuntimeError> {
@@ -239,12 +248,22 @@ impl Builder<'_> {
             vectors: (output.pitch() * output.dims()[1]).div_ceil(self.isa.lanes()),
         };
         let density = weight.stored() as f64 / total.max(1) as f64;
-        let kernel = if self.choice.is_sparse(&candidate) {
-            SparseConv::new(self.isa, &spec, &weight.into_csr(matrix)).map(Kernel::SparseConv)
-        } else {
-            DenseConv::new(self.isa, &spec, &weight.into_dense()).map(Kernel::DenseConv)
-        };
-        Ok((kernel.map_err(|error| refuse(error.to_string()))?, Some(density)))
+        let refused = |error: ConvError| refuse(error.to_string());
+        let dense =
+            |weight: Matrix| DenseConv::new(self.isa, &spec, &weight.into_dense()).map(Kernel::DenseConv);
+        let verdict = self.options.kernel.verdict(&candidate);
+        if verdict == Verdict::Dense {
+            return Ok((dense(weight).map_err(refused)?, Some(density)));
+        }
+        let csr = weight.into_csr(matrix);
+        let sparse = SparseConv::new(self.isa, &spec, &csr).map(Kernel::SparseConv).map_err(refused)?;
+        if !self.options.tune {
+            return Ok((sparse, Some(density)));
+        }
+        let (stored, residual) = (csr.nnz(), group.other.is_some());
+        let key = Key { source, output, matrix, stored, activation: group.activation, residual };
+        let rival = || (verdict == Verdict::Close).then(|| dense(Matrix::Csr(csr)).ok()).flatten();
+        Ok((self.tuner.choose(key, sparse, rival), Some(density)))
     }
 
     fn linear(
@@ -254,7 +273,7 @@ impl Builder<'_> {
         (weight, bias): (Matrix, Vec<f32>),
     ) -> (Kernel, Option<f64>) {
         let density = weight.stored() as f64 / (matrix[0] * matrix[1]).max(1) as f64;
-        let sparse = match self.choice {
+        let sparse = match self.options.kernel {
             KernelChoice::Sparse => true,
             KernelChoice::Dense => false,
             // A gathered product is scalar: it pays when a vector of the dense one is mostly zeros.

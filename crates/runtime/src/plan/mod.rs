@@ -12,6 +12,7 @@ mod build;
 mod choose;
 mod fuse;
 mod layouts;
+mod tune;
 mod weights;
 
 use margay_core::{AvgPool2d, MaxPool2d, NodeId, Shape};

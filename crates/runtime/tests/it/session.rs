@@ -37,7 +37,7 @@ pub fn open_in(
     precision: Precision,
 ) -> Session {
     let isa = Some(isa);
-    Session::new(model, &SessionOptions { threads, isa, kernel, precision }).unwrap()
+    Session::new(model, &SessionOptions { threads, isa, kernel, precision, tune: false }).unwrap()
 }
 
 /// Every node against the definition, in both precisions.
