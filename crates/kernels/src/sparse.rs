@@ -89,6 +89,11 @@ impl SparseConv {
         });
     }
 
+    /// Width of the strips, in vectors.
+    pub const fn strip(&self) -> usize {
+        self.strip
+    }
+
     /// Stored weights.
     pub fn nonzeros(&self) -> usize {
         self.entries.len()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use margay_core::{SparseModel, Weight};
-use margay_runtime::{KernelChoice, Precision, Profile, Session, SessionOptions};
+use margay_runtime::{KernelChoice, LayerCost, Precision, Profile, Session, SessionOptions, layer_costs};
 use serde::Serialize;
 
 use super::engine::read_adapted;
@@ -21,6 +21,7 @@ const MAX_VALUES: usize = 1 << 29;
 /// so that both see the same machine.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay bench out/specialist.margay --threads 1 --profile")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct BenchArgs {
     /// Model file written by `margay compress`
     #[arg(value_name = "MODEL")]
@@ -40,6 +41,9 @@ pub struct BenchArgs {
     /// Show the time of each layer
     #[arg(long)]
     profile: bool,
+    /// Print what every prunable layer costs here at a range of sparsities, and nothing else
+    #[arg(long, conflicts_with_all = ["profile", "no_dense", "batch"])]
+    layers: bool,
     /// Leave out the dense twin
     #[arg(long)]
     no_dense: bool,
@@ -47,6 +51,9 @@ pub struct BenchArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// Sparsities of `--layers`.
+const SPARSITIES: [f64; 9] = [0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98];
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -81,6 +88,11 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_adapted(&args.model, args.adapter.as_deref())?;
     let options =
         SessionOptions { threads: context.threads(), precision: args.precision, ..SessionOptions::default() };
+    if args.layers {
+        let costs = layer_costs(&model, &options, &SPARSITIES).or_bad_input("could not time the layers")?;
+        context.printer.show(args.json, &costs, |costs| layers(costs))?;
+        return Ok(Exit::Success);
+    }
     let mut sparse = Session::new(&model, &options).or_bad_input("could not prepare the model")?;
     let mut dense = if args.no_dense { None } else { Some(dense_session(&model, &options)?) };
     let batch = usize::from(args.batch);
@@ -179,17 +191,39 @@ fn table(measured: &Measured) -> String {
     text
 }
 
+/// Comma-separated values, a line per layer and sparsity.
+fn layers(costs: &[LayerCost]) -> String {
+    let mut text = "weight,rows,columns,positions,sparsity,kernel,ms\n".to_owned();
+    for LayerCost { weight, matrix: [rows, columns], shape, sparsity, kernel, ms } in costs {
+        let positions: usize = shape.iter().product::<usize>() / rows.max(&1);
+        let _ = writeln!(text, "{weight},{rows},{columns},{positions},{sparsity},{kernel},{ms:.4}");
+    }
+    text
+}
+
 /// One line per step of the plan, with its share of the time.
 fn steps(profile: &Profile) -> String {
     let sum: f64 = profile.steps.iter().map(|step| step.median_ms).sum();
     let names: Vec<String> = profile.steps.iter().map(|step| step.nodes.join("+")).collect();
     let width = names.iter().map(String::len).max().unwrap_or(0).clamp(5, 40);
-    let mut text = format!("\n{:<width$}  {:<10} {:>8} {:>9}  share\n", "step", "kernel", "density", "ms");
+    let (gflops, gbytes) = (profile.peak_gflops, profile.peak_gbytes);
+    let mut text = format!("\npeak of one core: {gflops:.1} GFLOP/s, {gbytes:.1} GB/s from memory\n");
+    let _ = writeln!(
+        text,
+        "\n{:<width$}  {:<15} {:<16} {:>8} {:>9}   time  FLOP/s  bandwidth",
+        "step", "shape", "kernel", "density", "ms"
+    );
     for (step, name) in profile.steps.iter().zip(&names) {
         let density = step.density.map_or_else(String::new, |d| format!("{:.1} %", 100.0 * d));
         let share = 100.0 * step.median_ms / sum.max(f64::MIN_POSITIVE);
-        let (kernel, ms) = (&step.kernel, step.median_ms);
-        let _ = writeln!(text, "{name:<width$}  {kernel:<10} {density:>8} {ms:>9.3} {share:>5.1} %");
+        let kernel =
+            step.strip.map_or_else(|| step.kernel.clone(), |strip| format!("{} × {strip}", step.kernel));
+        let (ms, shape) = (step.median_ms, format!("{:?}", step.shape));
+        let [compute, memory] = [profile.compute_share(step), profile.memory_share(step)].map(|s| 100.0 * s);
+        let _ = writeln!(
+            text,
+            "{name:<width$}  {shape:<15} {kernel:<16} {density:>8} {ms:>9.3} {share:>4.1} % {compute:>5.1} % {memory:>8.1} %"
+        );
     }
     text
 }
