@@ -116,7 +116,6 @@ unsafe fn body<S: Simd>(s: S, plan: &Attention, x: &Tensor, scratch: Shared<f32>
     // SAFETY: same contract as this function.
     unsafe {
         match (S::TARGET.tile(), strip.vectors) {
-            ([12, _], _) => queries::<S, 12, 1>(s, plan, x, scratch, y, strip),
             ([8, _], 1) => queries::<S, 8, 1>(s, plan, x, scratch, y, strip),
             ([8, _], 2) => queries::<S, 8, 2>(s, plan, x, scratch, y, strip),
             ([8, _], _) => queries::<S, 8, 3>(s, plan, x, scratch, y, strip),

@@ -132,7 +132,6 @@ unsafe fn body<S: Simd>(s: S, conv: &DenseConv, job: &Job, blocks: Range<usize>,
                 // SAFETY: same contract as this function.
                 unsafe {
                     match (S::TARGET.tile(), count) {
-                        ([12, _], _) => tile::<S, 12, 1>(s, conv, job, block, at, &mut bent),
                         ([8, _], 1) => tile::<S, 8, 1>(s, conv, job, block, at, &mut bent),
                         ([8, _], 2) => tile::<S, 8, 2>(s, conv, job, block, at, &mut bent),
                         ([8, _], _) => tile::<S, 8, 3>(s, conv, job, block, at, &mut bent),

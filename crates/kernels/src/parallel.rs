@@ -94,9 +94,19 @@ impl Writer {
     /// No two threads may hold the same plane, and the tensor must outlive the slice.
     #[expect(clippy::mut_from_ref, reason = "planes are disjoint and each goes to one thread")]
     pub(crate) unsafe fn plane<E: Element>(&self, plane: usize) -> &mut [E] {
+        // SAFETY: same contract.
+        unsafe { &mut self.whole_plane(plane)[..self.layout.body()] }
+    }
+
+    /// The body of one plane and the padding up to the next plane.
+    ///
+    /// # Safety
+    /// As for [`Writer::plane`].
+    #[expect(clippy::mut_from_ref, reason = "planes are disjoint and each goes to one thread")]
+    pub(crate) unsafe fn whole_plane<E: Element>(&self, plane: usize) -> &mut [E] {
         assert!(plane < self.layout.channels);
         let start = self.layout.origin + plane * self.layout.plane;
         // SAFETY: planes do not overlap and lie inside the tensor, as checked when this was made.
-        unsafe { std::slice::from_raw_parts_mut(self.values::<E>().add(start), self.layout.body()) }
+        unsafe { std::slice::from_raw_parts_mut(self.values::<E>().add(start), self.layout.plane) }
     }
 }

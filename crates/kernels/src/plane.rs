@@ -33,43 +33,50 @@ dispatch! {
 }
 
 #[inline(always)]
-unsafe fn split_body<S: Simd>(_: S, taps: &Taps, x: &Tensor, y: Writer, plane: usize) {
+unsafe fn split_body<S: Simd>(s: S, taps: &Taps, x: &Tensor, y: Writer, plane: usize) {
     let (from, to, step) = (*x.layout(), *y.layout(), taps.stride());
-    // SAFETY: the caller vouches for the plane.
-    let target = unsafe { y.plane::<S::E>(plane) };
+    let x = x.as_slice::<S::E>();
+    // SAFETY: the caller vouches for the plane, its padding included.
+    let target = unsafe { y.whole_plane::<S::E>(plane) };
     let phase = taps.phases()[plane % taps.phases().len()];
     let channel = from.origin + plane / taps.phases().len() * from.plane;
     for row in 0..to.height {
         let source_row = row * step[0] + phase[0];
-        let target = &mut target[row * to.pitch..][..to.width];
+        let rest = &mut target[row * to.pitch..];
         // An odd extent leaves some phases short: buffers are reused, so the rest must be cleared.
         if source_row >= from.height {
-            target.fill(S::E::default());
+            rest[..to.width].fill(S::E::default());
             continue;
         }
-        let line = &x.as_slice::<S::E>()[channel + source_row * from.pitch..][..from.width];
-        let line = line.get(phase[1]..).unwrap_or_default();
-        let (target, beyond) = target.split_at_mut(line.len().div_ceil(step[1]).min(to.width));
-        beyond.fill(S::E::default());
-        every_nth(line, step[1], target);
+        let start = channel + source_row * from.pitch + phase[1];
+        let count = from.width.saturating_sub(phase[1]).div_ceil(step[1]).min(to.width);
+        rest[count.min(to.width)..to.width].fill(S::E::default());
+        if step[1] == 2 {
+            every_second(s, &x[start.min(x.len())..], count, rest);
+        } else {
+            let values = x[start.min(x.len())..].iter().step_by(step[1]);
+            rest.iter_mut().zip(values).take(count).for_each(|(to, from)| *to = *from);
+        }
     }
 }
 
+/// The first `count` values at even places. Zeros may follow them: rows are written in order, and what lies behind the
+/// last row of a plane is padding.
 #[inline(always)]
-fn every_nth<E: Element>(line: &[E], step: usize, target: &mut [E]) {
-    if step == 2 {
-        let pairs = line.chunks_exact(2);
-        let last = pairs.remainder();
-        for (to, pair) in target.iter_mut().zip(pairs) {
-            *to = pair[0];
+fn every_second<S: Simd>(s: S, line: &[S::E], count: usize, target: &mut [S::E]) {
+    let mut done = 0;
+    while done < count && done + S::LANES <= target.len() && 2 * (done + S::LANES) <= line.len() {
+        let bits = u32::MAX >> (32 - (count - done).min(32));
+        // SAFETY: both slices are as long as was checked.
+        unsafe {
+            let from = line.as_ptr().add(2 * done);
+            let evens = s.evens(s.load(from), s.load(from.add(S::LANES)));
+            s.store(target.as_mut_ptr().add(done), evens, bits);
         }
-        if let (Some(to), Some(from)) = (target.get_mut(line.len() / 2), last.first()) {
-            *to = *from;
-        }
-    } else {
-        for (to, from) in target.iter_mut().zip(line.iter().step_by(step)) {
-            *to = *from;
-        }
+        done += S::LANES;
+    }
+    for i in done..count {
+        target[i] = line[2 * i];
     }
 }
 

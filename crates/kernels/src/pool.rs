@@ -15,6 +15,9 @@ pub const MAX_POOL_WINDOW: usize = 64;
 /// Columns of a map that [`max_pool`] reduces at once.
 const COLUMNS: usize = 4 * MAX_POOL_WINDOW;
 
+/// Values behind them that may be read: two vectors and two values.
+const SLACK: usize = 80;
+
 /// Maximum over windows; places outside the input count as −∞.
 ///
 /// # Panics
@@ -44,7 +47,7 @@ dispatch! {
 
 /// Takes the maximum down some columns first, then across them.
 #[inline(always)]
-unsafe fn pool_plane_body<S: Simd>(_: S, pool: &MaxPool2d, x: &Tensor, y: Writer, plane: usize) {
+unsafe fn pool_plane_body<S: Simd>(s: S, pool: &MaxPool2d, x: &Tensor, y: Writer, plane: usize) {
     let (from, to) = (*x.layout(), *y.layout());
     // SAFETY: the caller vouches for the plane.
     let target = unsafe { y.plane::<S::E>(plane) };
@@ -57,16 +60,15 @@ unsafe fn pool_plane_body<S: Simd>(_: S, pool: &MaxPool2d, x: &Tensor, y: Writer
         for first in (0..to.width).step_by(at_once) {
             let line = &mut line[first..(first + at_once).min(to.width)];
             // Column `c` of the most is column `c + start` of the map with its padding.
-            let (start, mut most) = (first * across, [f32::NEG_INFINITY; COLUMNS]);
+            let start = first * across;
+            let mut most = [S::E::narrow(f32::NEG_INFINITY); COLUMNS + SLACK];
             let begin = start.max(left);
-            let end = (start + (line.len() - 1) * across + kw).min(from.width + left);
+            let end = (start + (line.len() - 1) * across + kw).min(from.width + left).max(begin);
             for row in rows.clone() {
-                let values = &source[row * from.pitch..][begin - left..end.max(begin) - left];
-                for (most, value) in most[begin - start..].iter_mut().zip(values) {
-                    *most = larger(*most, value.widen());
-                }
+                let values = &source[row * from.pitch..][begin - left..end - left];
+                raise(s, &mut most[begin - start..], values);
             }
-            across_columns(&most, kw, across, line);
+            across_columns(s, &mut most, [kw, across], line);
         }
     }
 }
@@ -76,18 +78,46 @@ fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
-/// The largest of each window of columns.
+/// `most[i] = max(most[i], values[i])`.
 #[inline(always)]
-fn across_columns<E: Element>(most: &[f32; COLUMNS], window: usize, step: usize, line: &mut [E]) {
-    if (window, step) == (3, 2) {
-        let triples = most.chunks_exact(2).zip(most[2..].iter().step_by(2));
-        for (to, (pair, third)) in line.iter_mut().zip(triples) {
-            *to = E::narrow(larger(larger(pair[0], pair[1]), *third));
+fn raise<S: Simd>(s: S, most: &mut [S::E], values: &[S::E]) {
+    let whole = values.len() / S::LANES * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        // SAFETY: `most` is at least as long as `values`, which hold a vector from here on.
+        unsafe {
+            let to = most.as_mut_ptr().add(i);
+            s.store(to, s.at_least(s.load(to), s.load(values.as_ptr().add(i))), u32::MAX);
         }
+    }
+    for (most, value) in most[whole..].iter_mut().zip(&values[whole..]) {
+        *most = S::E::narrow(larger(most.widen(), value.widen()));
+    }
+}
+
+/// The largest of each window of columns; leaves other values in `most`.
+#[inline(always)]
+fn across_columns<S: Simd>(
+    s: S,
+    most: &mut [S::E; COLUMNS + SLACK],
+    [window, step]: [usize; 2],
+    line: &mut [S::E],
+) {
+    if (window, step) == (3, 2) {
+        for i in (0..line.len()).step_by(S::LANES) {
+            // SAFETY: there are `SLACK` values behind the columns, and what is written has been read.
+            unsafe {
+                let from = most.as_ptr().add(2 * i);
+                let (a, b) = (s.load(from), s.load(from.add(S::LANES)));
+                let third = s.evens(s.load(from.add(2)), s.load(from.add(2 + S::LANES)));
+                let largest = s.at_least(s.at_least(s.evens(a, b), s.odds(a, b)), third);
+                s.store(most.as_mut_ptr().add(i), largest, u32::MAX);
+            }
+        }
+        line.copy_from_slice(&most[..line.len()]);
     } else {
         for (i, to) in line.iter_mut().enumerate() {
-            let window = &most[i * step..][..window];
-            *to = E::narrow(window.iter().copied().fold(f32::NEG_INFINITY, larger));
+            let window = most[i * step..][..window].iter().map(|value| value.widen());
+            *to = S::E::narrow(window.fold(f32::NEG_INFINITY, larger));
         }
     }
 }

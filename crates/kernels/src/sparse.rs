@@ -57,7 +57,19 @@ impl SparseConv {
         Ok(Self { frame, target, strip, row_ptr: weight.row_ptr().to_vec(), entries })
     }
 
-    /// The same convolution with strips of `vectors` vectors, for benches. Results do not change.
+    /// Widths of strips that are worth trying, in vectors: each cuts a plane into another number of strips.
+    pub fn widths(&self) -> Vec<usize> {
+        let vectors = self.frame.output.body().div_ceil(self.target.lanes()).max(1);
+        let mut widths: Vec<usize> = [2, 4, 5, 7, 9, 12, 14]
+            .into_iter()
+            .filter(|width| *width <= most_vectors(self.target))
+            .map(|width| vectors.div_ceil(vectors.div_ceil(width)))
+            .collect();
+        widths.dedup();
+        widths
+    }
+
+    /// The same convolution with strips of `vectors` vectors. Results do not change.
     #[must_use]
     pub fn with_strip(mut self, vectors: usize) -> Self {
         self.strip = vectors.clamp(1, most_vectors(self.target));
@@ -75,6 +87,11 @@ impl SparseConv {
             // for all vectors of a plane, and the job holds buffers of the planned layouts.
             unsafe { sparse(self.target, self, &job, rows, vectors) }
         });
+    }
+
+    /// Width of the strips, in vectors.
+    pub const fn strip(&self) -> usize {
+        self.strip
     }
 
     /// Stored weights.
@@ -101,11 +118,17 @@ impl RowCosts for SparseConv {
     }
 }
 
-/// Longer strips amortise broadcasts, shorter ones keep the strip of all source planes in the cache.
+/// Longer strips amortise broadcasts, shorter ones keep the strip of all source planes in the cache. A map that one
+/// strip covers saves the rest.
 fn strip_width(target: Target, frame: &Frame) -> usize {
-    let bytes = 32 << 10;
-    let fits = bytes / (frame.source.channels.max(1) * target.lanes() * target.precision.bytes());
-    fits.clamp(4, 8).min(most_vectors(target))
+    let most = most_vectors(target);
+    let vectors = frame.output.body().div_ceil(target.lanes());
+    let fits = (32 << 10) / (frame.source.channels.max(1) * target.lanes() * target.precision.bytes());
+    match target.precision {
+        Precision::Bf16 if vectors <= most => vectors.max(1),
+        Precision::Bf16 => fits.clamp(4, 5).min(most),
+        Precision::F32 => fits.clamp(2, 8).min(most),
+    }
 }
 
 /// Most vectors a strip may have: its accumulators, a weight and what is read must fit the registers.

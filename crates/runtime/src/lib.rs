@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod classifier;
+mod cost;
 mod error;
 mod photo;
 mod plan;
@@ -21,6 +22,7 @@ mod profile;
 mod session;
 
 pub use classifier::{Classifier, ClassifierError, Prediction, Region, softmax};
+pub use cost::{LayerCost, layer_costs};
 pub use error::RuntimeError;
 pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError, Precision, PrecisionError};
 pub use photo::{MAX_FILE_BYTES, MAX_PIXELS, Photo, PhotoError, decode, decode_bytes, dimensions};

@@ -17,6 +17,10 @@ pub struct Profile {
     pub median_ms: f64,
     /// Shortest time of a whole run in milliseconds.
     pub min_ms: f64,
+    /// Most that one core can compute, in 10⁹ f32 operations per second, a multiply-add being two: measured.
+    pub peak_gflops: f64,
+    /// Most that one core can read from memory, in 10⁹ bytes per second: measured.
+    pub peak_gbytes: f64,
     /// Every step in execution order.
     pub steps: Vec<StepProfile>,
 }
@@ -32,10 +36,33 @@ pub struct StepProfile {
     pub shape: Vec<usize>,
     /// Fraction of its weight that is stored, if it has one.
     pub density: Option<f64>,
+    /// Strip width of a sparse kernel, in vectors.
+    pub strip: Option<usize>,
+    /// Operations for one image: two per stored weight and output place, if it has a weight.
+    pub flops: f64,
+    /// Bytes that one image must at least move: inputs, output and stored weights with their positions.
+    pub bytes: f64,
     /// Median time for all images of a run in milliseconds.
     pub median_ms: f64,
     /// Shortest time for all images of a run in milliseconds.
     pub min_ms: f64,
+}
+
+impl Profile {
+    /// Share of the peak operations that a step reaches, of all threads' cores together.
+    pub fn compute_share(&self, step: &StepProfile) -> f64 {
+        self.share(step.flops, self.peak_gflops, step)
+    }
+
+    /// Share of the bandwidth of memory that a step would need if nothing stayed in a cache.
+    pub fn memory_share(&self, step: &StepProfile) -> f64 {
+        self.share(step.bytes, self.peak_gbytes, step)
+    }
+
+    fn share(&self, work: f64, peak: f64, step: &StepProfile) -> f64 {
+        let possible = 1e6 * peak * self.threads as f64 * step.min_ms;
+        work * self.batch as f64 / possible.max(f64::MIN_POSITIVE)
+    }
 }
 
 /// Median and minimum of some times.

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use margay_core::{NodeId, Shape, SparseModel};
-use margay_kernels::{Isa, Precision, Tensor};
+use margay_kernels::{Isa, Precision, Tensor, peak_bandwidth, peak_flops};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -10,7 +10,7 @@ use crate::plan::{Arena, KernelChoice, Plan};
 use crate::profile::{Profile, StepProfile, summary};
 
 /// How a model is run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
     /// Threads; 0 means one per core. Outputs do not depend on it.
     pub threads: usize,
@@ -20,6 +20,16 @@ pub struct SessionOptions {
     pub kernel: KernelChoice,
     /// How values are stored between layers.
     pub precision: Precision,
+    /// Whether the fastest way to run each sparse layer is found by trying, for some tens of milliseconds. Outputs do
+    /// not depend on it.
+    pub tune: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        let (kernel, precision) = (KernelChoice::default(), Precision::default());
+        Self { threads: 0, isa: None, kernel, precision, tune: true }
+    }
 }
 
 /// A model with its kernels, buffers and threads, ready to run.
@@ -172,12 +182,27 @@ impl Session {
         let steps = plan.steps.iter().zip(&mut times).map(|(step, times)| {
             let [median_ms, min_ms] = summary(times);
             let (nodes, kernel) = (step.names.clone(), step.kernel.name().to_owned());
-            StepProfile { nodes, kernel, shape: step.shape.dims(), density: step.density, median_ms, min_ms }
+            let (shape, density, strip) = (step.shape.dims(), step.density, step.kernel.strip());
+            let flops = 2.0 * step.stored as f64 * step.shape.positions() as f64;
+            let bytes = arena.traffic(step) as f64;
+            StepProfile { nodes, kernel, shape, density, strip, flops, bytes, median_ms, min_ms }
         });
         let steps = steps.collect();
         let [median_ms, min_ms] = summary(&mut totals);
+        let (peak_gflops, peak_gbytes) = (1e-9 * peak_flops(plan.isa), 1e-9 * peak_bandwidth());
         let precision = self.options.precision.to_string();
-        Ok(Profile { isa: plan.isa.to_string(), precision, threads, batch, runs, median_ms, min_ms, steps })
+        Ok(Profile {
+            isa: plan.isa.to_string(),
+            precision,
+            threads,
+            batch,
+            runs,
+            median_ms,
+            min_ms,
+            peak_gflops,
+            peak_gbytes,
+            steps,
+        })
     }
 
     fn batch(&self, images: &[f32]) -> Result<usize, RuntimeError> {

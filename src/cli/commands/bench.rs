@@ -3,14 +3,14 @@
 mod bars;
 mod contest;
 mod rivals;
+mod table;
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use margay_core::{SparseModel, Weight};
-use margay_runtime::{KernelChoice, Precision, Profile, Session, SessionOptions};
+use margay_runtime::{KernelChoice, Precision, Profile, Session, SessionOptions, layer_costs};
 use serde::Serialize;
 
 use super::engine::read_adapted;
@@ -35,6 +35,7 @@ const MAX_VALUES: usize = 1 << 29;
   margay bench out/specialist.margay --threads 1 --profile
   taskset -c 0 margay bench out/specialist.margay --threads 1 --against openvino,openvino-bf16,onnxruntime
   margay bench out/specialist.margay --against deepsparse=venv/bin/python,libtorch --plot bench.svg")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct BenchArgs {
     /// Model file written by `margay compress`
     #[arg(value_name = "MODEL")]
@@ -60,6 +61,9 @@ pub struct BenchArgs {
     /// Draw the times as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Print what every prunable layer costs here at a range of sparsities, and nothing else
+    #[arg(long, conflicts_with_all = ["profile", "no_dense", "batch", "against", "plot"])]
+    layers: bool,
     /// Leave out the dense twin
     #[arg(long)]
     no_dense: bool,
@@ -67,6 +71,9 @@ pub struct BenchArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// Sparsities of `--layers`.
+const SPARSITIES: [f64; 9] = [0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98];
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -96,6 +103,11 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_adapted(&args.model, args.adapter.as_deref())?;
     let options =
         SessionOptions { threads: context.threads(), precision: args.precision, ..SessionOptions::default() };
+    if args.layers {
+        let costs = layer_costs(&model, &options, &SPARSITIES).or_bad_input("could not time the layers")?;
+        context.printer.show(args.json, &costs, |costs| table::layers(costs))?;
+        return Ok(Exit::Success);
+    }
     let mut sparse = Session::new(&model, &options).or_bad_input("could not prepare the model")?;
     let mut dense = if args.no_dense { None } else { Some(dense_session(&model, &options)?) };
     let batch = usize::from(args.batch);
@@ -104,27 +116,45 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("--batch {batch} is too large: this model takes {most} at most")));
     }
     let images = noise(batch * sparse.image_len());
+    let measured = measure(args, context, &model, (&mut sparse, dense.as_mut()), &images)?;
+    if let Some(path) = &args.plot {
+        let mut file = OutputFile::create(path)?;
+        file.write_all(bars::draw(&measured).as_bytes()).or_io("could not write the plot")?;
+        file.commit()?;
+    }
+    context.printer.show(args.json, &measured, table::table)?;
+    Ok(Exit::Success)
+}
+
+/// Times the session, its dense twin and other engines in turns.
+fn measure(
+    args: &BenchArgs,
+    context: &Context,
+    model: &SparseModel,
+    (sparse, dense): (&mut Session, Option<&mut Session>),
+    images: &[f32],
+) -> Result<Measured, Failure> {
+    let batch = usize::from(args.batch);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if context.threads() == 0 { cores } else { context.threads() };
     let progress = &mut context.progress();
-    let mut rivals = Rivals::start(&args.against, &model, &images, threads, progress)?;
+    let mut rivals = Rivals::start(&args.against, model, images, threads, progress)?;
     let mut logits = vec![0.0; batch * sparse.classes()];
     let mut twin_logits = logits.clone();
-    let mut contestants = vec![ours(&mut sparse, &images, &mut logits)];
-    contestants.extend(dense.as_mut().map(|dense| ours(dense, &images, &mut twin_logits)));
+    let mut contestants = vec![ours(sparse, images, &mut logits)];
+    contestants.extend(dense.map(|dense| ours(dense, images, &mut twin_logits)));
+    let own = contestants.len();
     contestants.extend(rivals.contestants());
     let times = rounds(&mut contestants, args.runs, progress)?;
     drop(contestants);
-    let own = 1 + usize::from(dense.is_some());
     let spread = |times: &Vec<f64>| Spread::per_image(times, batch);
-    let latency_ms =
-        Latencies { sparse: spread(&times[0]), dense: dense.as_ref().map(|_| spread(&times[1])) };
+    let latency_ms = Latencies { sparse: spread(&times[0]), dense: times[..own].get(1).map(spread) };
     let tolerance = if args.precision == Precision::Bf16 { BF16 } else { 0.0 };
     let ours = Ours { times: &times[0], logits: &logits, tolerance, batch };
     let against = rivals.standings(&times[own..], &ours);
-    let profile = args.profile.then(|| sparse.profile(&images, args.runs as usize));
+    let profile = args.profile.then(|| sparse.profile(images, args.runs as usize));
     let profile = profile.transpose().or_bad_input("could not profile")?;
-    let measured = Measured {
+    Ok(Measured {
         model: args.model.to_string_lossy().into_owned(),
         isa: sparse.isa().to_string(),
         precision: args.precision.to_string(),
@@ -135,14 +165,7 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
         latency_ms,
         against,
         profile,
-    };
-    if let Some(path) = &args.plot {
-        let mut file = OutputFile::create(path)?;
-        file.write_all(bars::draw(&measured).as_bytes()).or_io("could not write the plot")?;
-        file.commit()?;
-    }
-    context.printer.show(args.json, &measured, table)?;
-    Ok(Exit::Success)
+    })
 }
 
 /// The same weights with every zero stored, on dense kernels.
@@ -171,66 +194,6 @@ fn ours<'a>(session: &'a mut Session, images: &'a [f32], logits: &'a mut [f32]) 
         session.run(images, logits).or_bad_input("could not run the model")?;
         Ok(start.elapsed().as_secs_f64() * 1e3)
     })
-}
-
-fn table(measured: &Measured) -> String {
-    let Measured { isa, precision, threads, batch, runs, .. } = measured;
-    let mut text =
-        format!("{isa}, {precision}, {threads} threads, batch {batch}, {runs} runs; ms per image\n\n");
-    let names = measured.against.iter().map(|standing| standing.name.len());
-    let width = names.max().unwrap_or(0).max("sparse".len());
-    let _ = writeln!(
-        text,
-        "{:width$}    median       min       max{}",
-        "",
-        if measured.against.is_empty() { "" } else { "     ratio  95 % interval  answers" }
-    );
-    let rows = [("sparse", Some(measured.latency_ms.sparse)), ("dense", measured.latency_ms.dense)];
-    for (name, Spread { median, min, max }) in rows.iter().filter_map(|(n, s)| Some((n, (*s)?))) {
-        let _ = writeln!(text, "{name:<width$}  {median:>8.3}  {min:>8.3}  {max:>8.3}");
-    }
-    for standing in &measured.against {
-        text += &row(standing, width);
-    }
-    if let Some(speedup) = measured.speedup {
-        let _ = writeln!(text, "\nsparse is {speedup:.2} times as fast as dense");
-    }
-    if let Some(profile) = &measured.profile {
-        text += &steps(profile);
-    }
-    text
-}
-
-/// One line for another engine.
-fn row(standing: &Standing, width: usize) -> String {
-    let Standing { name, latency_ms, ratio, agrees, largest_difference, error, .. } = standing;
-    let (Some(Spread { median, min, max }), Some(ratio)) = (latency_ms, ratio) else {
-        return format!("{name:<width$}  {}\n", error.as_deref().unwrap_or_default());
-    };
-    let answers = match (agrees, largest_difference) {
-        (Some(true), Some(gap)) => format!("agree to {gap:.0e}"),
-        (_, Some(gap)) => format!("DIFFER by {gap:.0e}"),
-        _ => "not compared".to_owned(),
-    };
-    let [low, high] = ratio.interval;
-    let version = standing.version.as_deref().unwrap_or_default();
-    let times = format!("{median:>8.3}  {min:>8.3}  {max:>8.3}");
-    format!("{name:<width$}  {times}  {:>8.2}  {low:>6.2}-{high:<6.2}  {answers} ({version})\n", ratio.median)
-}
-
-/// One line per step of the plan, with its share of the time.
-fn steps(profile: &Profile) -> String {
-    let sum: f64 = profile.steps.iter().map(|step| step.median_ms).sum();
-    let names: Vec<String> = profile.steps.iter().map(|step| step.nodes.join("+")).collect();
-    let width = names.iter().map(String::len).max().unwrap_or(0).clamp(5, 40);
-    let mut text = format!("\n{:<width$}  {:<10} {:>8} {:>9}  share\n", "step", "kernel", "density", "ms");
-    for (step, name) in profile.steps.iter().zip(&names) {
-        let density = step.density.map_or_else(String::new, |d| format!("{:.1} %", 100.0 * d));
-        let share = 100.0 * step.median_ms / sum.max(f64::MIN_POSITIVE);
-        let (kernel, ms) = (&step.kernel, step.median_ms);
-        let _ = writeln!(text, "{name:<width$}  {kernel:<10} {density:>8} {ms:>9.3} {share:>5.1} %");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -85,6 +85,16 @@ impl<S: Halve> Simd for Half<S> {
     }
 
     #[inline(always)]
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.evens(a[0], b[0]), self.0.odds(a[0], b[0])]
+    }
+
+    #[inline(always)]
+    fn odds(self, a: Self::V, b: Self::V) -> Self::V {
+        [self.0.evens(a[1], b[1]), self.0.odds(a[1], b[1])]
+    }
+
+    #[inline(always)]
     fn to_exponent(self, a: Self::V) -> Self::V {
         [self.0.to_exponent(a[0]), self.0.to_exponent(a[1])]
     }

@@ -34,10 +34,11 @@ impl Target {
     }
 
     /// Rows and vectors of a register tile. Accumulators, one column of the source and a broadcast weight must
-    /// fit the registers: 24 + 3 + 1 of 32, or 12 + 2 + 1 of 16.
+    /// fit the registers: 24 + 3 + 1 of 32, or 12 + 2 + 1 of 16. By halves, rows that divide the channels of most
+    /// networks count for more than full registers.
     pub(crate) const fn tile(self) -> [usize; 2] {
         let [[rows, vectors], halved] = match self.isa {
-            Isa::Avx512 => [[8, 3], [12, 1]],
+            Isa::Avx512 => [[8, 3], [8, 1]],
             Isa::Avx2 => [[6, 2], [6, 1]],
             Isa::Portable => [[4, 2], [4, 1]],
         };
@@ -113,6 +114,12 @@ pub(crate) trait Simd: Copy {
 
     /// The bits of each lane moved 23 places up: what was in the lowest nine becomes sign and exponent.
     fn to_exponent(self, a: Self::V) -> Self::V;
+
+    /// The values at even places of `a`, then those of `b`.
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// The values at odd places of `a`, then those of `b`.
+    fn odds(self, a: Self::V, b: Self::V) -> Self::V;
 
     /// `max(a, 0)`; NaN stays NaN.
     #[inline(always)]

@@ -89,6 +89,16 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[0], a[2], b[0], b[2]]
+    }
+
+    #[inline(always)]
+    fn odds(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[1], a[3], b[1], b[3]]
+    }
+
+    #[inline(always)]
     fn to_exponent(self, a: Self::V) -> Self::V {
         a.map(|x| f32::from_bits(x.to_bits() << 23))
     }

@@ -108,6 +108,24 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX2. The shuffle goes by halves: a, b, a, b.
+        unsafe {
+            let mixed = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+            _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(mixed))
+        }
+    }
+
+    #[inline(always)]
+    fn odds(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: as for `evens`.
+        unsafe {
+            let mixed = _mm256_castps_pd(_mm256_shuffle_ps::<0b11_01_11_01>(a, b));
+            _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(mixed))
+        }
+    }
+
+    #[inline(always)]
     fn to_exponent(self, a: Self::V) -> Self::V {
         // SAFETY: the token exists, so the CPU has AVX2.
         unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(a))) }
@@ -266,6 +284,24 @@ impl Simd for Avx512 {
     fn at_most(self, a: Self::V, bound: Self::V) -> Self::V {
         // SAFETY: the token exists, so the CPU has AVX-512F. The second operand wins when it is NaN.
         unsafe { _mm512_min_ps(bound, a) }
+    }
+
+    #[inline(always)]
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX-512F.
+        unsafe {
+            let places = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            _mm512_permutex2var_ps(a, places, b)
+        }
+    }
+
+    #[inline(always)]
+    fn odds(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: the token exists, so the CPU has AVX-512F.
+        unsafe {
+            let places = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+            _mm512_permutex2var_ps(a, places, b)
+        }
     }
 
     #[inline(always)]

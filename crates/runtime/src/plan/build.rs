@@ -2,13 +2,14 @@ use std::collections::BTreeMap;
 
 use margay_core::{MaxPool2d, Node, NodeId, Op, Shape, SparseModel};
 use margay_kernels::{
-    Attention, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, NormSpec, Pointwise,
-    ResponseNorm, SparseConv, SparseLinear,
+    Attention, ConvError, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, NormSpec,
+    Pointwise, ResponseNorm, SparseConv, SparseLinear,
 };
 
-use super::choose::{Candidate, KernelChoice};
+use super::choose::{Candidate, KernelChoice, Verdict};
 use super::fuse::{self, Group};
 use super::layouts::{self, Layouts, Value};
+use super::tune::{Key, Tuner};
 use super::weights::{self, Matrix};
 use super::{Kernel, Plan, Step};
 use crate::{RuntimeError, SessionOptions};
@@ -29,8 +30,15 @@ impl Plan {
         let groups = fuse::groups(&model.graph, &shapes);
         let layouts = layouts::layouts(&model.graph, &shapes, &groups, options.precision)?;
         let pool = Pool::default();
-        let mut builder =
-            Builder { model, isa, choice: options.kernel, shapes: &shapes, layouts: &layouts, pool };
+        let mut builder = Builder {
+            model,
+            isa,
+            options,
+            tuner: Tuner::default(),
+            shapes: &shapes,
+            layouts: &layouts,
+            pool,
+        };
         let image = model.graph.ids().next().map(Value::Output);
         let image_buffer = image.map_or(0, |value| builder.pool.take(value, layouts.of[&value]));
         let last_use = last_uses(&groups, &layouts);
@@ -105,10 +113,24 @@ impl Pool {
     }
 }
 
+/// How much of a weight is stored.
+#[derive(Clone, Copy)]
+struct Stored {
+    stored: usize,
+    total: usize,
+}
+
+impl Stored {
+    fn density(self) -> f64 {
+        self.stored as f64 / self.total.max(1) as f64
+    }
+}
+
 struct Builder<'a> {
     model: &'a SparseModel,
     isa: Isa,
-    choice: KernelChoice,
+    options: &'a SessionOptions,
+    tuner: Tuner,
     shapes: &'a [Shape],
     layouts: &'a Layouts,
     pool: Pool,
@@ -126,6 +148,7 @@ impl Builder<'_> {
                 names: vec![self.name(group.main())],
                 kernel: Kernel::Phases(taps.clone()),
                 density: None,
+                stored: 0,
                 shape: Shape::map(channels, height, width),
                 input,
                 other: None,
@@ -134,13 +157,14 @@ impl Builder<'_> {
             input = output;
         }
         let other = group.other.map(|id| self.pool.find(Value::Output(id)));
-        let (kernel, density) = self.kernel(group)?;
+        let (kernel, weight) = self.kernel(group)?;
         let value = Value::Output(group.output());
         let output = self.pool.take(value, self.layouts.of[&value]);
         let shape = self.shapes[group.output().index()];
         let names = group.nodes.iter().map(|id| self.name(*id)).collect();
         let nodes = group.nodes.clone();
-        steps.push(Step { nodes, names, kernel, density, shape, input, other, output });
+        let (density, stored) = weight.map_or((None, 0), |weight| (Some(weight.density()), weight.stored));
+        steps.push(Step { nodes, names, kernel, density, stored, shape, input, other, output });
         Ok(())
     }
 
@@ -148,7 +172,7 @@ impl Builder<'_> {
         self.model.graph.node(id).name.clone()
     }
 
-    fn kernel(&self, group: &Group) -> Result<(Kernel, Option<f64>), RuntimeError> {
+    fn kernel(&mut self, group: &Group) -> Result<(Kernel, Option<Stored>), RuntimeError> {
         let node = self.model.graph.node(group.main());
         let values = |name: String| weights::values(self.model, name);
         let kernel = match &node.op {
@@ -220,10 +244,10 @@ impl Builder<'_> {
     }
 
     fn conv(
-        &self,
+        &mut self,
         group: &Group,
         (weight, bias): (Matrix, Vec<f32>),
-    ) -> Result<(Kernel, Option<f64>), RuntimeError> {
+    ) -> Result<(Kernel, Option<Stored>), RuntimeError> {
         let refuse = |reason: String| RuntimeError::Unsupported { node: self.name(group.main()), reason };
         let taps = self.layouts.taps.get(&group.main());
         let taps = taps.ok_or_else(|| refuse("it has no windows".to_owned()))?;
@@ -238,13 +262,23 @@ impl Builder<'_> {
             padded: DenseConv::padded_rows(self.isa, output.precision(), taps) * matrix[1],
             vectors: (output.pitch() * output.dims()[1]).div_ceil(self.isa.lanes()),
         };
-        let density = weight.stored() as f64 / total.max(1) as f64;
-        let kernel = if self.choice.is_sparse(&candidate) {
-            SparseConv::new(self.isa, &spec, &weight.into_csr(matrix)).map(Kernel::SparseConv)
-        } else {
-            DenseConv::new(self.isa, &spec, &weight.into_dense()).map(Kernel::DenseConv)
-        };
-        Ok((kernel.map_err(|error| refuse(error.to_string()))?, Some(density)))
+        let kept = Some(Stored { stored: weight.stored(), total });
+        let refused = |error: ConvError| refuse(error.to_string());
+        let dense =
+            |weight: Matrix| DenseConv::new(self.isa, &spec, &weight.into_dense()).map(Kernel::DenseConv);
+        let verdict = self.options.kernel.verdict(&candidate);
+        if verdict == Verdict::Dense {
+            return Ok((dense(weight).map_err(refused)?, kept));
+        }
+        let csr = weight.into_csr(matrix);
+        let sparse = SparseConv::new(self.isa, &spec, &csr).map(Kernel::SparseConv).map_err(refused)?;
+        if !self.options.tune {
+            return Ok((sparse, kept));
+        }
+        let (stored, residual) = (csr.nnz(), group.other.is_some());
+        let key = Key { source, output, matrix, stored, activation: group.activation, residual };
+        let rival = || (verdict == Verdict::Close).then(|| dense(Matrix::Csr(csr)).ok()).flatten();
+        Ok((self.tuner.choose(key, sparse, rival), kept))
     }
 
     fn linear(
@@ -252,13 +286,13 @@ impl Builder<'_> {
         group: &Group,
         matrix: [usize; 2],
         (weight, bias): (Matrix, Vec<f32>),
-    ) -> (Kernel, Option<f64>) {
-        let density = weight.stored() as f64 / (matrix[0] * matrix[1]).max(1) as f64;
-        let sparse = match self.choice {
+    ) -> (Kernel, Option<Stored>) {
+        let kept = Stored { stored: weight.stored(), total: matrix[0] * matrix[1] };
+        let sparse = match self.options.kernel {
             KernelChoice::Sparse => true,
             KernelChoice::Dense => false,
             // A gathered product is scalar: it pays when a vector of the dense one is mostly zeros.
-            KernelChoice::Auto => density * (self.isa.lanes() as f64) < 1.0,
+            KernelChoice::Auto => kept.density() * (self.isa.lanes() as f64) < 1.0,
         };
         let kernel = if sparse {
             Kernel::SparseLinear(SparseLinear::new(
@@ -270,7 +304,7 @@ impl Builder<'_> {
         } else {
             Kernel::DenseLinear(DenseLinear::new(self.isa, &weight.into_dense(), &bias, group.activation))
         };
-        (kernel, Some(density))
+        (kernel, Some(kept))
     }
 }
 

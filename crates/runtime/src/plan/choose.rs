@@ -12,6 +12,18 @@ pub enum KernelChoice {
     Dense,
 }
 
+/// Factor by which [`relative_cost`] may be too low.
+const DOUBT: f64 = 1.6;
+
+/// What is known of a layer before it is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Sparse,
+    Dense,
+    /// The sparse kernel is faster, if it is not slower.
+    Close,
+}
+
 /// What the choice for one convolution depends on.
 pub(super) struct Candidate {
     pub(super) isa: Isa,
@@ -24,15 +36,14 @@ pub(super) struct Candidate {
 }
 
 impl KernelChoice {
-    /// Whether to take the sparse kernel.
-    pub(super) fn is_sparse(self, candidate: &Candidate) -> bool {
+    /// Which kernel is faster, as far as can be told without trying.
+    pub(super) fn verdict(self, candidate: &Candidate) -> Verdict {
+        let cost = candidate.nonzeros as f64 * relative_cost(candidate) / candidate.padded.max(1) as f64;
         match self {
-            Self::Sparse => true,
-            Self::Dense => false,
-            Self::Auto => {
-                let cost = candidate.nonzeros as f64 * relative_cost(candidate);
-                cost < candidate.padded as f64
-            }
+            Self::Sparse => Verdict::Sparse,
+            Self::Auto if cost < 1.0 / DOUBT => Verdict::Sparse,
+            Self::Auto if cost < 1.0 => Verdict::Close,
+            Self::Auto | Self::Dense => Verdict::Dense,
         }
     }
 }

@@ -12,6 +12,7 @@ mod build;
 mod choose;
 mod fuse;
 mod layouts;
+mod tune;
 mod weights;
 
 use margay_core::{AvgPool2d, MaxPool2d, NodeId, Shape};
@@ -54,6 +55,8 @@ pub(crate) struct Step {
     pub(crate) kernel: Kernel,
     /// Fraction of the weight that is stored.
     pub(crate) density: Option<f64>,
+    /// Stored weights, 0 without a weight.
+    pub(crate) stored: usize,
     /// Shape of the output.
     pub(crate) shape: Shape,
     pub(crate) input: usize,
@@ -112,6 +115,22 @@ impl Kernel {
         }
     }
 
+    /// Strip width of a sparse kernel, in vectors.
+    pub(crate) const fn strip(&self) -> Option<usize> {
+        match self {
+            Self::SparseConv(conv) => Some(conv.strip()),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a stored weight.
+    const fn weight_bytes(&self) -> usize {
+        match self {
+            Self::SparseConv(_) | Self::SparseLinear(_) => 8,
+            _ => 4,
+        }
+    }
+
     /// Values of scratch space that a run on `parts` threads needs.
     fn scratch(&self, parts: usize) -> usize {
         match self {
@@ -139,6 +158,16 @@ impl Arena {
     /// A buffer by index.
     pub(crate) fn tensor(&self, buffer: usize) -> &Tensor {
         &self.buffers[buffer]
+    }
+
+    /// Bytes of a step's inputs, output and weight.
+    pub(crate) fn traffic(&self, step: &Step) -> usize {
+        let tensors = [Some(step.input), step.other, Some(step.output)].into_iter().flatten();
+        let bytes = |buffer: usize| {
+            let layout = self.buffers[buffer].layout();
+            layout.values() * layout.precision().bytes()
+        };
+        tensors.map(bytes).sum::<usize>() + step.stored * step.kernel.weight_bytes()
     }
 
     /// Takes over one image `[channels, height, width]`.

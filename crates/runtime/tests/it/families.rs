@@ -21,13 +21,15 @@ fn check(model: &SparseModel) {
     }
 }
 
-/// Threads do not change a bit.
+/// Neither threads nor tuning change a bit.
 fn share(model: &SparseModel, isa: Isa, precision: Precision) {
     let mut one = open_in(model, 1, isa, KernelChoice::Auto, precision);
     let images = noise(3 * one.image_len(), 11);
     let expected = logits(&mut one, &images);
-    for threads in [2, 3] {
-        let mut session = open_in(model, threads, isa, KernelChoice::Auto, precision);
+    for (threads, tune) in [(2, false), (3, true)] {
+        let kernel = KernelChoice::Auto;
+        let options = SessionOptions { threads, isa: Some(isa), kernel, precision, tune };
+        let mut session = Session::new(model, &options).unwrap();
         assert_eq!(logits(&mut session, &images), expected, "{threads} threads, {isa}, {precision}");
         let single: Vec<f32> =
             images.chunks(session.image_len()).flat_map(|i| logits(&mut session, i)).collect();

@@ -2,7 +2,7 @@ use margay_core::{
     BatchNorm, Conv2d, GraphBuilder, Linear, MaxPool2d, Op, Params, Preprocess, Provenance, Shape,
     SparseModel, Weight,
 };
-use margay_runtime::{Isa, KernelChoice, Precision, RuntimeError, Session, SessionOptions};
+use margay_runtime::{Isa, KernelChoice, Precision, RuntimeError, Session, SessionOptions, layer_costs};
 use ndarray::ArrayD;
 
 use crate::interpreter;
@@ -37,7 +37,7 @@ pub fn open_in(
     precision: Precision,
 ) -> Session {
     let isa = Some(isa);
-    Session::new(model, &SessionOptions { threads, isa, kernel, precision }).unwrap()
+    Session::new(model, &SessionOptions { threads, isa, kernel, precision, tune: false }).unwrap()
 }
 
 /// Every node against the definition, in both precisions.
@@ -153,6 +153,17 @@ fn the_trace_ends_in_the_logits_and_the_profile_names_every_node() {
     assert_eq!(named.len(), model.graph.nodes().len() - 1);
     assert!(profile.steps.iter().any(|s| s.kernel == "sparse_conv" && s.density.unwrap() < 0.2));
     assert!(profile.steps.iter().all(|s| s.min_ms > 0.0 && s.min_ms <= s.median_ms));
+    assert!(profile.peak_gflops > 0.0 && profile.steps.iter().all(|s| s.bytes > 0.0));
+    assert!(profile.steps.iter().all(|s| (s.flops > 0.0) == s.density.is_some()));
+}
+
+#[test]
+fn every_prunable_layer_has_a_cost_at_every_sparsity() {
+    let model = small(true, 1, 0.5);
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let costs = layer_costs(&model, &options, &[0.0, 0.9]).unwrap();
+    assert_eq!(costs.len(), 2 * model.graph.prunable().count());
+    assert!(costs.iter().all(|cost| cost.ms > 0.0 && cost.matrix[0] == cost.shape[0]));
 }
 
 fn conv(from: usize, to: usize, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Conv2d {

@@ -1,0 +1,69 @@
+//! What this machine can do at most, to judge kernels by.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::Isa;
+use crate::simd::Simd;
+
+/// Chains of multiply-adds: enough to keep every multiplier of any CPU busy.
+const CHAINS: usize = 12;
+/// Multiply-adds of each chain between two looks at the clock.
+const STEPS: usize = 4096;
+/// Bytes that no cache holds.
+const BUFFER: usize = 64 << 20;
+/// How long each measurement is repeated for its best result.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// Floating-point operations per second of one core in f32, counting a multiply-add as two.
+pub fn peak_flops(isa: Isa) -> f64 {
+    // SAFETY: the body has no contract.
+    let seconds = fastest(|| unsafe { chains(isa, black_box(0.5)) });
+    (2 * CHAINS * STEPS * isa.lanes()) as f64 / seconds
+}
+
+/// Bytes per second that one core reads from memory.
+pub fn peak_bandwidth() -> f64 {
+    let buffer = vec![1_u64; BUFFER / size_of::<u64>()];
+    let seconds = fastest(|| {
+        let mut sums = [0_u64; 8];
+        for line in black_box(&buffer).chunks_exact(sums.len()) {
+            sums.iter_mut().zip(line).for_each(|(sum, value)| *sum ^= value);
+        }
+        black_box(sums);
+    });
+    BUFFER as f64 / seconds
+}
+
+/// The shortest of several runs in seconds.
+fn fastest(mut run: impl FnMut()) -> f64 {
+    let (begin, mut least) = (Instant::now(), Duration::MAX);
+    while begin.elapsed() < PATIENCE {
+        let start = Instant::now();
+        run();
+        least = least.min(start.elapsed());
+    }
+    least.as_secs_f64()
+}
+
+dispatch! {
+    /// # Safety
+    /// None.
+    f32 fn chains(factor: f32) = chains_body
+}
+
+#[inline(always)]
+unsafe fn chains_body<S: Simd<E = f32>>(s: S, factor: f32) {
+    let (factor, mut chains) = (s.splat(factor), [s.splat(1.0); CHAINS]);
+    for _ in 0..STEPS {
+        for chain in &mut chains {
+            *chain = s.fma(*chain, factor, factor);
+        }
+    }
+    for chain in chains {
+        let mut values = [0.0_f32; crate::ALIGN];
+        // SAFETY: a vector of f32 has at most as many lanes.
+        unsafe { s.spill(values.as_mut_ptr(), chain) };
+        black_box(values);
+    }
+}
