@@ -14,7 +14,7 @@ use margay::models::{Design, build};
 use margay::pipeline::random_params;
 use margay::torch::{Norms, TorchModel, forward, set_threads};
 use margay_core::{Graph, Mask, Params, Preprocess, Provenance, SparseModel, Sparsity, fold};
-use margay_runtime::{Session, SessionOptions};
+use margay_runtime::{Precision, Session, SessionOptions};
 use tch::{Device, Tensor};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,7 +55,10 @@ fn row(
     };
     let (sparse, dense) = (pack(&masks)?, pack(&BTreeMap::new())?);
     let model = TorchModel::new(graph.clone(), &params, Device::Cpu)?;
-    let mut session = Session::new(&sparse, &SessionOptions { threads: 1, ..SessionOptions::default() })?;
+    let mut session = Session::new(
+        &sparse,
+        &SessionOptions { threads: 1, precision: Precision::F32, ..SessionOptions::default() },
+    )?;
     let image: Vec<f32> =
         (0..session.image_len()).map(|i| ((i * 7919 % 511) as f32 - 255.0) / 128.0).collect();
     let input = Tensor::from_slice(&image).reshape([1, 3, side as i64, side as i64]);

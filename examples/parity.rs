@@ -17,7 +17,7 @@ use std::path::Path;
 use margay::checkpoint::{Checkpoint, CheckpointError, Pretrained, load_model};
 use margay::torch::{Norms, TorchModel, forward};
 use margay_core::{ParamRole, Preprocess, Provenance, SparseModel, fold};
-use margay_runtime::{Session, SessionOptions};
+use margay_runtime::{Precision, Session, SessionOptions};
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
@@ -106,7 +106,10 @@ fn on_runtime(model: &Pretrained, reference: &Reference) -> Result<Vec<f32>, Box
     let preprocess = Preprocess { size: reference.image(), ..Preprocess::squash(0) };
     let packed =
         SparseModel::pack(graph, &params, &BTreeMap::new(), labels, preprocess, Provenance::default())?;
-    let mut session = Session::new(&packed, &SessionOptions { threads: 1, ..SessionOptions::default() })?;
+    let mut session = Session::new(
+        &packed,
+        &SessionOptions { threads: 1, precision: Precision::F32, ..SessionOptions::default() },
+    )?;
     let mut logits = vec![0.0; reference.images.shape()[0] * session.classes()];
     session.run(&reference.images(), &mut logits)?;
     Ok(logits)

@@ -240,7 +240,7 @@ pub struct Latency {
     pub threads: usize,
 }
 
-/// How close the runtime is to torch on the same images.
+/// How close the runtime is to torch on the same images, with values between layers in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Parity {
     /// Largest `|Δlogit|`.
@@ -252,6 +252,9 @@ pub struct Parity {
     pub max_abs_rounding: Option<f64>,
     /// Fraction of images with the same answer.
     pub argmax_agreement: f64,
+    /// Fraction of images that the runtime answers in bf16, its default, as in f32; absent in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bf16_agreement: Option<f64>,
     /// Images compared.
     pub images: usize,
 }
@@ -423,6 +426,7 @@ impl Parity {
             max_abs_logit: pairs().map(|(a, _)| a.abs()).fold(0.0, larger),
             max_abs_rounding: None,
             argmax_agreement: fraction(agreed, images).unwrap_or(1.0),
+            bf16_agreement: None,
             images,
         }
     }

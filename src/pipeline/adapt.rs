@@ -10,8 +10,8 @@ use margay_runtime::SessionOptions;
 use ndarray::Array2;
 use tch::Tensor;
 
-use super::compress::{data_info, machine, model_info, parity};
-use super::evaluate::{on_runtime, on_torch};
+use super::compress::{answered, data_info, machine, model_info};
+use super::evaluate::on_torch;
 use super::export::{SPECIALIST, latency, pack};
 use super::sparsify::{adapter as find, timed, trained};
 use super::task::{Task, examples};
@@ -72,9 +72,8 @@ pub fn adapt(recipe: &Recipe, out: &Path, progress: &mut dyn Progress) -> Result
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
     let labels = &task.dataset.classes;
     let images = examples(&val, task.device)?;
-    let runtime = timed(&mut seconds, "evaluate", || on_runtime(&after, &val, &options))?;
-    let torch = on_torch(&merged.model, &images)?;
-    let parity = parity(&task, &merged.model, &images, [&torch, &runtime])?;
+    let (runtime, parity) =
+        timed(&mut seconds, "evaluate", || answered(&task, &merged.model, &after, &val, &images))?;
     let times = timed(&mut seconds, "bench", || latency(&before, &after, &options))?;
     let bytes = [before.to_bytes()?.len() as u64, written, folder_bytes(&out.join(ADAPTER))?];
     let record = AdaptRecord {

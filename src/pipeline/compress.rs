@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use margay_core::SparseModel;
-use margay_runtime::{Isa, RuntimeError, Session, SessionOptions};
+use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions};
 
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros};
@@ -102,10 +102,7 @@ fn judge(
     let images = examples(val, task.device)?;
     let dense = on_torch(&base.dense, &images)?;
     let oneshot = on_torch(&base.oneshot, &images)?;
-    let torch = on_torch(&result.model, &images)?;
-    let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
-    let specialist = on_runtime(&exported.sparse, val, &options)?;
-    let parity = parity(task, &result.model, &images, [&torch, &specialist])?;
+    let (specialist, parity) = answered(task, &result.model, &exported.sparse, val, &images)?;
     Ok(Judged {
         changed: changed(task, val, &dense, &specialist),
         dense: dense.evaluate(labels, &val.classes),
@@ -115,11 +112,30 @@ fn judge(
     })
 }
 
+/// The exported model's answers as users get them, and how close the runtime is to torch.
+pub(super) fn answered(
+    task: &Task,
+    model: &TorchModel,
+    exported: &SparseModel,
+    val: &Loaded,
+    images: &Examples,
+) -> Result<(Answers, Parity), PipelineError> {
+    let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
+    let exact = SessionOptions { precision: Precision::F32, ..options.clone() };
+    let [answers, exact] = [options, exact].map(|options| on_runtime(exported, val, &options));
+    let (answers, exact) = (answers?, exact?);
+    let torch = on_torch(model, images)?;
+    let mut parity = parity(task, model, images, [&torch, &exact])?;
+    let same = Parity::compare(&exact.logits, &answers.logits, task.dataset.classes.len());
+    parity.bf16_agreement = Some(same.argmax_agreement);
+    Ok((answers, parity))
+}
+
 /// Compares torch's answers with the runtime's; refuses differences that rounding does not explain.
 ///
 /// Layer norms of nearly constant features amplify rounding. Where the difference is beyond the limit, the
 /// logits in f64 tell by how much.
-pub(super) fn parity(
+fn parity(
     task: &Task,
     model: &TorchModel,
     images: &Examples,

@@ -244,11 +244,15 @@ fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
         (
             "runtime against torch",
             format!(
-                "largest |Δlogit| {:.1e} of {:.3}, same answer on {} of {} images",
+                "largest |Δlogit| {:.1e} of {:.3}, same answer on {} of {} images{}",
                 parity.max_abs_logit_difference,
                 parity.max_abs_logit,
                 percent(parity.argmax_agreement),
-                parity.images
+                parity.images,
+                parity
+                    .bf16_agreement
+                    .map(|same| format!("; in bf16, the default, as in f32 on {}", percent(same)))
+                    .unwrap_or_default()
             ),
         ),
         (

@@ -49,6 +49,7 @@ pub(super) fn sample() -> RunRecord {
             max_abs_logit: 14.0,
             max_abs_rounding: None,
             argmax_agreement: 1.0,
+            bf16_agreement: Some(0.979),
             images: 48,
         },
         seconds: stages(),

@@ -9,7 +9,7 @@ use margay::progress::Silent;
 use margay::recipe::{InputSpec, OptimizerChoice, Recalibration, Recipe, Start, Teacher, TrainSpec};
 use margay::torch::{Norms, TorchModel, forward};
 use margay_core::{Graph, Mask, ParamRole, Params, Preprocess, Provenance, SparseModel, Sparsity, fold};
-use margay_runtime::{KernelChoice, Session, SessionOptions};
+use margay_runtime::{KernelChoice, Precision, Session, SessionOptions};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -67,7 +67,8 @@ fn both_executors_agree_on_every_family_node_by_node() {
         let rounding = (&exact - expected[graph.output().index()].to_kind(Kind::Double)).abs().max();
         assert!(rounding.double_value(&[]) <= 1e-4 * exact.abs().max().double_value(&[]), "{variant}");
         for kernel in [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense] {
-            let options = SessionOptions { threads: 2, kernel, ..SessionOptions::default() };
+            let options =
+                SessionOptions { threads: 2, kernel, precision: Precision::F32, ..SessionOptions::default() };
             let trace = Session::new(&sparse, &options).unwrap().trace(&images).unwrap();
             for (id, got) in &trace {
                 let wanted = Vec::<f32>::try_from(expected[id.index()].reshape([-1])).unwrap();

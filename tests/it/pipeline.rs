@@ -11,7 +11,7 @@ use margay::record::RunRecord;
 use margay::torch::{Norms, TorchModel, forward};
 use margay::world::{SPECIES, Survey, World};
 use margay_core::{Mask, Normalization, Preprocess, Provenance, SparseModel, Weight, fold};
-use margay_runtime::{KernelChoice, Session, SessionOptions};
+use margay_runtime::{KernelChoice, Precision, Session, SessionOptions};
 use tch::{Device, Tensor};
 
 pub const GENERALIST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/world-resnet18-w16.safetensors");
@@ -195,7 +195,8 @@ fn torch_and_runtime_agree_node_by_node() {
     let nodes: Vec<_> = graph.ids().collect();
     let expected = forward(&graph, &model, Norms::Stored, &input, &nodes).unwrap().kept;
     for kernel in [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense] {
-        let options = SessionOptions { threads: 2, kernel, ..SessionOptions::default() };
+        let options =
+            SessionOptions { threads: 2, kernel, precision: Precision::F32, ..SessionOptions::default() };
         let trace = Session::new(&sparse, &options).unwrap().trace(&images).unwrap();
         assert!(trace.len() > 20, "{}", trace.len());
         for (id, got) in &trace {

@@ -6,11 +6,11 @@ use half::bf16;
 /// How the values of feature maps and tokens are stored between layers. Arithmetic is in f32 either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Precision {
-    /// 32 bits.
-    #[default]
+    /// 32 bits: exact, for those who doubt.
     F32,
     /// 16 bits: the upper half of an f32, rounded to nearest even when stored and exact when read. Halves
     /// what a layer reads and what must fit the caches.
+    #[default]
     Bf16,
 }
 
