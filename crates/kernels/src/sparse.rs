@@ -60,7 +60,7 @@ impl SparseConv {
     /// Widths of strips that are worth trying, in vectors: each cuts a plane into another number of strips.
     pub fn widths(&self) -> Vec<usize> {
         let vectors = self.frame.output.body().div_ceil(self.target.lanes()).max(1);
-        let mut widths: Vec<usize> = [2, 4, 5, 7, 9, 12, 14]
+        let mut widths: Vec<usize> = [2, 4, 5, 7, 9, 14]
             .into_iter()
             .filter(|width| *width <= most_vectors(self.target))
             .map(|width| vectors.div_ceil(vectors.div_ceil(width)))

@@ -258,6 +258,7 @@ impl Builder<'_> {
         let total = matrix[0] * matrix[1];
         let candidate = Candidate {
             isa: self.isa,
+            precision: output.precision(),
             nonzeros: weight.stored(),
             padded: DenseConv::padded_rows(self.isa, output.precision(), taps) * matrix[1],
             vectors: (output.pitch() * output.dims()[1]).div_ceil(self.isa.lanes()),

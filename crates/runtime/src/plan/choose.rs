@@ -1,4 +1,4 @@
-use margay_kernels::Isa;
+use margay_kernels::{Isa, Precision};
 
 /// Which kernel a layer with stored zeros runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub(super) enum Verdict {
 /// What the choice for one convolution depends on.
 pub(super) struct Candidate {
     pub(super) isa: Isa,
+    pub(super) precision: Precision,
     /// Stored weights.
     pub(super) nonzeros: usize,
     /// Weights with those that only pad register tiles.
@@ -52,11 +53,14 @@ impl KernelChoice {
 /// core: measured on the layers of a ResNet-50 at 20 to 60 % density (`examples/resnet50.rs`), towards
 /// the high end of what was found, because a wrong choice of the sparse kernel costs more.
 fn relative_cost(candidate: &Candidate) -> f64 {
-    match candidate.isa {
+    match (candidate.isa, candidate.precision) {
         // So few vectors leave too little work between two rows.
-        Isa::Avx512 if candidate.vectors <= 4 => 2.7,
-        Isa::Avx512 => 2.2,
-        Isa::Avx2 => 2.0,
-        Isa::Portable => 1.5,
+        (Isa::Avx512, Precision::F32) if candidate.vectors <= 4 => 2.7,
+        (Isa::Avx512, Precision::F32) => 2.2,
+        (Isa::Avx512, Precision::Bf16) if candidate.vectors <= 4 => 1.8,
+        (Isa::Avx512, Precision::Bf16) => 1.4,
+        (Isa::Avx2, Precision::F32) => 2.0,
+        (Isa::Avx2, Precision::Bf16) => 1.6,
+        (Isa::Portable, _) => 1.5,
     }
 }

@@ -11,7 +11,7 @@ use margay_kernels::{Layout, Tensor};
 use super::Kernel;
 
 /// Timed runs of a candidate, after one untimed.
-const RUNS: usize = 3;
+const RUNS: usize = 2;
 
 /// What candidates are told apart by: equal keys are timed once.
 #[derive(Clone, Debug, PartialEq)]
