@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use margay_core::{MaxPool2d, Node, NodeId, Op, Shape, SparseModel};
 use margay_kernels::{
-    Attention, ConvError, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, NormSpec,
-    Pointwise, ResponseNorm, SparseConv, SparseLinear,
+    Attention, ConvError, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout,
+    MAX_POOL_WINDOW, NormSpec, Pointwise, ResponseNorm, SparseConv, SparseLinear,
 };
 
 use super::choose::{Candidate, KernelChoice, Verdict};
@@ -315,9 +315,13 @@ fn unsupported(node: &Node, reason: &str) -> RuntimeError {
 
 /// Refuses a pooling with windows that hold nothing but padding.
 fn check_pool(node: &str, pool: &MaxPool2d) -> Result<MaxPool2d, RuntimeError> {
-    let inside = (0..2).all(|axis| pool.padding[axis] < pool.kernel[axis]);
-    inside.then(|| pool.clone()).ok_or_else(|| RuntimeError::Unsupported {
-        node: node.to_owned(),
-        reason: format!("padding {:?} leaves windows {:?} empty", pool.padding, pool.kernel),
-    })
+    let refuse = |reason| Err(RuntimeError::Unsupported { node: node.to_owned(), reason });
+    let MaxPool2d { padding, kernel, .. } = pool;
+    if (0..2).any(|axis| padding[axis] >= kernel[axis]) {
+        return refuse(format!("padding {padding:?} leaves windows {kernel:?} empty"));
+    }
+    if kernel[1] > MAX_POOL_WINDOW {
+        return refuse(format!("windows {kernel:?} are wider than {MAX_POOL_WINDOW}"));
+    }
+    Ok(pool.clone())
 }

@@ -233,19 +233,23 @@ fn weights_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn a_window_of_padding_alone_is_refused() {
-    let (mut net, image) = GraphBuilder::new("bad", Shape::map(1, 4, 4));
-    let pool = MaxPool2d { kernel: [1, 1], stride: [1, 1], padding: [1, 1] };
-    let x = net.push("pool", Op::MaxPool2d(pool), &[image]);
-    net.push("mean", Op::GlobalAvgPool, &[x]);
-    let graph = net.finish().unwrap();
-    let params = Params::new();
-    let (masks, labels) = (std::collections::BTreeMap::new(), Vec::new());
-    let model =
-        SparseModel::pack(graph, &params, &masks, labels, Preprocess::squash(4), Provenance::default())
-            .unwrap();
-    let error = Session::new(&model, &SessionOptions::default()).unwrap_err();
-    assert!(matches!(error, RuntimeError::Unsupported { ref node, .. } if node == "pool"), "{error}");
+fn windows_of_padding_alone_and_very_wide_ones_are_refused() {
+    let narrow = MaxPool2d { kernel: [1, 1], stride: [1, 1], padding: [1, 1] };
+    let wide = MaxPool2d { kernel: [1, 65], stride: [1, 1], padding: [0, 0] };
+    for (pool, why) in [(narrow, "empty"), (wide, "wider than 64")] {
+        let (mut net, image) = GraphBuilder::new("bad", Shape::map(1, 4, 80));
+        let x = net.push("pool", Op::MaxPool2d(pool), &[image]);
+        net.push("mean", Op::GlobalAvgPool, &[x]);
+        let graph = net.finish().unwrap();
+        let (masks, labels) = (std::collections::BTreeMap::new(), Vec::new());
+        let preprocess = Preprocess::squash(4).at([4, 80]);
+        let model =
+            SparseModel::pack(graph, &Params::new(), &masks, labels, preprocess, Provenance::default())
+                .unwrap();
+        let error = Session::new(&model, &SessionOptions::default()).unwrap_err();
+        assert!(matches!(error, RuntimeError::Unsupported { ref node, .. } if node == "pool"), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
+    }
 }
 
 #[test]
