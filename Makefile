@@ -60,7 +60,8 @@ bench-peers: build ## Time other engines beside ours, rewrite the tables of docs
 	$(CARGO) build --release --locked -p margay-runtime --example networks
 	$(PYTHON) scripts/bench_peers.py $(PEERS_ARGS)
 
-PHOTOS ?=parity-preprocess: ## Compare presets with torchvision, timm and transformers (PYTHON= with all three; PHOTOS= more JPEGs)
+PHOTOS ?=
+parity-preprocess: ## Compare presets with torchvision, timm and transformers (PYTHON= with all three; PHOTOS= more JPEGs)
 	$(CARGO) build --release --locked --no-default-features --target-dir target/torch-free --example preprocess_pixels
 	$(PYTHON) scripts/preprocess_parity.py target/torch-free/release/examples/preprocess_pixels $(PHOTOS)
 
