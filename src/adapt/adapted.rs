@@ -14,8 +14,16 @@ pub struct Adapted<'a> {
     layers: BTreeMap<String, Layer>,
     /// Weight name by bias name, of layers whose adapter may change the bias.
     biases: BTreeMap<String, String>,
-    /// Layers of the part whose gradients are collected.
-    seen: RefCell<Option<Vec<Seen>>>,
+    /// The part whose gradients are collected.
+    part: RefCell<Option<Part>>,
+}
+
+/// Layers of a part of the network whose weights' gradients are sampled.
+#[derive(Default)]
+struct Part {
+    /// Weights in force, with their graphs of gradients, by name.
+    weights: BTreeMap<String, Tensor>,
+    seen: Vec<Seen>,
 }
 
 /// A layer whose weight's gradient is sampled.
@@ -42,15 +50,14 @@ impl Layer {
         Self { mask, delta: None, branch: false, sampled: None }
     }
 
-    /// Positions `[k]` of the only weights that can change, if they are at most this share.
-    fn few(&self, share: f64) -> Result<Option<Tensor>, TorchError> {
+    /// Positions `[k]` of the only weights that can change, if they are at most so many.
+    fn few(&self, most: f64) -> Result<Option<Tensor>, TorchError> {
         let support = match (self.delta.as_ref().and_then(|delta| delta.support()), &self.mask) {
             (Some(support), _) => support,
             (None, Some(mask)) if !self.branch => mask.f_flatten(0, -1)?.f_nonzero()?.f_squeeze_dim(1)?,
             _ => return Ok(None),
         };
-        let all = self.mask.as_ref().map_or(usize::MAX, Tensor::numel);
-        Ok((support.numel() as f64 <= share * all as f64).then_some(support))
+        Ok((support.numel() as f64 <= most).then_some(support))
     }
 }
 
@@ -63,7 +70,7 @@ impl<'a> Adapted<'a> {
             Ok((name.clone(), Layer::new(Some(mask))))
         };
         let layers = masks.iter().map(layer).collect::<Result<_, TorchError>>()?;
-        Ok(Self { model, layers, biases: BTreeMap::new(), seen: RefCell::default() })
+        Ok(Self { model, layers, biases: BTreeMap::new(), part: RefCell::default() })
     }
 
     /// Puts an adapter on the layer `node`; with `branch` its low-rank part is not masked.
@@ -79,8 +86,8 @@ impl<'a> Adapted<'a> {
     /// can change.
     pub fn sample(&mut self, share: f64) -> Result<(), TorchError> {
         for node in self.model.graph.nodes() {
-            if let Some(layer) = self.layers.get_mut(&node.weight())
-                && let Some(few) = layer.few(share)?
+            if let (Some(layer), Some([m, n])) = (self.layers.get_mut(&node.weight()), node.matrix())
+                && let Some(few) = layer.few(share * (m * n) as f64)?
             {
                 layer.sampled = Sampled::new(&node.op, &few)?;
             }
@@ -90,7 +97,7 @@ impl<'a> Adapted<'a> {
 
     /// How the gradient of a weight is sampled, if it is now.
     fn sampled(&self, weight: &str) -> Option<&Sampled> {
-        let layer = self.layers.get(weight).filter(|_| self.seen.borrow().is_some())?;
+        let layer = self.layers.get(weight).filter(|_| self.part.borrow().is_some())?;
         let trained = layer.delta.is_some() || self.model.is_trained(weight);
         layer.sampled.as_ref().filter(|_| trained)
     }
@@ -166,7 +173,12 @@ impl Adapted<'_> {
 impl Effective for Adapted<'_> {
     fn effective(&self, name: &str) -> Result<Tensor, TorchError> {
         let weight = self.in_force(name)?;
-        Ok(if self.sampled(name).is_some() { weight.f_detach()? } else { weight })
+        if self.sampled(name).is_none() {
+            return Ok(weight);
+        }
+        let detached = weight.f_detach()?;
+        self.part.borrow_mut().get_or_insert_default().weights.insert(name.to_owned(), weight);
+        Ok(detached)
     }
 
     fn passed(&self, node: &Node, input: &Tensor, output: Tensor) -> Result<Tensor, TorchError> {
@@ -176,7 +188,7 @@ impl Effective for Adapted<'_> {
         let probe = output.f_zeros_like()?.f_set_requires_grad(true)?;
         let output = output.f_add(&probe)?;
         let seen = Seen { node: node.clone(), input: input.f_detach()?, probe };
-        self.seen.borrow_mut().get_or_insert_default().push(seen);
+        self.part.borrow_mut().get_or_insert_default().seen.push(seen);
         Ok(output)
     }
 }
@@ -194,16 +206,18 @@ impl Student for Adapted<'_> {
     }
 
     fn part_begins(&self) -> Result<(), TorchError> {
-        *self.seen.borrow_mut() = Some(Vec::new());
+        *self.part.borrow_mut() = Some(Part::default());
         Ok(())
     }
 
     fn part_ends(&self) -> Result<(), TorchError> {
-        for Seen { node, input, probe } in self.seen.take().unwrap_or_default() {
+        let Part { weights, seen } = self.part.take().unwrap_or_default();
+        for Seen { node, input, probe } in seen {
             let name = node.weight();
-            if let Some(sampled) = self.layers.get(&name).and_then(|layer| layer.sampled.as_ref()) {
+            let sampled = self.layers.get(&name).and_then(|layer| layer.sampled.as_ref());
+            if let (Some(sampled), Some(weight)) = (sampled, weights.get(&name)) {
                 let gradient = sampled.gradient(&node.op, &input, &probe.f_grad()?)?;
-                let few = self.in_force(&name)?.f_flatten(0, -1)?.f_index_select(0, sampled.positions())?;
+                let few = weight.f_flatten(0, -1)?.f_index_select(0, sampled.positions())?;
                 few.f_dot(&gradient)?.f_backward()?;
             }
         }
