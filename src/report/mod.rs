@@ -221,10 +221,14 @@ fn galleries<'a>(record: &'a RunRecord, thumbnails: &[Thumbnail]) -> [Gallery<'a
 
 fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
     let (model, machine, parity, time) = (&record.model, &record.machine, &record.parity, &record.latency_ms);
-    let trained = record.adapter.map_or_else(
-        || "every surviving weight, or none without finetuning".to_owned(),
-        |t| format!("{} parameters of an adapter ({}), {} beside it", t.adapter, percent(t.share), t.beside),
-    );
+    let finetuned = record.seconds.iter().any(|(stage, _)| stage == "finetune");
+    let trained = match record.adapter {
+        Some(t) => {
+            format!("{} parameters of an adapter ({}), {} beside it", t.adapter, percent(t.share), t.beside)
+        }
+        None if finetuned => "every surviving weight".to_owned(),
+        None => "nothing".to_owned(),
+    };
     let memory = record.peak_rss_bytes.map_or_else(|| ABSENT.to_owned(), bytes);
     vec![
         ("architecture", model.architecture.clone()),
