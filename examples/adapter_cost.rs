@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let images = Tensor::f_randn([batch, 3, 224, 224], (Kind::Float, Device::Cpu))?;
     let classes = Tensor::f_randint(12, [batch], (Kind::Int64, Device::Cpu))?;
-    let examples = Examples { images, classes };
+    let examples = Examples::new(images, classes);
     let batch_size = batch as usize;
     let recovery = RecoverySpec {
         epochs: steps,

@@ -16,6 +16,12 @@ pub struct Recipe {
     pub labels: Option<PathBuf>,
     /// Folder with one folder per class, optionally under `train/` and `val/`.
     pub data: PathBuf,
+    /// Folder of photos of anything, without labels, whose statistics steady those of the few shots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub general: Option<PathBuf>,
+    /// Folder of the user's own photos without labels, on which the dense network is imitated too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlabelled: Option<PathBuf>,
     /// The one seed of the run.
     #[serde(default)]
     pub seed: u64,
@@ -50,6 +56,12 @@ pub struct Shots {
     pub per_class: usize,
     /// Fraction of the shots held out for every choice (at least one image per class where two exist).
     pub holdout: f64,
+    /// Whether every class counts the same, however many shots it has.
+    pub balance: bool,
+    /// Most photos taken from the folder of general ones.
+    pub general: usize,
+    /// Most photos taken from the folder of unlabelled ones.
+    pub unlabelled: usize,
 }
 
 /// How photos become inputs.
@@ -91,10 +103,101 @@ pub struct PruneSpec {
     pub allocation: String,
     /// Fraction of zeros over the prunable weights.
     pub sparsity: Sparsity,
+    /// What the pruned network may cost; absent: the weights that the sparsity leaves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
     /// Added to the Hessian's diagonal, relative to its mean.
-    pub damping: f64,
+    pub damping: Tuned,
+    /// Weight of the general photos' statistics beside those of the shots, 0–1.
+    pub general_share: Tuned,
+    /// How far a layer also makes good what its pruned predecessors changed, 0–1.
+    pub correction: f64,
+    /// How far an output feature counts by what the loss makes of it (exponent of its Fisher information), 0–1.
+    pub fisher: f64,
     /// Images per calibration batch.
     pub batch: usize,
+}
+
+/// What a pruned network may cost, if not in weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Target {
+    /// So many times fewer multiply-adds, such as `10x-macs`.
+    Macs(f64),
+    /// So many times faster than dense on this machine's runtime at batch 1, such as `3x-speedup`.
+    Speedup(f64),
+    /// So many milliseconds an image there, such as `8ms`.
+    Milliseconds(f64),
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Macs(fold) => format!("{fold}x-macs"),
+            Target::Speedup(fold) => format!("{fold}x-speedup"),
+            Target::Milliseconds(ms) => format!("{ms}ms"),
+        }
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let number = |suffix| text.strip_suffix(suffix).and_then(|number| number.trim().parse::<f64>().ok());
+        let target = if let Some(fold) = number("x-macs") {
+            Self::Macs(fold)
+        } else if let Some(fold) = number("x-speedup") {
+            Self::Speedup(fold)
+        } else if let Some(ms) = number("ms") {
+            Self::Milliseconds(ms)
+        } else {
+            return Err(format!("`{text}` is no target: use 10x-macs, 3x-speedup or 8ms"));
+        };
+        let (Self::Macs(x) | Self::Speedup(x) | Self::Milliseconds(x)) = target;
+        if x.is_finite() && x > 0.0 { Ok(target) } else { Err(format!("`{text}` must be above 0")) }
+    }
+}
+
+/// A number, or `auto`: the best of a few on the held-out fold.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Tuned {
+    /// This number.
+    Value(f64),
+    /// Chosen on the held-out fold.
+    #[serde(with = "auto_word")]
+    Auto,
+}
+
+/// The word `auto` in a recipe.
+mod auto_word {
+    use serde::de::{Deserializer, Error};
+    use serde::{Deserialize, Serializer};
+
+    const WORD: &str = "auto";
+
+    pub fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(WORD)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            WORD => Ok(()),
+            other => Err(D::Error::custom(format!("`{other}` is neither a number nor `{WORD}`"))),
+        }
+    }
+}
+
+impl std::str::FromStr for Tuned {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            number => number.parse().map(Self::Value).map_err(|_| "must be a number or `auto`".to_owned()),
+        }
+    }
 }
 
 /// How accuracy is won back.
@@ -126,6 +229,10 @@ pub struct RecoverySpec {
     pub temperature: f64,
     /// Weight of the mean normalised squared feature error per block (SquareHead).
     pub square_head: f64,
+    /// Smallest share of a photo's area that a random crop shows; 1: whole photos only.
+    pub crop: f64,
+    /// Parameter of the Beta distribution that weighs two mixed images (mixup, arXiv 1710.09412); 0: none are mixed.
+    pub mixup: f64,
     /// Whether activations are computed twice, to hold fewer of them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recompute: bool,
@@ -393,6 +500,8 @@ impl Recipe {
             model,
             labels: None,
             data,
+            general: None,
+            unlabelled: None,
             seed: 0,
             device: auto(),
             threads: 0,
@@ -416,14 +525,24 @@ fn auto() -> String {
 
 impl Default for Shots {
     fn default() -> Self {
-        Self { per_class: 16, holdout: 0.2 }
+        Self { per_class: 16, holdout: 0.2, balance: true, general: 256, unlabelled: 1024 }
     }
 }
 
 impl Default for PruneSpec {
     fn default() -> Self {
         let sparsity = Sparsity::from_compression(20.0).unwrap_or(Sparsity::DENSE);
-        Self { solver: "alps".into(), allocation: "erk".into(), sparsity, damping: 0.1, batch: 64 }
+        Self {
+            solver: "alps".into(),
+            allocation: "erk".into(),
+            sparsity,
+            target: None,
+            damping: Tuned::Value(0.1),
+            general_share: Tuned::Auto,
+            correction: 0.0,
+            fisher: 0.0,
+            batch: 64,
+        }
     }
 }
 
@@ -462,6 +581,8 @@ impl Default for RecoverySpec {
             distillation: 1.0,
             temperature: 4.0,
             square_head: 1.0,
+            crop: 1.0,
+            mixup: 0.0,
             recompute: false,
         }
     }

@@ -70,7 +70,7 @@ pub(super) fn residuals(
         let name = model.graph.node(id).weight();
         if masks.contains_key(&name) {
             let weight = dense.get(&name)?.f_sub(&model.get(&name)?)?.f_flatten(1, -1)?;
-            let scale = crate::prune::column_scale(hessian)?;
+            let scale = hessian.scale()?;
             residuals.insert(id, Residual { weight, scale });
         }
         Ok(())

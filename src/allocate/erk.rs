@@ -1,8 +1,16 @@
-use super::{Allocator, LayerProfile};
+use super::{Allocator, Budget, Failed, Judge, LayerProfile};
 
 /// Erdős–Rényi-kernel densities (RigL, arXiv 1911.11134): `(out + in + kh + kw) / (out · in · kh · kw)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Erk;
+
+impl Erk {
+    /// The density of a layer up to a common factor.
+    pub(super) fn density(layer: &LayerProfile) -> f64 {
+        let [kh, kw] = layer.kernel;
+        (layer.out + layer.inner + kh + kw) as f64 / layer.weights().max(1) as f64
+    }
+}
 
 impl Allocator for Erk {
     fn name(&self) -> &'static str {
@@ -10,11 +18,15 @@ impl Allocator for Erk {
     }
 
     fn about(&self) -> &'static str {
-        "denser where a layer has few weights: most accurate for a given size, more multiply-adds"
+        "denser where a layer has few weights: accurate for a given size, more multiply-adds"
     }
 
-    fn density(&self, layer: &LayerProfile) -> f64 {
-        let [kh, kw] = layer.kernel;
-        (layer.out + layer.inner + kh + kw) as f64 / layer.weights().max(1) as f64
+    fn densities(
+        &self,
+        layers: &[LayerProfile],
+        _budget: &Budget,
+        _judge: &mut dyn Judge,
+    ) -> Result<Vec<f64>, Failed> {
+        Ok(layers.iter().map(Self::density).collect())
     }
 }

@@ -1,15 +1,31 @@
-//! How many weights each layer keeps, so that the whole meets one sparsity.
+//! How many weights each layer keeps, so that the whole meets one budget.
+//!
+//! ```text
+//! uniform, erk     densities by shape, up to a common factor
+//! dp, evo          densities by the damage that pruning was measured to do, layer by layer or as a whole
+//!                              └─ a Judge measures it; this module knows no network
+//! ```
 
+mod budget;
+mod dp;
 mod erk;
+mod evo;
 mod uniform;
 
-use margay_core::{Graph, Node, Op, Sparsity};
+use margay_core::{Graph, Node, Op};
 
+pub use budget::{Budget, Cost, Unreachable};
+pub use dp::Dp;
 pub use erk::Erk;
+pub use evo::Evo;
 pub use uniform::Uniform;
 
 /// Every allocator; a new one is a file and a line here.
-pub static ALLOCATORS: &[&dyn Allocator] = &[&Erk, &Uniform];
+pub static ALLOCATORS: &[&dyn Allocator] = &[&Erk, &Uniform, &Dp, &Evo];
+
+/// Densities at which the damage to a layer is measured, dense first: steps of about the root of a half.
+pub const LEVELS: [f64; 14] =
+    [1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.0625, 0.045, 0.03, 0.02, 0.014, 0.01];
 
 /// What an allocator may know of a prunable layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +40,48 @@ pub struct LayerProfile {
     pub kernel: [usize; 2],
 }
 
-/// Spreads a sparsity over layers.
+/// Measures what pruning does to a network.
+pub trait Judge {
+    /// The damage of pruning one layer to [`LEVELS`]`[level]` and no other.
+    fn single(&mut self, layer: usize, level: usize) -> Result<f64, Failed>;
+    /// The damage of pruning every layer, each to its level.
+    fn whole(&mut self, levels: &[usize]) -> Result<f64, Failed>;
+}
+
+/// Why a judge could not measure.
+pub type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Spreads a budget over layers.
 pub trait Allocator: Sync {
     /// Name on the command line and in recipes.
     fn name(&self) -> &'static str;
     /// One line for `margay list`.
     fn about(&self) -> &'static str;
-    /// A preferred density per layer, up to a common factor.
-    fn density(&self, layer: &LayerProfile) -> f64;
+    /// Whether it asks the judge.
+    fn measures(&self) -> bool {
+        false
+    }
+    /// A preferred density per layer, up to a common factor that meets the budget.
+    fn densities(
+        &self,
+        layers: &[LayerProfile],
+        budget: &Budget,
+        judge: &mut dyn Judge,
+    ) -> Result<Vec<f64>, Failed>;
+}
+
+/// Nobody measures: for allocators that go by shape.
+#[derive(Clone, Copy, Debug)]
+pub struct Nobody;
+
+impl Judge for Nobody {
+    fn single(&mut self, _layer: usize, _level: usize) -> Result<f64, Failed> {
+        Err("nothing is measured here".into())
+    }
+
+    fn whole(&mut self, _levels: &[usize]) -> Result<f64, Failed> {
+        Err("nothing is measured here".into())
+    }
 }
 
 impl LayerProfile {
@@ -49,6 +99,11 @@ impl LayerProfile {
     pub fn weights(&self) -> usize {
         self.out * self.inner * self.kernel[0] * self.kernel[1]
     }
+
+    /// Weights kept at a level.
+    pub fn kept(&self, level: usize) -> usize {
+        ((self.weights() as f64 * LEVELS[level]).round() as usize).max(1)
+    }
 }
 
 /// Profiles of every prunable layer of a graph, in execution order.
@@ -61,92 +116,16 @@ pub fn find(name: &str) -> Option<&'static dyn Allocator> {
     ALLOCATORS.iter().copied().find(|a| a.name() == name)
 }
 
-/// Weights each layer keeps: densities proportional to the allocator's, capped at 1, total exact.
-///
-/// The common factor is found by water-filling: layers that reach density 1 are fixed there and the
-/// remaining budget is spread over the others. Rounding leftovers go to the largest fractions first.
-pub fn allocate(allocator: &dyn Allocator, layers: &[LayerProfile], sparsity: Sparsity) -> Vec<usize> {
-    let total: usize = layers.iter().map(LayerProfile::weights).sum();
-    let budget = sparsity.kept(total);
-    let wanted: Vec<f64> = layers.iter().map(|l| allocator.density(l).max(f64::MIN_POSITIVE)).collect();
-    let mut full = vec![false; layers.len()];
-    let factor = loop {
-        let (mut fixed, mut open) = (0.0, 0.0);
-        for (i, layer) in layers.iter().enumerate() {
-            let weights = layer.weights() as f64;
-            if full[i] { fixed += weights } else { open += weights * wanted[i] }
-        }
-        let factor = if open > 0.0 { (budget as f64 - fixed) / open } else { 0.0 };
-        let over: Vec<usize> =
-            (0..layers.len()).filter(|i| !full[*i] && factor * wanted[*i] >= 1.0).collect();
-        if over.is_empty() {
-            break factor;
-        }
-        for i in over {
-            full[i] = true;
-        }
-    };
-    let share = |i: usize| {
-        let weights = layers[i].weights() as f64;
-        if full[i] { weights } else { (factor * wanted[i] * weights).clamp(0.0, weights) }
-    };
-    round_to_total(&(0..layers.len()).map(share).collect::<Vec<_>>(), layers, budget)
-}
-
-fn round_to_total(shares: &[f64], layers: &[LayerProfile], budget: usize) -> Vec<usize> {
-    let mut kept: Vec<usize> = shares.iter().map(|s| s.floor() as usize).collect();
-    let mut order: Vec<usize> = (0..shares.len()).collect();
-    order.sort_by(|a, b| shares[*b].fract().total_cmp(&shares[*a].fract()).then(a.cmp(b)));
-    let mut missing = budget.saturating_sub(kept.iter().sum());
-    for &i in order.iter().cycle().take(2 * order.len()) {
-        if missing > 0 && kept[i] < layers[i].weights() {
-            kept[i] += 1;
-            missing -= 1;
-        }
-    }
-    kept
+/// Weights each layer keeps: the allocator's densities times the factor that meets the budget.
+pub fn allocate(
+    allocator: &dyn Allocator,
+    layers: &[LayerProfile],
+    budget: &Budget,
+    judge: &mut dyn Judge,
+) -> Result<Vec<usize>, Failed> {
+    let densities = allocator.densities(layers, budget, judge)?;
+    Ok(budget.fill(&densities, layers)?)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn layer(out: usize, inner: usize, k: usize) -> LayerProfile {
-        LayerProfile { name: format!("{out}x{inner}x{k}"), out, inner, kernel: [k, k] }
-    }
-
-    proptest! {
-        #[test]
-        fn every_allocator_meets_the_total_exactly(
-            shapes in prop::collection::vec((1_usize..80, 1_usize..80, 1_usize..4), 1..12),
-            fraction in 0.0_f64..0.999,
-        ) {
-            let layers: Vec<_> = shapes.iter().map(|(o, i, k)| layer(*o, *i, *k)).collect();
-            let total: usize = layers.iter().map(LayerProfile::weights).sum();
-            let sparsity = Sparsity::new(fraction).unwrap();
-            for allocator in ALLOCATORS {
-                let kept = allocate(*allocator, &layers, sparsity);
-                prop_assert_eq!(kept.iter().sum::<usize>(), sparsity.kept(total), "{}", allocator.name());
-                prop_assert!(kept.iter().zip(&layers).all(|(k, l)| *k <= l.weights()));
-            }
-        }
-    }
-
-    #[test]
-    fn erk_follows_its_formula_below_the_cap() {
-        let layers = [layer(64, 64, 3), layer(512, 512, 3)];
-        let kept = allocate(&Erk, &layers, Sparsity::new(0.95).unwrap());
-        let density: Vec<f64> =
-            kept.iter().zip(&layers).map(|(k, l)| *k as f64 / l.weights() as f64).collect();
-        let raw = |c: f64| (c + c + 6.0) / (c * c * 9.0);
-        assert!((density[0] / density[1] - raw(64.0) / raw(512.0)).abs() < 1e-2, "{density:?}");
-    }
-
-    #[test]
-    fn erk_caps_small_layers_at_dense() {
-        let layers = [layer(8, 8, 1), layer(512, 512, 3)];
-        assert_eq!(allocate(&Erk, &layers, Sparsity::new(0.9).unwrap())[0], 64);
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-use super::{Allocator, LayerProfile};
+use super::{Allocator, Budget, Failed, Judge, LayerProfile};
 
 /// One density for all layers, as in the TACO paper (arXiv 2303.14409).
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +13,12 @@ impl Allocator for Uniform {
         "the same density in every layer: fewest multiply-adds for a given size"
     }
 
-    fn density(&self, _layer: &LayerProfile) -> f64 {
-        1.0
+    fn densities(
+        &self,
+        layers: &[LayerProfile],
+        _budget: &Budget,
+        _judge: &mut dyn Judge,
+    ) -> Result<Vec<f64>, Failed> {
+        Ok(vec![1.0; layers.len()])
     }
 }

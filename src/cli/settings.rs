@@ -11,7 +11,8 @@ use crate::allocate::ALLOCATORS;
 use crate::preprocess::PRESETS;
 use crate::recipe::{
     AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, GradAccMode, InputSpec, OptimizerChoice, Policy,
-    PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, parse_compression,
+    PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, Target, Tuned,
+    parse_compression,
 };
 
 /// The largest seed: TOML, in which recipes are saved, has signed integers only.
@@ -52,6 +53,21 @@ pub struct RecipeArgs {
     /// Folder with one folder per class, optionally under train/ and val/
     #[arg(short, long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
+    /// Folder of photos of anything, without labels: steadies pruning where shots are few
+    #[arg(long, value_name = "FOLDER", help_heading = "Data")]
+    pub general: Option<PathBuf>,
+    /// Folder of your own photos without labels: more to imitate the dense network on
+    #[arg(long, value_name = "FOLDER", help_heading = "Data")]
+    pub unlabelled: Option<PathBuf>,
+    /// Most photos to take from --general [default: 256]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    pub general_images: Option<usize>,
+    /// Most photos to take from --unlabelled [default: 1024]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    pub unlabelled_images: Option<usize>,
+    /// Let classes with more shots count more than rare ones
+    #[arg(long, help_heading = "Data")]
+    pub unbalanced: bool,
     /// Seed of every random choice [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub seed: Option<u64>,
@@ -88,9 +104,25 @@ pub struct RecipeArgs {
         help_heading = "Pruning"
     )]
     pub compression: Option<Sparsity>,
-    /// Added to the Hessian's diagonal, relative to the diagonal [default: 0.1]
+    /// What the network may cost: 20x (fewer weights), 10x-macs (fewer multiply-adds), 3x-speedup or 8ms (on
+    /// this machine)
+    #[arg(
+        long, value_name = "TARGET", value_parser = parse_target, conflicts_with_all = ["sparsity", "compression"],
+        help_heading = "Pruning"
+    )]
+    pub target: Option<Wanted>,
+    /// Added to the Hessian's diagonal, relative to the diagonal; auto asks the held-out fold [default: 0.1]
+    #[arg(long, value_name = "X|auto", help_heading = "Pruning")]
+    pub damping: Option<Tuned>,
+    /// Weight of the --general photos beside the shots, 0 to 1; auto asks the held-out fold [default: auto]
+    #[arg(long, value_name = "X|auto", help_heading = "Pruning")]
+    pub general_share: Option<Tuned>,
+    /// How far layers also make good what pruning changed before them, 0 to 1 [default: 0]
     #[arg(long, value_name = "X", help_heading = "Pruning")]
-    pub damping: Option<f64>,
+    pub correction: Option<f64>,
+    /// How far outputs count by what the loss makes of them, 0 to 1 [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Pruning")]
+    pub fisher: Option<f64>,
     /// Images per calibration batch [default: 64]
     #[arg(long, value_name = "N", help_heading = "Pruning")]
     pub calibration_batch: Option<usize>,
@@ -130,6 +162,12 @@ pub struct RecipeArgs {
     /// Weight of the feature error per block [default: 1]
     #[arg(long, value_name = "X", help_heading = "Recovery")]
     pub square_head: Option<f64>,
+    /// Smallest share of a photo's area that random crops show; 1 shows whole photos only [default: 1]
+    #[arg(long, value_name = "FRACTION", help_heading = "Recovery")]
+    pub crop: Option<f64>,
+    /// Mix training images in pairs, with weights from a Beta distribution of this parameter [default: 0]
+    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    pub mixup: Option<f64>,
     /// Compute activations twice and hold fewer of them: slower, for large networks and little memory
     #[arg(long, help_heading = "Recovery")]
     pub recompute: bool,
@@ -180,6 +218,31 @@ pub struct AdapterArgs {
     /// Bits of the base's weights while adapters train: 8 or 4, to hold less in memory (QRoSA) [default: 32]
     #[arg(long, value_parser = choice(BASE_BITS))]
     pub base_bits: Option<BaseBits>,
+}
+
+/// A target on the command line: one of both.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    sparsity: Option<Sparsity>,
+    cost: Option<Target>,
+}
+
+impl Wanted {
+    /// A number of weights on the command line is meant instead of the file's target.
+    fn cost(self, stored: Option<Target>) -> Option<Target> {
+        self.cost.or(stored.filter(|_| self.sparsity.is_none()))
+    }
+}
+
+/// Reads `20x` as a sparsity, everything else as a cost.
+fn parse_target(text: &str) -> Result<Wanted, String> {
+    if let Ok(sparsity) = parse_compression(text) {
+        return Ok(Wanted { sparsity: Some(sparsity), cost: None });
+    }
+    match Target::try_from(text.to_owned()) {
+        Ok(cost) => Ok(Wanted { sparsity: None, cost: Some(cost) }),
+        Err(_) => Err("must be such as 20x, 10x-macs, 3x-speedup or 8ms".to_owned()),
+    }
 }
 
 /// Resolved choices.
@@ -248,6 +311,11 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         model,
         labels,
         data,
+        general,
+        unlabelled,
+        general_images,
+        unlabelled_images,
+        unbalanced,
         seed,
         device,
         shots,
@@ -259,7 +327,11 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         allocation,
         sparsity,
         compression,
+        target,
         damping,
+        general_share,
+        correction,
+        fisher,
         calibration_batch,
         recovery,
         recalibrate,
@@ -273,21 +345,29 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         distillation,
         temperature,
         square_head,
+        crop,
+        mixup,
         recompute,
         adapt,
         adapter,
     } = args;
     let from = file;
+    let wanted = target.unwrap_or(Wanted { sparsity: sparsity.or(compression), cost: None });
     Recipe {
         model: model.unwrap_or(from.model),
         labels: labels.or(from.labels),
         data: data.unwrap_or(from.data),
+        general: general.or(from.general),
+        unlabelled: unlabelled.or(from.unlabelled),
         seed: seed.unwrap_or(from.seed),
         device: device.unwrap_or(from.device),
         threads: given_threads.unwrap_or(from.threads),
         shots: Shots {
             per_class: shots.unwrap_or(from.shots.per_class),
             holdout: holdout.unwrap_or(from.shots.holdout),
+            balance: from.shots.balance && !unbalanced,
+            general: general_images.unwrap_or(from.shots.general),
+            unlabelled: unlabelled_images.unwrap_or(from.shots.unlabelled),
         },
         input: InputSpec {
             preprocess: preprocess.or(from.input.preprocess),
@@ -297,8 +377,12 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         prune: PruneSpec {
             solver: solver.unwrap_or(from.prune.solver),
             allocation: allocation.unwrap_or(from.prune.allocation),
-            sparsity: sparsity.or(compression).unwrap_or(from.prune.sparsity),
+            sparsity: wanted.sparsity.unwrap_or(from.prune.sparsity),
+            target: wanted.cost(from.prune.target),
             damping: damping.unwrap_or(from.prune.damping),
+            general_share: general_share.unwrap_or(from.prune.general_share),
+            correction: correction.unwrap_or(from.prune.correction),
+            fisher: fisher.unwrap_or(from.prune.fisher),
             batch: calibration_batch.unwrap_or(from.prune.batch),
         },
         recovery: RecoverySpec {
@@ -314,6 +398,8 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
             distillation: distillation.unwrap_or(from.recovery.distillation),
             temperature: temperature.unwrap_or(from.recovery.temperature),
             square_head: square_head.unwrap_or(from.recovery.square_head),
+            crop: crop.unwrap_or(from.recovery.crop),
+            mixup: mixup.unwrap_or(from.recovery.mixup),
             recompute: recompute || from.recovery.recompute,
         },
         adapt: merge_adapt(adapt, adapter, from.adapt),
@@ -359,7 +445,9 @@ pub fn merge_adapt(method: Option<String>, args: AdapterArgs, from: AdaptSpec) -
 pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     let Recipe { shots, input, prune, recovery, device, adapt, .. } = recipe;
     check_device(device)?;
-    let paths = [Some(&recipe.model), Some(&recipe.data), recipe.labels.as_ref()];
+    let [labels, general, unlabelled] =
+        [&recipe.labels, &recipe.general, &recipe.unlabelled].map(Option::as_ref);
+    let paths = [Some(&recipe.model), Some(&recipe.data), labels, general, unlabelled];
     if let Some(path) = paths.into_iter().flatten().find(|path| path.to_str().is_none()) {
         let message = format!("`{}` is not UTF-8, so that no recipe can name it", path.display());
         return Err(Failure::usage(message).hint("rename it, or reach it through a link"));
@@ -368,7 +456,14 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     known("allocation", &prune.allocation, Some(ALLOCATORS.iter().map(|a| a.name()).collect()))?;
     check_input(input)?;
     within("holdout", shots.holdout, 0.0..=0.9)?;
-    within("damping", prune.damping, 0.0..=1e3)?;
+    within_or_auto("damping", prune.damping, 0.0..=1e3)?;
+    within_or_auto("general-share", prune.general_share, 0.0..=1.0)?;
+    within("correction", prune.correction, 0.0..=1.0)?;
+    within("fisher", prune.fisher, 0.0..=1.0)?;
+    if recovery.schedule == Schedule::Gradual && prune.target.is_some() {
+        let message = "a gradual schedule halves weights, so that its target must be a number of weights";
+        return Err(Failure::usage(message.to_owned()).hint("use --target 20x, or another --recovery"));
+    }
     within("calibration-batch", prune.batch as f64, 1.0..=65536.0)?;
     within("batch", recovery.batch as f64, 1.0..=65536.0)?;
     within("epochs", recovery.epochs as f64, 0.0..=1e6)?;
@@ -381,6 +476,8 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("distillation", recovery.distillation, 0.0..=1e6)?;
     within("temperature", recovery.temperature, 1e-3..=1e3)?;
     within("square-head", recovery.square_head, 0.0..=1e6)?;
+    within("crop", recovery.crop, 0.01..=1.0)?;
+    within("mixup", recovery.mixup, 0.0..=1e3)?;
     check_adapt(adapt)
 }
 
@@ -424,6 +521,13 @@ pub fn within(name: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> R
         return Ok(());
     }
     Err(Failure::usage(format!("{name} is {value}, but must be in {} ..= {}", range.start(), range.end())))
+}
+
+fn within_or_auto(name: &str, value: Tuned, range: std::ops::RangeInclusive<f64>) -> Result<(), Failure> {
+    match value {
+        Tuned::Value(value) => within(name, value, range),
+        Tuned::Auto => Ok(()),
+    }
 }
 
 fn known(what: &str, name: &str, table: Option<Vec<&str>>) -> Result<(), Failure> {

@@ -18,7 +18,7 @@ mod shots;
 
 pub use labels::{HeadPlan, LabelError, Unmatched, check_count, match_classes, read_labels};
 pub use load::{Loaded, image_size_hint, load};
-pub use scan::{Dataset, SplitOrigin};
+pub use scan::{Dataset, SplitOrigin, unlabelled};
 pub use shots::FewShot;
 
 #[cfg(test)]
@@ -65,6 +65,12 @@ pub enum DataError {
         class: String,
         /// Its folder.
         path: PathBuf,
+    },
+    /// A folder of unlabelled photos holds none.
+    #[error("`{}` holds no JPEG, PNG, WebP, BMP, GIF or TIFF file", folder.display())]
+    NoPhotos {
+        /// The folder.
+        folder: PathBuf,
     },
     /// Photos were asked for, and the dataset has none to train on.
     #[error("`{}` holds no training photos, only a val/ split", root.display())]

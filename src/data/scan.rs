@@ -167,6 +167,24 @@ impl Dataset {
     }
 }
 
+/// Photos under a folder, whatever its sub-folders are called: at most `most`, drawn with `seed`, in the order of
+/// their paths.
+pub fn unlabelled(folder: &Path, most: usize, seed: u64) -> Result<Vec<Sample>, DataError> {
+    if !folder.is_dir() {
+        return Err(DataError::NotAFolder { root: folder.to_owned() });
+    }
+    let (mut paths, mut seen) = (Vec::new(), BTreeSet::new());
+    Found::default().walk(folder, MAX_DEPTH, &mut seen, &mut paths)?;
+    if paths.is_empty() {
+        return Err(DataError::NoPhotos { folder: folder.to_owned() });
+    }
+    paths.sort();
+    shuffle(&mut paths, &mut generator(seed, "unlabelled", ""));
+    paths.truncate(most);
+    paths.sort();
+    Ok(paths.into_iter().map(|path| Sample { path, class: 0 }).collect())
+}
+
 /// Lists photos and remembers what it skipped.
 #[derive(Default)]
 struct Found {

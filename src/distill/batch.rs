@@ -2,63 +2,160 @@
 
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
+use rand_distr::{Beta, Distribution};
 use tch::Tensor;
 
 use super::Examples;
+use crate::recipe::RecoverySpec;
 use crate::torch::TorchError;
 
-/// Some of the examples, each image mirrored with probability ½ and shifted by up to 1/16 of its side.
+/// Some of the examples, varied: mirrored with probability ½, shifted by up to 1/16 of the side or cut out and
+/// enlarged, mixed in pairs if asked for.
 pub(super) struct Batch {
     /// Images `[n, c, h, w]`.
     pub images: Tensor,
-    /// Classes `[n]`.
+    /// Classes `[n]`, negative where there is none.
     pub classes: Tensor,
+    /// How much each image counts `[n]`; absent: all the same.
+    pub weights: Option<Tensor>,
     /// Which examples these are `[n]`.
     pub examples: Tensor,
     /// Whether each is mirrored `[n]`, 0 or 1.
     pub mirrored: Tensor,
+    /// What is mixed into the images.
+    pub mixed: Option<Mixed>,
+}
+
+/// A second image in each image of a batch.
+pub(super) struct Mixed {
+    /// Share of the first image, 0–1.
+    pub first: f64,
+    /// Class of the second `[n]`.
+    pub classes: Tensor,
 }
 
 impl Batch {
     /// The examples with these indices.
-    pub fn draw(examples: &Examples, chosen: &[i64], rng: &mut impl Rng) -> Result<Self, TorchError> {
+    pub fn draw(
+        examples: &Examples,
+        chosen: &[i64],
+        spec: &RecoverySpec,
+        rng: &mut impl Rng,
+    ) -> Result<Self, TorchError> {
         let device = examples.images.device();
         let indices = Tensor::f_from_slice(chosen)?.f_to_device(device)?;
-        let (_, _, height, width) = examples.images.size4()?;
-        let pad = (height.min(width) / 16).max(1);
-        let padded = examples.images.f_index_select(0, &indices)?.f_reflection_pad2d([pad, pad, pad, pad])?;
-        let (mut images, mut mirrored) = (Vec::new(), Vec::new());
-        for i in 0..chosen.len() as i64 {
-            let (top, left) = (rng.random_range(0..=2 * pad), rng.random_range(0..=2 * pad));
-            let image = padded.f_get(i)?.f_narrow(1, top, height)?.f_narrow(2, left, width)?;
-            let mirror = rng.random::<bool>();
-            images.push(if mirror { image.f_flip([2])? } else { image });
-            mirrored.push(i64::from(mirror));
-        }
-        Ok(Self {
-            images: Tensor::f_stack(&images, 0)?,
+        let window = Window::of(&examples.images, spec.crop)?;
+        let views: Vec<View> = chosen.iter().map(|_| window.draw(rng)).collect();
+        let mirrored: Vec<i64> = views.iter().map(|view| i64::from(view.mirrored)).collect();
+        let mut batch = Self {
+            images: window.show(&examples.images.f_index_select(0, &indices)?, &views)?,
             classes: examples.classes.f_index_select(0, &indices)?,
+            weights: examples.weights.as_ref().map(|w| w.f_index_select(0, &indices)).transpose()?,
             mirrored: Tensor::f_from_slice(&mirrored)?.f_to_device(device)?,
             examples: indices,
-        })
+            mixed: None,
+        };
+        if spec.mixup > 0.0 {
+            batch.mix(Beta::new(spec.mixup, spec.mixup).map_or(1.0, |beta| beta.sample(rng)))?;
+        }
+        Ok(batch)
+    }
+
+    /// Mixes each image with the next.
+    fn mix(&mut self, first: f64) -> Result<(), TorchError> {
+        let second = self.images.f_roll([1], [0])?;
+        self.images = self.images.f_mul_scalar(first)?.f_add(&second.f_mul_scalar(1.0 - first)?)?;
+        self.mixed = Some(Mixed { first, classes: self.classes.f_roll([1], [0])? });
+        Ok(())
+    }
+}
+
+/// How images are cut out.
+enum Window {
+    /// At full size from a border of `pad` reflected pixels.
+    Shifted { size: [i64; 2], pad: i64 },
+    /// At least this share of the area, in the image's shape, enlarged to the whole.
+    Cropped { size: [i64; 2], least: f64 },
+}
+
+/// What is seen of an image, in pixels.
+struct View {
+    corner: [i64; 2],
+    size: [i64; 2],
+    mirrored: bool,
+}
+
+impl Window {
+    fn of(images: &Tensor, least: f64) -> Result<Self, TorchError> {
+        let (_, _, height, width) = images.size4()?;
+        let size = [height, width];
+        if least < 1.0 {
+            return Ok(Self::Cropped { size, least });
+        }
+        Ok(Self::Shifted { size, pad: (height.min(width) / 16).max(1) })
+    }
+
+    fn draw(&self, rng: &mut impl Rng) -> View {
+        let (size, room) = match self {
+            Self::Shifted { size, pad } => (*size, [2 * pad; 2]),
+            Self::Cropped { size, least } => {
+                let side = rng.random_range(*least..=1.0).sqrt();
+                let part = size.map(|whole| ((whole as f64 * side).round() as i64).clamp(1, whole));
+                (part, [size[0] - part[0], size[1] - part[1]])
+            }
+        };
+        let corner = room.map(|room| rng.random_range(0..=room));
+        View { corner, size, mirrored: rng.random::<bool>() }
+    }
+
+    fn show(&self, images: &Tensor, views: &[View]) -> Result<Tensor, TorchError> {
+        let images = match self {
+            Self::Shifted { pad, .. } => images.f_reflection_pad2d([*pad; 4])?,
+            Self::Cropped { .. } => images.shallow_clone(),
+        };
+        let mut shown = Vec::with_capacity(views.len());
+        for (i, View { corner, size, mirrored }) in views.iter().enumerate() {
+            let part = images.f_narrow(0, i as i64, 1)?;
+            let part = part.f_narrow(2, corner[0], size[0])?.f_narrow(3, corner[1], size[1])?;
+            let part = match self {
+                Self::Cropped { size, .. } => part.f_upsample_bilinear2d(*size, false, None, None)?,
+                Self::Shifted { .. } => part,
+            };
+            shown.push(if *mirrored { part.f_flip([3])? } else { part });
+        }
+        Ok(Tensor::f_cat(&shown, 0)?)
     }
 }
 
 /// Number of batches that [`shuffled`] makes.
-pub(super) fn batch_count(len: usize, size: usize) -> usize {
-    let size = size.max(2);
+pub(super) fn batch_count(examples: &Examples, size: usize) -> usize {
+    let (len, size) = (examples.labelled(), labelled_share(examples, size));
     len.div_ceil(size).saturating_sub(usize::from(len > size && len % size == 1)).max(1)
 }
 
-/// Indices of `0..len` in a random order, in batches.
-pub(super) fn shuffled(len: usize, size: usize, rng: &mut impl Rng) -> Vec<Vec<i64>> {
-    let mut order: Vec<i64> = (0..len as i64).collect();
+/// Images with a class in a batch: half of it where there are others.
+fn labelled_share(examples: &Examples, size: usize) -> usize {
+    if examples.unlabelled > 0 { (size / 2).max(1) } else { size.max(2) }
+}
+
+/// Indices of all labelled images in a random order, in batches, each with as many unlabelled ones if there are any.
+pub(super) fn shuffled(examples: &Examples, size: usize, rng: &mut impl Rng) -> Vec<Vec<i64>> {
+    let share = labelled_share(examples, size);
+    let mut order: Vec<i64> = (0..examples.labelled() as i64).collect();
     order.shuffle(rng);
-    let mut batches: Vec<Vec<i64>> = order.chunks(size.max(2)).map(<[i64]>::to_vec).collect();
+    let mut batches: Vec<Vec<i64>> = order.chunks(share).map(<[i64]>::to_vec).collect();
     // One image has no batch statistics: it joins the batch before.
     if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
         let single = batches.pop().unwrap_or_default();
         batches.last_mut().into_iter().for_each(|last| last.extend(&single));
+    }
+    if examples.unlabelled > 0 {
+        let mut others: Vec<i64> = (examples.labelled() as i64..examples.len() as i64).collect();
+        others.shuffle(rng);
+        let mut next = others.into_iter().cycle();
+        for batch in &mut batches {
+            batch.extend(next.by_ref().take(share));
+        }
     }
     batches
 }

@@ -7,6 +7,7 @@
 //! Masks are part of the forward pass, so that gradients off the mask are zero and pruned weights stay zero.
 
 mod batch;
+mod examples;
 mod loss;
 mod optimizer;
 mod recompute;
@@ -24,41 +25,10 @@ use crate::progress::Progress;
 use crate::recipe::RecoverySpec;
 use crate::torch::{Effective, Norms, TorchError, TorchModel, forward, mask_to_tensor, segments};
 use batch::{Batch, batch_count, shuffled};
+pub use examples::Examples;
 use loss::loss;
 pub(crate) use optimizer::{Stepper, adopt, optimizer_of};
 use teacher::{Teacher, blocks, fitted};
-
-/// Labelled images on the training device.
-#[derive(Debug)]
-pub struct Examples {
-    /// Normalised images `[n, 3, h, w]`.
-    pub images: Tensor,
-    /// Class of each image `[n]`, 64-bit integers.
-    pub classes: Tensor,
-}
-
-impl Examples {
-    /// Number of images.
-    pub fn len(&self) -> usize {
-        self.images.size()[0] as usize
-    }
-
-    /// Whether there is no image.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The same images with 64 bits.
-    pub fn in_double(&self) -> Result<Self, TorchError> {
-        let images = self.images.f_to_kind(Kind::Double)?;
-        Ok(Self { images, classes: self.classes.shallow_clone() })
-    }
-
-    /// The images in batches of at most `size`.
-    pub fn batches(&self, size: usize) -> Result<Vec<Tensor>, TorchError> {
-        Ok(self.images.f_split(size.max(1) as i64, 0)?)
-    }
-}
 
 /// What a training loop minimises, for how long, on what.
 #[derive(Debug)]
@@ -136,15 +106,15 @@ pub(crate) fn fit(
     let teacher = Teacher::of(training, student.graph(), examples, progress)?;
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
     let parts = spec.recompute.then(|| segments(student.graph()));
-    let per_epoch = batch_count(examples.len(), spec.batch);
+    let per_epoch = batch_count(examples, spec.batch);
     let total = limit.unwrap_or(per_epoch * spec.epochs);
     let mut last = 0.0;
     progress.start(training.stage, total as u64);
     for start in (0..total).step_by(per_epoch) {
         let (mut sum, mut steps) = (0.0, 0);
-        let batches = shuffled(examples.len(), spec.batch, &mut rng);
+        let batches = shuffled(examples, spec.batch, &mut rng);
         for (step, batch) in (start..total).zip(batches) {
-            let batch = Batch::draw(examples, &batch, &mut rng)?;
+            let batch = Batch::draw(examples, &batch, spec, &mut rng)?;
             let loss = optimizer.step(student, step, total, |student| match &parts {
                 Some(parts) => recompute::backward(student, training, &batch, teacher.as_ref(), parts),
                 None => backward(student, training, &batch, teacher.as_ref()),
@@ -185,7 +155,7 @@ fn objective(
     let blocks = teacher.map_or(&[][..], Teacher::blocks);
     let images = fitted(&batch.images, student.graph())?;
     let out = forward(student.graph(), student, training.norms, &images, blocks)?;
-    let loss = loss(training.spec, &out, target.as_ref(), &batch.classes)?;
+    let loss = loss(training.spec, &out, target.as_ref(), batch)?;
     Ok(match student.penalty()? {
         Some(penalty) => loss.f_add(&penalty)?,
         None => loss,
@@ -206,10 +176,13 @@ pub(crate) fn each_gradient(
     let teacher =
         training.teacher.map(|model| Teacher::Present { model, blocks: blocks(training, &model.graph) });
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
-    let order = shuffled(examples.len(), examples.len(), &mut rng).concat();
-    progress.start(training.stage, images.min(order.len()) as u64);
-    for index in order.iter().take(images) {
-        let batch = Batch::draw(examples, &[*index], &mut rng)?;
+    // One image cannot be mixed with another.
+    let whole = RecoverySpec { mixup: 0.0, ..training.spec.clone() };
+    let order = shuffled(examples, examples.len(), &mut rng).concat();
+    let labelled = order.into_iter().filter(|index| (*index as usize) < examples.labelled());
+    progress.start(training.stage, images.min(examples.labelled()) as u64);
+    for index in labelled.take(images) {
+        let batch = Batch::draw(examples, &[index], &whole, &mut rng)?;
         objective(student, training, &batch, teacher.as_ref())?.f_backward()?;
         visit()?;
         progress.advance(1);

@@ -22,7 +22,7 @@ pub(super) fn backward(
     let target = teacher.map(|teacher| teacher.outputs(batch)).transpose()?;
     let images = fitted(&batch.images, student.graph())?;
     let (inputs, out) = run.forward(parts, images)?;
-    let mut loss = loss(training.spec, &out, target.as_ref(), &batch.classes)?;
+    let mut loss = loss(training.spec, &out, target.as_ref(), batch)?;
     if let Some(penalty) = student.penalty()? {
         loss = loss.f_add(&penalty)?;
     }

@@ -34,7 +34,8 @@ impl<'a> Teacher<'a> {
         if training.spec.square_head > 0.0 {
             return Ok(Some(Self::Present { model, blocks: blocks(training, student) }));
         }
-        if training.spec.epochs < WORTHWHILE {
+        let spec = training.spec;
+        if spec.epochs < WORTHWHILE || spec.crop < 1.0 || spec.mixup > 0.0 {
             return Ok(Some(Self::Present { model, blocks: Vec::new() }));
         }
         Ok(Some(Self::Answered(answers(model, examples, progress)?)))

@@ -14,6 +14,8 @@ const AXES: &[(&str, &str)] = &[
     ("seed", "seed"),
     ("checkpoint", "model"),
     ("task", "data"),
+    ("general", "general"),
+    ("unlabelled", "unlabelled"),
     ("shots", "shots.per-class"),
     ("compression", "prune.sparsity"),
     ("sparsity", "prune.sparsity"),
@@ -87,6 +89,8 @@ impl Run {
             model: root.join(&recipe.model),
             labels: recipe.labels.as_ref().map(|path| root.join(path)),
             data: root.join(&recipe.data),
+            general: recipe.general.as_ref().map(|path| root.join(path)),
+            unlabelled: recipe.unlabelled.as_ref().map(|path| root.join(path)),
             ..recipe.clone()
         }
     }

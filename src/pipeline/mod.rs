@@ -3,14 +3,18 @@
 //! Val images are read only after every choice is made and the model is final.
 
 mod adapt;
+mod budget;
+mod choose;
 mod compress;
 mod demo;
 mod evaluate;
 mod experiment;
 mod export;
 mod host;
+mod ladder;
 mod plan;
 mod preprocess;
+mod pruning;
 mod recalibrate;
 mod sparsify;
 mod task;
@@ -63,6 +67,12 @@ pub enum PipelineError {
     /// A layer cannot be pruned.
     #[error("cannot prune")]
     Solve(#[from] SolveError),
+    /// The layers' shares cannot be found.
+    #[error("cannot spread the budget over layers: {0}")]
+    Allocate(#[from] crate::allocate::Failed),
+    /// The target cannot be met.
+    #[error(transparent)]
+    Unreachable(#[from] crate::allocate::Unreachable),
     /// The head cannot be made.
     #[error("cannot make the head")]
     Head(#[from] HeadError),

@@ -82,7 +82,7 @@ pub fn check_constants(
     let mut trials = Vec::with_capacity(all.len());
     for constants in all {
         let images = renormalised(&shots.images, spec.normalization, constants)?;
-        let examples = Examples { images, classes: shots.classes.shallow_clone() };
+        let examples = Examples { images, ..shots.shallow_clone() };
         let logits = answers(pretrained, plan, &examples, classes)?;
         trials.push(Trial::new(constants, &logits, &shots.classes)?);
         progress.advance(1);
@@ -201,7 +201,7 @@ fn spread(shots: &Examples) -> Result<Examples, PipelineError> {
         from.f_index_select(0, &Tensor::f_from_slice(&picked)?.f_to_device(from.device())?)
     };
     let picked = || -> Result<Examples, tch::TchError> {
-        Ok(Examples { images: pick(&shots.images)?, classes: pick(&shots.classes)? })
+        Ok(Examples::new(pick(&shots.images)?, pick(&shots.classes)?))
     };
     Ok(picked().map_err(TorchError::from)?)
 }

@@ -11,15 +11,24 @@ use crate::torch::{Norms, TorchError, TorchModel, apply, rows, stream};
 /// predecessors produce.
 ///
 /// Batch norms get the images' statistics. Layer norms, which store none, get a bias that restores the
-/// mean of each feature in the dense network (bias correction, arXiv 1906.04721).
-pub fn recalibrate(model: &mut TorchModel, dense: &TorchModel, batches: &[Tensor]) -> Result<(), TorchError> {
+/// mean of each feature in the dense network (bias correction, arXiv 1906.04721). With a `share` below 1 they go
+/// only so far.
+pub fn recalibrate(
+    model: &mut TorchModel,
+    dense: &TorchModel,
+    batches: &[Tensor],
+    share: f64,
+) -> Result<(), TorchError> {
+    if share == 0.0 {
+        return Ok(());
+    }
     let targets = if model.graph.has_layer_norms() { layer_means(dense, batches)? } else { BTreeMap::new() };
     stream(model, batches, |id, inputs, model| {
         let node = model.graph.node(id).clone();
         match &node.op {
-            Op::BatchNorm(_) => reestimate(model, &node, inputs),
+            Op::BatchNorm(_) => reestimate(model, &node, inputs, share),
             Op::LayerNorm(_) => match targets.get(&id) {
-                Some(target) => correct(model, &node, inputs, target),
+                Some(target) => correct(model, &node, inputs, target, share),
                 None => Ok(()),
             },
             _ => Ok(()),
@@ -28,10 +37,14 @@ pub fn recalibrate(model: &mut TorchModel, dense: &TorchModel, batches: &[Tensor
     Ok(())
 }
 
-fn reestimate(model: &mut TorchModel, node: &Node, inputs: &[Tensor]) -> Result<(), TorchError> {
+fn reestimate(model: &mut TorchModel, node: &Node, inputs: &[Tensor], share: f64) -> Result<(), TorchError> {
     let (mean, var) = moments(inputs)?;
-    model.set(&format!("{}.running_mean", node.name), &mean)?;
-    model.set(&format!("{}.running_var", node.name), &var)
+    for (statistic, fresh) in [("running_mean", mean), ("running_var", var)] {
+        let name = format!("{}.{statistic}", node.name);
+        let stored = model.get(&name)?.f_to_kind(Kind::Double)?;
+        model.set(&name, &fresh.f_sub(&stored)?.f_mul_scalar(share)?.f_add(&stored)?)?;
+    }
+    Ok(())
 }
 
 fn correct(
@@ -39,8 +52,9 @@ fn correct(
     node: &Node,
     inputs: &[Tensor],
     target: &Tensor,
+    share: f64,
 ) -> Result<(), TorchError> {
-    let shift = target.f_sub(&mean_output(model, node, inputs)?)?;
+    let shift = target.f_sub(&mean_output(model, node, inputs)?)?.f_mul_scalar(share)?;
     let bias = model.get(&node.bias())?.f_to_kind(Kind::Double)?.f_add(&shift)?;
     model.set(&node.bias(), &bias)
 }
@@ -112,7 +126,7 @@ mod tests {
         };
         assert_eq!(wanted.len(), 5);
         assert!(gap(&model) > 0.1, "the weights were changed: {}", gap(&model));
-        recalibrate(&mut model, &dense, &images).unwrap();
+        recalibrate(&mut model, &dense, &images, 1.0).unwrap();
         assert!(gap(&model) < 1e-4, "{}", gap(&model));
     }
 }

@@ -3,17 +3,17 @@ use std::collections::BTreeMap;
 use margay_core::{Graph, Mask, Sparsity};
 use tch::Tensor;
 
-use super::evaluate::score;
+use super::PipelineError;
+use super::choose::choose;
+use super::pruning::Pruner;
 use super::recalibrate::recalibrate;
 use super::task::Task;
-use super::{PipelineError, plan};
 use crate::adapt::{self, Adapter, Merged, Saved};
-use crate::allocate::{Allocator, allocate, profiles};
 use crate::distill::{Examples, Training, train};
 use crate::progress::Progress;
-use crate::prune::{LayerOutcome, Pruned, Solver, sequential};
-use crate::recipe::{BaseBits, Recalibration, Recipe, Schedule};
-use crate::record::{Candidate, Choice, Stages, Trained};
+use crate::prune::LayerOutcome;
+use crate::recipe::{BaseBits, Recipe, Schedule};
+use crate::record::{Choice, Stages, Trained};
 use crate::torch::{Bits, Norms, TorchModel};
 
 /// A sparse network before its last finetuning, and the dense one it imitates.
@@ -28,8 +28,10 @@ pub struct Base {
     pub layers: Vec<LayerOutcome>,
     /// What was decided on the held-out fold.
     pub choices: Vec<Choice>,
-    /// What it was pruned on and is finetuned on.
+    /// What it was pruned on.
     pub shots: Examples,
+    /// What it is finetuned on: the shots, and unlabelled photos if there are any.
+    pub examples: Examples,
 }
 
 /// A finished sparse network.
@@ -55,14 +57,6 @@ pub fn trained(saved: &Saved, graph: &Graph) -> Trained {
     Trained { adapter, beside, share: saved.trained as f64 / all.max(1) as f64 }
 }
 
-/// How layers are pruned, resolved from a recipe.
-pub struct Method {
-    /// Chooses masks and values.
-    pub solver: &'static dyn Solver,
-    /// Spreads the sparsity.
-    pub allocator: &'static dyn Allocator,
-}
-
 /// Makes every choice on the held-out fold, then prunes on all shots down to the target. A gradual
 /// schedule finetunes on the way.
 pub fn base(
@@ -71,12 +65,14 @@ pub fn base(
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<Base, PipelineError> {
-    let method = plan::method(recipe)?;
-    let (recalibrated, choices) =
-        timed(seconds, "choose", || choose_recalibration(task, recipe, &method, progress))?;
+    let pruner = Pruner::new(task, recipe)?;
+    let (settled, keep, choices) = timed(seconds, "choose", || choose(&pruner, progress))?;
     let shots = task.all_shots()?;
     let dense = task.dense(&shots)?;
-    let (target, before) = (recipe.prune.sparsity, before(recipe));
+    let examples = match &task.unlabelled {
+        Some(images) => shots.with_unlabelled(images)?,
+        None => shots.shallow_clone(),
+    };
     let mut base = Base {
         oneshot: dense.deep_clone()?,
         dense,
@@ -84,17 +80,25 @@ pub fn base(
         layers: Vec::new(),
         choices,
         shots,
+        examples,
     };
-    for (index, level) in before.into_iter().chain([target]).enumerate() {
+    for (index, level) in before(recipe).into_iter().map(Some).chain([None]).enumerate() {
         if index > 0 {
             base.oneshot = finetuned(&base, recipe, index - 1, seconds, progress)?;
         }
+        let keep = match level {
+            Some(level) => pruner.keep_before(&base.dense, &keep, level)?,
+            None => keep.clone(),
+        };
         let (model, shots) = (&mut base.oneshot, &base.shots);
-        let pruned = timed(seconds, "prune", || prune(model, shots, recipe, &method, level, progress))?;
+        let pruned = timed(seconds, "prune", || pruner.prune(model, shots, &keep, &settled, progress))?;
         (base.masks, base.layers) = (pruned.masks, pruned.layers);
-        if recalibrated {
+        if settled.recalibrated > 0.0 {
             let batches = base.shots.batches(recipe.prune.batch)?;
-            timed(seconds, "recalibrate", || Ok(recalibrate(&mut base.oneshot, &base.dense, &batches)?))?;
+            let share = settled.recalibrated;
+            timed(seconds, "recalibrate", || {
+                Ok(recalibrate(&mut base.oneshot, &base.dense, &batches, share)?)
+            })?;
         }
     }
     Ok(base)
@@ -152,7 +156,7 @@ fn adapted(
         base: packed.as_ref().unwrap_or(&base.oneshot),
         masks: &base.masks,
         teacher: Some(&base.dense),
-        examples: &base.shots,
+        examples: &base.examples,
         recovery: &recipe.recovery,
         spec: &recipe.adapt,
         seed: recipe.seed,
@@ -191,7 +195,7 @@ fn finetuned(
         seed: recipe.seed.wrapping_add(round as u64),
         stage: &stage,
     };
-    timed(seconds, "finetune", || Ok(train(&mut model, &base.masks, &base.shots, &training, progress)?))?;
+    timed(seconds, "finetune", || Ok(train(&mut model, &base.masks, &base.examples, &training, progress)?))?;
     Ok(model)
 }
 
@@ -203,62 +207,6 @@ fn before(recipe: &Recipe) -> Vec<Sparsity> {
     let target = recipe.prune.sparsity;
     let halvings = (1..).map_while(|n| Sparsity::new(1.0 - 0.5_f64.powi(n)).ok());
     halvings.take_while(|level| level.density() > target.density() * 1.05).collect()
-}
-
-fn prune(
-    model: &mut TorchModel,
-    shots: &Examples,
-    recipe: &Recipe,
-    method: &Method,
-    level: Sparsity,
-    progress: &mut dyn Progress,
-) -> Result<Pruned, PipelineError> {
-    let profiles = profiles(&model.graph);
-    let kept = allocate(method.allocator, &profiles, level);
-    let keep = profiles.iter().map(|p| p.name.clone()).zip(kept).collect();
-    let batches = shots.batches(recipe.prune.batch)?;
-    Ok(sequential(model, &batches, method.solver, &keep, recipe.prune.damping, progress)?)
-}
-
-/// Whether norms are recalibrated after pruning: as told, or as the held-out fold says.
-fn choose_recalibration(
-    task: &Task,
-    recipe: &Recipe,
-    method: &Method,
-    progress: &mut dyn Progress,
-) -> Result<(bool, Vec<Choice>), PipelineError> {
-    match recipe.recovery.recalibrate {
-        Recalibration::On => return Ok((true, Vec::new())),
-        Recalibration::Off => return Ok((false, Vec::new())),
-        Recalibration::Auto if task.heldout.is_empty() => {
-            progress.warn("nothing is held out: norms are not recalibrated");
-            return Ok((false, Vec::new()));
-        }
-        Recalibration::Auto => {}
-    }
-    let dense = task.dense(&task.calibration)?;
-    let mut model = dense.deep_clone()?;
-    prune(&mut model, &task.calibration, recipe, method, recipe.prune.sparsity, progress)?;
-    let stored = score(&model, &task.heldout)?;
-    recalibrate(&mut model, &dense, &task.calibration.batches(recipe.prune.batch)?)?;
-    let fresh = score(&model, &task.heldout)?;
-    let helps = fresh.loss < stored.loss;
-    let [what, fresh_name] = if model.graph.has_layer_norms() {
-        ["means behind layer norms after pruning", "corrected"]
-    } else {
-        ["batch-norm statistics after pruning", "re-estimated"]
-    };
-    let candidate = |name: &str, s: &super::evaluate::Score| Candidate {
-        name: name.to_owned(),
-        top1: Some(s.top1),
-        loss: Some(s.loss),
-    };
-    let choice = Choice {
-        what: what.to_owned(),
-        candidates: vec![candidate("stored", &stored), candidate(fresh_name, &fresh)],
-        taken: if helps { fresh_name } else { "stored" }.to_owned(),
-    };
-    Ok((helps, vec![choice]))
 }
 
 /// Finetuning may not bring a pruned weight back.

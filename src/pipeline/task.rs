@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use super::PipelineError;
 use super::preprocess::{check_constants, prepared};
 use crate::checkpoint::{Checkpoint, Dtype, Pretrained};
-use crate::data::{Dataset, FewShot, HeadPlan, Loaded, check_count, load};
+use crate::data::{Dataset, FewShot, HeadPlan, Loaded, check_count, load, unlabelled};
 use crate::data::{match_classes, read_labels};
 use crate::distill::Examples;
 use crate::head;
@@ -24,6 +24,8 @@ pub struct Task {
     pub device: Device,
     /// CPU threads.
     pub threads: usize,
+    /// Whether every class counts the same.
+    pub balance: bool,
     /// The user's photos.
     pub dataset: Dataset,
     /// The pretrained network with its own head.
@@ -36,6 +38,10 @@ pub struct Task {
     pub calibration: Examples,
     /// Shots held out for choices; may be empty.
     pub heldout: Examples,
+    /// Photos of anything `[n, 3, h, w]`, whose statistics steady those of the shots.
+    pub general: Option<Tensor>,
+    /// Photos of the user's without labels `[n, 3, h, w]`, on which the dense network is imitated.
+    pub unlabelled: Option<Tensor>,
     /// What was tried on the shots.
     pub choices: Vec<Choice>,
     /// Photos that could not be read so far.
@@ -95,16 +101,30 @@ impl Task {
         let calibration = load(&shots.calibration, &preprocessor, progress)?;
         let heldout = load(&shots.heldout, &preprocessor, progress)?;
         calibration.check_classes(&shots.calibration, &dataset.classes)?;
-        let unreadable = shots.bad.iter().chain(&calibration.bad).chain(&heldout.bad);
+        let mut read = |folder: &Option<PathBuf>, most: usize| {
+            let Some(folder) = folder else { return Ok::<_, PipelineError>(None) };
+            Ok(Some(load(&unlabelled(folder, most, recipe.seed)?, &preprocessor, progress)?))
+        };
+        let general = read(&recipe.general, recipe.shots.general)?;
+        let more = read(&recipe.unlabelled, recipe.shots.unlabelled)?;
+        let skipped = [&general, &more].into_iter().flatten().flat_map(|loaded| &loaded.bad);
+        let unreadable = shots.bad.iter().chain(&calibration.bad).chain(&heldout.bad).chain(skipped);
         let bad = unreadable.map(|(path, error)| bad_photo(&dataset, path, error)).collect();
+        let images = |loaded: Option<Loaded>| {
+            loaded.map(|loaded| Ok::<_, PipelineError>(examples(&loaded, device)?.images)).transpose()
+        };
+        let classes = recipe.shots.balance.then_some(dataset.classes.len());
         Ok(Self {
             device,
             threads,
             pretrained,
             head,
             preprocess,
-            calibration: examples(&calibration, device)?,
-            heldout: examples(&heldout, device)?,
+            calibration: examples(&calibration, device)?.balanced(classes)?,
+            heldout: examples(&heldout, device)?.balanced(classes)?,
+            general: images(general)?,
+            unlabelled: images(more)?,
+            balance: recipe.shots.balance,
             choices: Vec::new(),
             bad,
             dataset,
@@ -123,10 +143,10 @@ impl Task {
     /// Every shot, in the order calibration, held out.
     pub fn all_shots(&self) -> Result<Examples, PipelineError> {
         let join = |a: &Tensor, b: &Tensor| Tensor::f_cat(&[a, b], 0).map_err(crate::torch::TorchError::from);
-        Ok(Examples {
-            images: join(&self.calibration.images, &self.heldout.images)?,
-            classes: join(&self.calibration.classes, &self.heldout.classes)?,
-        })
+        let images = join(&self.calibration.images, &self.heldout.images)?;
+        let classes = join(&self.calibration.classes, &self.heldout.classes)?;
+        let balance = self.balance.then_some(self.dataset.classes.len());
+        Ok(Examples::new(images, classes).balanced(balance)?)
     }
 
     /// The dense network with the task's head; a probe is fitted on `examples`.
@@ -250,10 +270,8 @@ pub fn examples(loaded: &Loaded, device: Device) -> Result<Examples, PipelineErr
     let flat = loaded.images.as_slice().unwrap_or_default();
     let classes: Vec<i64> = loaded.classes.iter().map(|c| *c as i64).collect();
     let tensors = || -> Result<Examples, tch::TchError> {
-        Ok(Examples {
-            images: Tensor::f_from_slice(flat)?.f_reshape(shape.as_slice())?.f_to_device(device)?,
-            classes: Tensor::f_from_slice(&classes)?.f_to_device(device)?,
-        })
+        let images = Tensor::f_from_slice(flat)?.f_reshape(shape.as_slice())?.f_to_device(device)?;
+        Ok(Examples::new(images, Tensor::f_from_slice(&classes)?.f_to_device(device)?))
     };
     Ok(tensors().map_err(crate::torch::TorchError::from)?)
 }

@@ -5,7 +5,9 @@
 //! the inputs that its pruned predecessors produce.
 
 mod alps;
+mod correct;
 mod magnitude;
+mod obc;
 mod refit;
 mod sequential;
 mod sparsegpt;
@@ -15,19 +17,21 @@ use tch::Tensor;
 
 pub use alps::Alps;
 pub use magnitude::Magnitude;
+pub use obc::Obc;
 pub use refit::{refit, refit_exact};
-pub use sequential::{LayerOutcome, Pruned, sequential};
+pub use sequential::{LayerOutcome, Pruned, Pruning, sequential, solve_layer};
 pub use sparsegpt::SparseGpt;
 pub use wanda::Wanda;
 
 use crate::calibrate::Hessian;
 use crate::torch::TorchError;
+use correct::corrected;
 
 /// Every solver; a new one is a file and a line here.
-pub static SOLVERS: &[&dyn Solver] = &[&Alps, &SparseGpt, &Wanda, &Magnitude];
+pub static SOLVERS: &[&dyn Solver] = &[&Alps, &Obc, &SparseGpt, &Wanda, &Magnitude];
 
 /// One layer to prune.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct LayerProblem<'a> {
     /// Weight `[r, d]`.
     pub weight: &'a Tensor,
@@ -73,7 +77,7 @@ impl From<tch::TchError> for SolveError {
 }
 
 /// Prunes one layer; reads no files and knows no network.
-pub trait Solver: Sync {
+pub trait Solver: Sync + std::fmt::Debug {
     /// Name on the command line and in recipes.
     fn name(&self) -> &'static str;
     /// One line for `margay list`.
@@ -95,20 +99,6 @@ pub fn relative_error(before: &Tensor, after: &Tensor, hessian: &Hessian) -> Res
     };
     let total = energy(before)?;
     Ok(if total > 0.0 { energy(&before.f_sub(after)?)?.max(0.0) / total } else { 0.0 })
-}
-
-/// Columns with less than this share of the mean power count as if they had it.
-const LEAST_POWER: f64 = 0.01;
-
-/// `sqrt(diag H)`, bounded below.
-///
-/// A column that the shots hardly use is free for a solver to compensate with: without a bound its weights
-/// grow a millionfold, and the first new photo that uses it is lost.
-pub(crate) fn column_scale(hessian: &Hessian) -> Result<Tensor, TorchError> {
-    let diagonal = hessian.diagonal()?;
-    let mean = diagonal.f_mean(tch::Kind::Double)?.double_value(&[]);
-    let least = if mean > 0.0 { LEAST_POWER * mean } else { 1.0 };
-    Ok(diagonal.f_clamp_min(least)?.f_sqrt()?)
 }
 
 #[cfg(test)]

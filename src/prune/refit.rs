@@ -22,45 +22,95 @@ pub fn refit(w0: &Tensor, h: &Tensor, mask: &Tensor) -> Result<Tensor, SolveErro
 pub fn refit_exact(w0: &Tensor, h: &Tensor, mask: &Tensor) -> Result<Tensor, SolveError> {
     let (h, w0) = (h.f_to_kind(Kind::Double)?, w0.f_to_kind(Kind::Double)?);
     let target = w0.f_matmul(&h)?;
-    let counts = mask.f_sum_dim_intlist(1, false, Kind::Int64)?;
     let out = w0.f_zeros_like()?;
-    // Rows of like length share a batch, so that little is padded.
-    let order = counts.f_argsort(0, true)?;
-    let mut start = 0;
-    while start < order.numel() as i64 {
-        let longest = counts.int64_value(&[order.int64_value(&[start])]).max(1);
-        let rows = (BATCH_ENTRIES / (longest * longest)).clamp(1, order.numel() as i64 - start);
-        let batch = order.f_narrow(0, start, rows)?;
-        let solved = solve_rows(&h, &target, &mask.f_index_select(0, &batch)?, &batch, longest)?;
-        let _ = out.shallow_clone().f_index_copy_(0, &batch, &solved)?;
-        start += rows;
+    for rows in Rows::of(mask)? {
+        let solved = rows.values(&rows.factor(&h)?, &target)?;
+        let _ = out.shallow_clone().f_index_copy_(0, &rows.rows, &solved)?;
     }
     Ok(out.f_to_kind(Kind::Float)?)
 }
 
-/// Solves the rows `batch`, each padded to `longest` unknowns with the identity.
-fn solve_rows(
-    h: &Tensor,
-    target: &Tensor,
-    mask: &Tensor,
-    batch: &Tensor,
-    longest: i64,
-) -> Result<Tensor, SolveError> {
-    // A stable sort puts the kept columns first, in order.
-    let columns = mask.f_to_kind(Kind::Int8)?.f_sort_stable(true, 1, true)?.1.f_narrow(1, 0, longest)?;
-    let kept = mask.f_gather(1, &columns, false)?;
-    let both = kept.f_unsqueeze(2)?.f_logical_and(&kept.f_unsqueeze(1)?)?;
-    let gathered = h.f_index(&[Some(columns.f_unsqueeze(2)?), Some(columns.f_unsqueeze(1)?)])?;
-    let identity = Tensor::f_eye(longest, (Kind::Double, h.device()))?;
-    let matrices = gathered.f_where_self(&both, &identity.f_expand_as(&gathered)?)?;
-    let right = target.f_index_select(0, batch)?.f_gather(1, &columns, false)?.f_mul(&kept)?;
-    let (factor, info) = matrices.f_linalg_cholesky_ex(false, false)?;
-    if info.f_max()?.int64_value(&[]) != 0 {
-        return Err(SolveError::Singular);
+/// Best values as [`refit_exact`] finds them, and by how much the layer error rises if a kept weight goes and the rest
+/// of its row is refitted: `w_j² / (H_SS⁻¹)_jj` (Optimal Brain Surgeon), both `[r, d]`, zero off the mask.
+pub(super) fn saliencies(w0: &Tensor, h: &Tensor, mask: &Tensor) -> Result<(Tensor, Tensor), SolveError> {
+    let (h, w0) = (h.f_to_kind(Kind::Double)?, w0.f_to_kind(Kind::Double)?);
+    let target = w0.f_matmul(&h)?;
+    let (values, inverse) = (w0.f_zeros_like()?, w0.f_ones_like()?);
+    for rows in Rows::of(mask)? {
+        let factor = rows.factor(&h)?;
+        let solved = rows.values(&factor, &target)?;
+        let _ = values.shallow_clone().f_index_copy_(0, &rows.rows, &solved)?;
+        let diagonal = rows.spread(&rows.inverse_diagonal(&factor)?, &h)?;
+        let _ = inverse.shallow_clone().f_index_copy_(0, &rows.rows, &diagonal)?;
     }
-    let values = right.f_unsqueeze(2)?.f_cholesky_solve(&factor, false)?.f_squeeze_dim(2)?.f_mul(&kept)?;
-    let zeros = Tensor::f_zeros([batch.numel() as i64, h.size()[0]], (Kind::Double, h.device()))?;
-    Ok(zeros.f_scatter_add(1, &columns, &values)?)
+    let rise = values.f_square()?.f_div(&inverse.f_clamp_min(f64::MIN_POSITIVE)?)?.f_mul(mask)?;
+    Ok((values.f_to_kind(Kind::Float)?, rise.f_to_kind(Kind::Float)?))
+}
+
+/// Some rows of a mask, each padded to the longest.
+struct Rows {
+    /// Which rows `[n]`.
+    rows: Tensor,
+    /// Kept columns first, in order `[n, longest]`.
+    columns: Tensor,
+    /// Which of them are kept.
+    kept: Tensor,
+}
+
+impl Rows {
+    /// All rows in batches that fit into memory; rows of like length share a batch, so that little is padded.
+    fn of(mask: &Tensor) -> Result<Vec<Self>, SolveError> {
+        let counts = mask.f_sum_dim_intlist(1, false, Kind::Int64)?;
+        let order = counts.f_argsort(0, true)?;
+        let mut batches = Vec::new();
+        let mut start = 0;
+        while start < order.numel() as i64 {
+            let longest = counts.int64_value(&[order.int64_value(&[start])]).max(1);
+            let length = (BATCH_ENTRIES / (longest * longest)).clamp(1, order.numel() as i64 - start);
+            let rows = order.f_narrow(0, start, length)?;
+            let mask = mask.f_index_select(0, &rows)?;
+            // A stable sort puts the kept columns first, in order.
+            let sorted = mask.f_to_kind(Kind::Int8)?.f_sort_stable(true, 1, true)?.1;
+            let columns = sorted.f_narrow(1, 0, longest)?;
+            let kept = mask.f_gather(1, &columns, false)?;
+            batches.push(Self { rows, columns, kept });
+            start += length;
+        }
+        Ok(batches)
+    }
+
+    /// Cholesky factors `[n, longest, longest]` of the rows' sub-matrices, padded with the identity.
+    fn factor(&self, h: &Tensor) -> Result<Tensor, SolveError> {
+        let Self { columns, kept, .. } = self;
+        let both = kept.f_unsqueeze(2)?.f_logical_and(&kept.f_unsqueeze(1)?)?;
+        let gathered = h.f_index(&[Some(columns.f_unsqueeze(2)?), Some(columns.f_unsqueeze(1)?)])?;
+        let identity = Tensor::f_eye(columns.size()[1], (Kind::Double, h.device()))?;
+        let matrices = gathered.f_where_self(&both, &identity.f_expand_as(&gathered)?)?;
+        let (factor, info) = matrices.f_linalg_cholesky_ex(false, false)?;
+        if info.f_max()?.int64_value(&[]) == 0 { Ok(factor) } else { Err(SolveError::Singular) }
+    }
+
+    /// Best values on the support `[n, d]`.
+    fn values(&self, factor: &Tensor, target: &Tensor) -> Result<Tensor, SolveError> {
+        let right =
+            target.f_index_select(0, &self.rows)?.f_gather(1, &self.columns, false)?.f_mul(&self.kept)?;
+        let values = right.f_unsqueeze(2)?.f_cholesky_solve(factor, false)?.f_squeeze_dim(2)?;
+        self.spread(&values, target)
+    }
+
+    /// Diagonals of the inverses of the sub-matrices `[n, longest]`.
+    fn inverse_diagonal(&self, factor: &Tensor) -> Result<Tensor, SolveError> {
+        let identity = Tensor::f_eye(factor.size()[1], (Kind::Double, factor.device()))?;
+        let inverse = factor.f_linalg_solve_triangular(&identity.f_expand_as(factor)?, false, true, false)?;
+        Ok(inverse.f_square()?.f_sum_dim_intlist(1, false, Kind::Double)?)
+    }
+
+    /// Values of the kept columns `[n, longest]` at their places in rows `[n, d]`, as wide as `like`.
+    fn spread(&self, values: &Tensor, like: &Tensor) -> Result<Tensor, SolveError> {
+        let width = like.size()[1];
+        let zeros = Tensor::f_zeros([self.rows.numel() as i64, width], (Kind::Double, like.device()))?;
+        Ok(zeros.f_scatter_add(1, &self.columns, &values.f_mul(&self.kept)?)?)
+    }
 }
 
 /// [`refit`] by conjugate gradients on all rows at once, projected onto the mask.

@@ -1,13 +1,26 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use margay_core::{Mask, Node, Op};
+use margay_core::{Mask, Node};
 use tch::{Kind, Tensor};
 
-use super::{LayerProblem, SolveError, Solver, relative_error};
-use crate::calibrate::{Hessian, hessians};
+use super::{LayerProblem, LayerSolution, SolveError, Solver, corrected, relative_error};
+use crate::calibrate::{Calibration, Hessian};
 use crate::progress::Progress;
-use crate::torch::{TorchModel, stream, tensor_to_mask};
+use crate::torch::{Flow, TorchModel, tensor_to_mask};
+
+/// How layers are pruned, beside how many weights each keeps.
+#[derive(Debug)]
+pub struct Pruning<'a> {
+    /// Chooses masks and values.
+    pub solver: &'a dyn Solver,
+    /// Added to the diagonal of `H`.
+    pub damping: f64,
+    /// How far a layer also makes good what its pruned predecessors changed, 0–1.
+    pub correction: f64,
+    /// How much each output feature of a layer counts, `[out]` by node name; absent layers: all the same.
+    pub output_power: BTreeMap<String, Tensor>,
+}
 
 /// What became of one layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,30 +48,40 @@ pub struct Pruned {
 
 /// Prunes the layers named in `keep` in place, each on the inputs its pruned predecessors produce.
 ///
-/// `keep` maps node names to the number of weights that stay. Layers that keep all are left alone.
+/// `keep` maps node names to the number of weights that stay. With correction the dense network runs beside.
 pub fn sequential(
     model: &mut TorchModel,
-    batches: &[Tensor],
-    solver: &dyn Solver,
+    calibration: &Calibration,
+    pruning: &Pruning,
     keep: &BTreeMap<String, usize>,
-    damping: f64,
     progress: &mut dyn Progress,
 ) -> Result<Pruned, SolveError> {
+    let _no_grad = tch::no_grad_guard();
     let mut pruned = Pruned::default();
+    let mut flow = Flow::new(&model.graph, &calibration.batches);
+    let mut dense = match pruning.correction > 0.0 {
+        true => Some((model.deep_clone()?, Flow::new(&model.graph, &calibration.batches))),
+        false => None,
+    };
     progress.start("prune", keep.len() as u64);
-    stream(model, batches, |id, inputs, model| -> Result<(), SolveError> {
+    for id in model.graph.clone().ids() {
         let node = model.graph.node(id).clone();
-        let Some(&kept) = keep.get(&node.name) else { return Ok(()) };
-        progress.status(&node.name);
-        let started = Instant::now();
-        let (mask, error) = prune_layer(model, &node, inputs, solver, kept, damping)?;
-        let matrix = node.matrix().unwrap_or_default();
-        let seconds = started.elapsed().as_secs_f64();
-        pruned.layers.push(LayerOutcome { name: node.name.clone(), matrix, kept, error, seconds });
-        pruned.masks.insert(node.weight(), mask);
-        progress.advance(1);
-        Ok(())
-    })?;
+        if let Some(&kept) = keep.get(&node.name) {
+            progress.status(&node.name);
+            let started = Instant::now();
+            let beside = dense.as_ref().map(|(_, flow)| flow.inputs(id));
+            let hessians = calibration.hessians(&node, flow.inputs(id), beside)?;
+            let (mask, error) = prune_layer(model, &node, &hessians, pruning, kept)?;
+            let (matrix, seconds) = (node.matrix().unwrap_or_default(), started.elapsed().as_secs_f64());
+            pruned.layers.push(LayerOutcome { name: node.name.clone(), matrix, kept, error, seconds });
+            pruned.masks.insert(node.weight(), mask);
+            progress.advance(1);
+        }
+        flow.pass(id, model)?;
+        if let Some((dense, flow)) = &mut dense {
+            flow.pass(id, dense)?;
+        }
+    }
     progress.finish();
     Ok(pruned)
 }
@@ -66,45 +89,66 @@ pub fn sequential(
 fn prune_layer(
     model: &mut TorchModel,
     node: &Node,
-    inputs: &[Tensor],
-    solver: &dyn Solver,
+    hessians: &[Hessian],
+    pruning: &Pruning,
     keep: usize,
-    damping: f64,
 ) -> Result<(Mask, f64), SolveError> {
     let weight = model.get(&node.weight())?.f_flatten(1, -1)?;
-    let statistics = hessians(node, inputs)?;
-    let groups = match &node.op {
-        Op::Conv2d(conv) => conv.groups,
-        _ => 1,
-    };
-    let parts = weight.f_chunk(groups as i64, 0)?;
-    let solved = solve_groups(&parts, &statistics, solver, keep, damping)?;
-    let new = Tensor::f_cat(&solved.iter().map(|s| &s.0).collect::<Vec<_>>(), 0)?;
-    let mask = Tensor::f_cat(&solved.iter().map(|s| &s.1).collect::<Vec<_>>(), 0)?;
-    let error = solved.iter().map(|s| s.2).sum::<f64>() / groups as f64;
-    model.set(&node.weight(), &new)?;
-    Ok((tensor_to_mask(&mask)?, error))
+    let solution = solve_layer(&weight, node, hessians, pruning, keep)?;
+    let groups = hessians.len() as i64;
+    let parts = weight.f_chunk(groups, 0)?.into_iter().zip(solution.weight.f_chunk(groups, 0)?);
+    let mut error = 0.0;
+    for ((before, after), hessian) in parts.zip(hessians) {
+        error += relative_error(&before, &after, hessian)? / groups as f64;
+    }
+    model.set(&node.weight(), &solution.weight)?;
+    Ok((tensor_to_mask(&solution.mask)?, error))
 }
 
-fn solve_groups(
-    parts: &[Tensor],
-    statistics: &[Hessian],
-    solver: &dyn Solver,
+/// Solves a layer's weight `[out, …]` group by group, each with its Hessian and its share of `keep`.
+pub fn solve_layer(
+    weight: &Tensor,
+    node: &Node,
+    hessians: &[Hessian],
+    pruning: &Pruning,
     keep: usize,
-    damping: f64,
-) -> Result<Vec<(Tensor, Tensor, f64)>, SolveError> {
-    let groups = parts.len();
-    let solve = |(g, (weight, hessian)): (usize, (&Tensor, &Hessian))| {
-        let keep = keep * (g + 1) / groups - keep * g / groups;
-        let problem = LayerProblem { weight, hessian, keep, damping };
-        let solution = if keep == weight.numel() {
-            let mask = weight.f_ones_like()?.f_to_kind(Kind::Bool)?;
-            super::LayerSolution { weight: weight.f_detach_copy()?, mask }
-        } else {
-            solver.solve(&problem)?
-        };
-        let error = relative_error(weight, &solution.weight, hessian)?;
-        Ok((solution.weight, solution.mask, error))
+) -> Result<LayerSolution, SolveError> {
+    let parts = weight.f_flatten(1, -1)?.f_chunk(hessians.len() as i64, 0)?;
+    let power = pruning.output_power.get(&node.name).map(|power| power.f_unsqueeze(1)).transpose()?;
+    let powers = power.map(|power| power.f_chunk(hessians.len() as i64, 0)).transpose()?;
+    let mut solved = Vec::with_capacity(parts.len());
+    for (group, (weight, hessian)) in parts.iter().zip(hessians).enumerate() {
+        let keep = keep * (group + 1) / parts.len() - keep * group / parts.len();
+        let power = powers.as_ref().map(|powers| &powers[group]);
+        solved.push(solve_group(weight, hessian, pruning, power, keep)?);
+    }
+    let joined =
+        |of: fn(&LayerSolution) -> &Tensor| Tensor::f_cat(&solved.iter().map(of).collect::<Vec<_>>(), 0);
+    Ok(LayerSolution { weight: joined(|s| &s.weight)?, mask: joined(|s| &s.mask)? })
+}
+
+/// One group of a layer: corrected for what happened before it, its rows scaled by how much they count.
+fn solve_group(
+    weight: &Tensor,
+    hessian: &Hessian,
+    pruning: &Pruning,
+    power: Option<&Tensor>,
+    keep: usize,
+) -> Result<LayerSolution, SolveError> {
+    let Pruning { solver, damping, correction, .. } = *pruning;
+    let target = corrected(weight, hessian, damping, correction)?;
+    if keep == weight.numel() {
+        let mask = weight.f_ones_like()?.f_to_kind(Kind::Bool)?;
+        return Ok(LayerSolution { weight: target, mask });
+    }
+    let roots = power.map(Tensor::f_sqrt).transpose()?;
+    let scaled = match &roots {
+        Some(roots) => target.f_mul(roots)?,
+        None => target,
     };
-    parts.iter().zip(statistics).enumerate().map(solve).collect()
+    let solution = solver.solve(&LayerProblem { weight: &scaled, hessian, keep, damping })?;
+    Ok(match &roots {
+        Some(roots) => LayerSolution { weight: solution.weight.f_div(roots)?, ..solution },
+        None => solution,
+    })
 }

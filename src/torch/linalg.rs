@@ -38,6 +38,16 @@ impl Spectrum {
         let solved = coordinates.f_matmul(&self.vectors.f_transpose(0, 1)?)?;
         if complete { Ok(solved) } else { solved.f_add(&b.f_mul_scalar(outside)?) }
     }
+
+    /// `(H + ridge I)⁻¹` as a whole, `[d, d]`.
+    pub fn inverse(&self, ridge: f64) -> Result<Tensor, TchError> {
+        let (size, rank) = self.vectors.size2()?;
+        let outside = if size == rank { 0.0 } else { 1.0 / ridge };
+        let inside = self.values.f_add_scalar(ridge)?.f_reciprocal()?.f_sub_scalar(outside)?;
+        let inverse = self.vectors.f_mul(&inside)?.f_matmul(&self.vectors.f_transpose(0, 1)?)?;
+        let identity = Tensor::f_eye(size, (inverse.kind(), inverse.device()))?;
+        inverse.f_add(&identity.f_mul_scalar(outside)?)
+    }
 }
 
 /// Boolean tensor of the shape of `scores` that is true at its `count` largest values.

@@ -24,7 +24,7 @@ pub(crate) use ops::rows;
 pub use packed::Bits;
 pub use sampled::Sampled;
 pub(crate) use segments::segments;
-pub use stream::stream;
+pub use stream::{Flow, stream};
 
 /// Why the torch executor failed.
 #[derive(Debug, thiserror::Error)]

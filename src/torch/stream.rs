@@ -1,44 +1,75 @@
 use std::collections::BTreeMap;
 
-use margay_core::NodeId;
+use margay_core::{Graph, NodeId};
 use tch::Tensor;
 
 use super::exec::apply;
 use super::{Norms, TorchError, TorchModel};
 
-/// Runs all batches through the model node by node: every batch passes a node before the next node starts.
+/// Batches on their way through a network, node by node: every batch passes a node before the next node starts.
+///
+/// Live activations of all batches are held.
+pub struct Flow<'a> {
+    batches: &'a [Tensor],
+    graph: Graph,
+    readers: Vec<usize>,
+    values: BTreeMap<NodeId, Vec<Tensor>>,
+}
+
+impl<'a> Flow<'a> {
+    /// Nothing is computed yet.
+    pub fn new(graph: &Graph, batches: &'a [Tensor]) -> Self {
+        let graph = graph.clone();
+        let mut readers = graph.readers();
+        readers[graph.output().index()] += 1;
+        Self { batches, graph, readers, values: BTreeMap::new() }
+    }
+
+    /// What the node reads first, for every batch.
+    pub fn inputs(&self, id: NodeId) -> &[Tensor] {
+        self.graph.node(id).inputs.first().map_or(self.batches, |input| self.values[input].as_slice())
+    }
+
+    /// Computes the node with the model's parameters; nodes go in the graph's order.
+    pub fn pass(&mut self, id: NodeId, model: &TorchModel) -> Result<(), TorchError> {
+        let node = self.graph.node(id);
+        let mut outputs = Vec::with_capacity(self.batches.len());
+        for (index, batch) in self.inputs(id).iter().enumerate() {
+            let mut inputs = vec![batch];
+            inputs.extend(node.inputs.iter().skip(1).map(|input| &self.values[input][index]));
+            outputs.push(apply(node, model, Norms::Stored, &inputs)?);
+        }
+        for input in &node.inputs {
+            self.readers[input.index()] -= 1;
+            if self.readers[input.index()] == 0 {
+                self.values.remove(input);
+            }
+        }
+        self.values.insert(id, outputs);
+        Ok(())
+    }
+
+    /// The logits of each batch, after the last node.
+    pub fn logits(mut self) -> Vec<Tensor> {
+        self.values.remove(&self.graph.output()).unwrap_or_default()
+    }
+}
+
+/// Runs all batches through the model node by node.
 ///
 /// `visit` sees each node with the inputs of all batches before its outputs are computed, and may change
 /// the node's parameters: later nodes then see what the changed prefix produces. One pass therefore
-/// prunes sequentially at the cost of a single forward pass. Live activations of all batches are held.
-/// Returns the logits of each batch.
+/// prunes sequentially at the cost of a single forward pass. Returns the logits of each batch.
 pub fn stream<E: From<TorchError>>(
     model: &mut TorchModel,
     batches: &[Tensor],
     mut visit: impl FnMut(NodeId, &[Tensor], &mut TorchModel) -> Result<(), E>,
 ) -> Result<Vec<Tensor>, E> {
     let _no_grad = tch::no_grad_guard();
-    let graph = model.graph.clone();
-    let mut readers = graph.readers();
-    readers[graph.output().index()] += 1;
-    let mut values: BTreeMap<NodeId, Vec<Tensor>> = BTreeMap::new();
-    for id in graph.ids() {
-        let node = graph.node(id);
-        let first = node.inputs.first().map_or(batches, |input| values[input].as_slice());
-        visit(id, first, model)?;
-        let mut outputs = Vec::with_capacity(batches.len());
-        for (index, batch) in first.iter().enumerate() {
-            let mut inputs = vec![batch];
-            inputs.extend(node.inputs.iter().skip(1).map(|input| &values[input][index]));
-            outputs.push(apply(node, model, Norms::Stored, &inputs)?);
-        }
-        values.insert(id, outputs);
-        for input in &node.inputs {
-            readers[input.index()] -= 1;
-            if readers[input.index()] == 0 {
-                values.remove(input);
-            }
-        }
+    let mut flow = Flow::new(&model.graph, batches);
+    for id in model.graph.clone().ids() {
+        visit(id, flow.inputs(id), model)?;
+        flow.pass(id, model)?;
     }
-    Ok(values.remove(&graph.output()).unwrap_or_default())
+    Ok(flow.logits())
 }

@@ -93,7 +93,7 @@ fn queries_keys_and_values_get_gradients_of_their_own() {
     let separate = through_a_file(folder.path(), &pruned.dense, &hugging_face(&pruned.dense.graph));
     // Flat colours look the same mirrored and shifted, as training shows them.
     let colours = normal(&[4, 3, 1, 1], 80).expand([4, 3, 32, 32], false).contiguous();
-    let examples = Examples { images: colours, classes: Tensor::from_slice(&[0_i64, 1, 1, 0]) };
+    let examples = Examples::new(colours, Tensor::from_slice(&[0_i64, 1, 1, 0]));
     for (name, model) in [("fused", &fused), ("separate", &separate)] {
         let single = one_by_one(model, &examples);
         let squares: Vec<Tensor> = single.iter().map(Tensor::square).collect();

@@ -13,7 +13,7 @@ use crate::torch::{Bits, to_array};
 fn examples(side: i64) -> Examples {
     let classes = Tensor::from_slice(&[0_i64, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
     let shift = (classes.to_kind(Kind::Float) - 0.5).reshape([10, 1, 1, 1]);
-    Examples { images: normal(&[10, 3, side, side], 50) * 0.3 + shift, classes }
+    Examples::new(normal(&[10, 3, side, side], 50) * 0.3 + shift, classes)
 }
 
 fn side(graph: &Graph) -> i64 {

@@ -97,7 +97,7 @@ fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
     recipe.seed = args.seed;
     recipe.device = args.device;
     recipe.threads = context.threads();
-    recipe.shots = Shots { per_class: args.shots, holdout: 0.0 };
+    recipe.shots = Shots { per_class: args.shots, holdout: 0.0, ..Shots::default() };
     recipe.input = InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None };
     recipe.recovery = RecoverySpec {
         epochs: args.epochs,

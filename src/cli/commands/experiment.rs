@@ -166,8 +166,9 @@ mod torch {
     /// A path that is wrong is told before hours of work, not once per run.
     fn check_files(groups: &[Vec<Run>], root: &Path) -> Result<(), Failure> {
         for recipe in groups.iter().flatten().map(|run| run.recipe_in(root)) {
-            let paths = [Some(&recipe.model), recipe.labels.as_ref(), Some(&recipe.data)];
-            if let Some(path) = paths.into_iter().flatten().find(|path| !path.exists()) {
+            let optional = [&recipe.labels, &recipe.general, &recipe.unlabelled].map(Option::as_ref);
+            let paths = [Some(&recipe.model), Some(&recipe.data)].into_iter().chain(optional);
+            if let Some(path) = paths.flatten().find(|path| !path.exists()) {
                 let message = format!("there is no {}", path.display());
                 let hint = "paths in the file start from --data, else from the file's own folder";
                 return Err(Failure::new(Exit::BadInput, message).hint(hint));

@@ -1,0 +1,172 @@
+use margay_core::Sparsity;
+
+use super::LayerProfile;
+
+/// What the layers may keep or cost together.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Budget {
+    /// So many weights, exactly.
+    Weights(usize),
+    /// So much of something that a layer costs, such as milliseconds, at most.
+    Cost {
+        /// The most that all layers may cost together.
+        limit: f64,
+        /// What each layer costs.
+        layers: Vec<Cost>,
+    },
+}
+
+/// What a layer costs by how much of it stays: points `(density, cost)`, sparse first, up to density 1.
+///
+/// A sparser layer can always be run as a denser one, so that it never costs more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cost(Vec<(f64, f64)>);
+
+/// The budget is less than what the layers cost at least.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "the target is out of reach: the layers that can be pruned may cost {limit:.3}, but cost {least:.3} at least"
+)]
+pub struct Unreachable {
+    /// What they may cost.
+    pub limit: f64,
+    /// What they cost at the lowest densities.
+    pub least: f64,
+}
+
+/// Layers keep at least this share of their weights.
+const LEAST_DENSITY: f64 = 1e-3;
+
+impl Cost {
+    /// From measured points in any order.
+    pub fn new(mut points: Vec<(f64, f64)>) -> Self {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for i in (1..points.len()).rev() {
+            points[i - 1].1 = points[i - 1].1.min(points[i].1);
+        }
+        Self(points)
+    }
+
+    /// In proportion to the density.
+    pub fn linear(dense: f64) -> Self {
+        Self(vec![(0.0, 0.0), (1.0, dense)])
+    }
+
+    /// The cost at a density, by linear interpolation.
+    pub fn at(&self, density: f64) -> f64 {
+        let after = self.0.partition_point(|(d, _)| *d < density);
+        match (after.checked_sub(1).map(|before| self.0[before]), self.0.get(after).copied()) {
+            (Some((d0, c0)), Some((d1, c1))) => c0 + (c1 - c0) * (density - d0) / (d1 - d0),
+            (Some((_, cost)), None) | (None, Some((_, cost))) => cost,
+            (None, None) => 0.0,
+        }
+    }
+
+    /// The largest density that costs no more than this one: where sparse kernels gain nothing, all may stay.
+    fn for_free(&self, density: f64) -> f64 {
+        let cost = self.at(density);
+        let same = self.0.iter().rev().find(|(d, c)| *d > density && *c <= cost * (1.0 + 1e-9));
+        same.map_or(density, |(d, _)| *d)
+    }
+}
+
+impl Budget {
+    /// Weights that a sparsity leaves.
+    pub fn of_weights(layers: &[LayerProfile], sparsity: Sparsity) -> Self {
+        Self::Weights(sparsity.kept(layers.iter().map(LayerProfile::weights).sum()))
+    }
+
+    /// The most that may be spent.
+    pub fn limit(&self) -> f64 {
+        match self {
+            Self::Weights(kept) => *kept as f64,
+            Self::Cost { limit, .. } => *limit,
+        }
+    }
+
+    /// What a layer costs at a density.
+    pub fn cost(&self, index: usize, layer: &LayerProfile, density: f64) -> f64 {
+        match self {
+            Self::Weights(_) => density * layer.weights() as f64,
+            Self::Cost { layers, .. } => layers[index].at(density),
+        }
+    }
+
+    /// Weights each layer keeps: densities times one factor, capped at 1, so that the budget is met.
+    pub fn fill(&self, densities: &[f64], layers: &[LayerProfile]) -> Result<Vec<usize>, Unreachable> {
+        match self {
+            Self::Weights(kept) => Ok(spread(densities, layers, *kept)),
+            Self::Cost { limit, layers: costs } => {
+                let density = |factor: f64, i: usize| (factor * densities[i]).clamp(LEAST_DENSITY, 1.0);
+                let total = |factor| (0..layers.len()).map(|i| costs[i].at(density(factor, i))).sum::<f64>();
+                let least = total(0.0);
+                if least > *limit {
+                    return Err(Unreachable { limit: *limit, least });
+                }
+                let factor = largest(|factor| total(factor) <= *limit);
+                let kept = |i: usize| {
+                    let kept = costs[i].for_free(density(factor, i)) * layers[i].weights() as f64;
+                    (kept.floor() as usize).max(1)
+                };
+                Ok((0..layers.len()).map(kept).collect())
+            }
+        }
+    }
+}
+
+/// The largest factor that holds, of those from 0 to a million; at 0 it must hold.
+fn largest(holds: impl Fn(f64) -> bool) -> f64 {
+    let (mut low, mut high) = (0.0, 1e6);
+    if holds(high) {
+        return high;
+    }
+    for _ in 0..200 {
+        let middle = f64::midpoint(low, high);
+        if holds(middle) { low = middle } else { high = middle }
+    }
+    low
+}
+
+/// Densities times a common factor, capped at 1, total exact.
+///
+/// The factor is found by water-filling: layers that reach density 1 are fixed there and the remaining budget is
+/// spread over the others. Rounding leftovers go to the largest fractions first.
+fn spread(densities: &[f64], layers: &[LayerProfile], budget: usize) -> Vec<usize> {
+    let wanted: Vec<f64> = densities.iter().map(|d| d.max(f64::MIN_POSITIVE)).collect();
+    let mut full = vec![false; layers.len()];
+    let factor = loop {
+        let (mut fixed, mut open) = (0.0, 0.0);
+        for (i, layer) in layers.iter().enumerate() {
+            let weights = layer.weights() as f64;
+            if full[i] { fixed += weights } else { open += weights * wanted[i] }
+        }
+        let factor = if open > 0.0 { (budget as f64 - fixed) / open } else { 0.0 };
+        let over: Vec<usize> =
+            (0..layers.len()).filter(|i| !full[*i] && factor * wanted[*i] >= 1.0).collect();
+        if over.is_empty() {
+            break factor;
+        }
+        for i in over {
+            full[i] = true;
+        }
+    };
+    let share = |i: usize| {
+        let weights = layers[i].weights() as f64;
+        if full[i] { weights } else { (factor * wanted[i] * weights).clamp(0.0, weights) }
+    };
+    round_to_total(&(0..layers.len()).map(share).collect::<Vec<_>>(), layers, budget)
+}
+
+fn round_to_total(shares: &[f64], layers: &[LayerProfile], budget: usize) -> Vec<usize> {
+    let mut kept: Vec<usize> = shares.iter().map(|s| s.floor() as usize).collect();
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_by(|a, b| shares[*b].fract().total_cmp(&shares[*a].fract()).then(a.cmp(b)));
+    let mut missing = budget.saturating_sub(kept.iter().sum());
+    for &i in order.iter().cycle().take(2 * order.len()) {
+        if missing > 0 && kept[i] < layers[i].weights() {
+            kept[i] += 1;
+            missing -= 1;
+        }
+    }
+    kept
+}

@@ -1,0 +1,138 @@
+//! What the held-out fold decides before the final network is made from all shots.
+
+use super::PipelineError;
+use super::evaluate::{Score, score};
+use super::pruning::{Keep, Pruner, Settled};
+use super::recalibrate::recalibrate;
+use crate::progress::Progress;
+use crate::recipe::{Recalibration, Tuned};
+use crate::record::{Candidate, Choice};
+use crate::torch::TorchModel;
+
+/// Dampings that are tried.
+const DAMPINGS: [f64; 3] = [0.03, 0.1, 0.3];
+/// Weights of the general photos that are tried.
+const SHARES: [f64; 4] = [0.0, 0.25, 0.5, 0.75];
+/// Shares of recalibrated norms that are tried.
+const RECALIBRATED: [f64; 3] = [0.0, 0.5, 1.0];
+/// Taken where nothing is held out.
+const USUAL: Settled = Settled { damping: 0.1, general_share: 0.5, recalibrated: 0.0 };
+
+/// Decides one thing after the other that the recipe leaves open, and how much each layer keeps.
+///
+/// Trials prune the calibration part of the shots and are thrown away.
+pub fn choose(
+    pruner: &Pruner,
+    progress: &mut dyn Progress,
+) -> Result<(Settled, Keep, Vec<Choice>), PipelineError> {
+    let (prune, recovery) = (&pruner.recipe.prune, &pruner.recipe.recovery);
+    let dense = pruner.task.dense(&pruner.task.calibration)?;
+    let mut fold = Fold { pruner, dense, settled: USUAL, choices: Vec::new() };
+    match prune.damping {
+        Tuned::Value(damping) => fold.settled.damping = damping,
+        Tuned::Auto => fold.settle("damping", &DAMPINGS, |settled, x| settled.damping = x, progress)?,
+    }
+    match (prune.general_share, &pruner.task.general) {
+        (_, None) => fold.settled.general_share = 0.0,
+        (Tuned::Value(share), Some(_)) => fold.settled.general_share = share,
+        (Tuned::Auto, Some(_)) => {
+            let set = |settled: &mut Settled, x| settled.general_share = x;
+            fold.settle("weight of the general photos", &SHARES, set, progress)?;
+        }
+    }
+    let keep = pruner.keep(&fold.dense, prune.sparsity, &fold.settled, progress)?;
+    match recovery.recalibrate {
+        Recalibration::On => fold.settled.recalibrated = 1.0,
+        Recalibration::Off => {}
+        Recalibration::Auto => fold.recalibration(&keep, progress)?,
+    }
+    Ok((fold.settled, keep, fold.choices))
+}
+
+/// The held-out fold and what it decided so far.
+struct Fold<'a> {
+    pruner: &'a Pruner<'a>,
+    /// The task's network, its head made without the held-out fold.
+    dense: TorchModel,
+    settled: Settled,
+    choices: Vec<Choice>,
+}
+
+impl Fold<'_> {
+    /// Tries values of one setting and keeps the best.
+    fn settle(
+        &mut self,
+        what: &str,
+        values: &[f64],
+        set: impl Fn(&mut Settled, f64),
+        progress: &mut dyn Progress,
+    ) -> Result<(), PipelineError> {
+        if !self.can_decide(what, progress) {
+            return Ok(());
+        }
+        let keep = self.pruner.rough_keep(&self.dense)?;
+        let mut scores = Vec::with_capacity(values.len());
+        for value in values {
+            set(&mut self.settled, *value);
+            scores.push(score(&self.pruned(&keep, progress)?, &self.pruner.task.heldout)?);
+        }
+        let names: Vec<String> = values.iter().map(f64::to_string).collect();
+        let taken = self.take(what, &names, &scores);
+        set(&mut self.settled, values[taken]);
+        Ok(())
+    }
+
+    /// Tries how far norms are recalibrated, on one pruned network.
+    fn recalibration(&mut self, keep: &Keep, progress: &mut dyn Progress) -> Result<(), PipelineError> {
+        if !self.can_decide("recalibration of norms", progress) {
+            return Ok(());
+        }
+        let task = self.pruner.task;
+        let pruned = self.pruned(keep, progress)?;
+        let batches = task.calibration.batches(self.pruner.recipe.prune.batch)?;
+        let mut scores = Vec::with_capacity(RECALIBRATED.len());
+        for share in RECALIBRATED {
+            let mut model = pruned.deep_clone()?;
+            recalibrate(&mut model, &self.dense, &batches, share)?;
+            scores.push(score(&model, &task.heldout)?);
+        }
+        let (what, names) = if pruned.graph.has_layer_norms() {
+            ("means behind layer norms after pruning", ["stored", "half corrected", "corrected"])
+        } else {
+            ("batch-norm statistics after pruning", ["stored", "half re-estimated", "re-estimated"])
+        };
+        let taken = self.take(what, &names.map(str::to_owned), &scores);
+        self.settled.recalibrated = RECALIBRATED[taken];
+        Ok(())
+    }
+
+    fn can_decide(&self, what: &str, progress: &mut dyn Progress) -> bool {
+        let some = !self.pruner.task.heldout.is_empty();
+        if !some {
+            progress.warn(&format!("nothing is held out: {what} is not chosen by trial"));
+        }
+        some
+    }
+
+    fn pruned(&self, keep: &Keep, progress: &mut dyn Progress) -> Result<TorchModel, PipelineError> {
+        let mut model = self.dense.deep_clone()?;
+        self.pruner.prune(&mut model, &self.pruner.task.calibration, keep, &self.settled, progress)?;
+        Ok(model)
+    }
+
+    /// Notes the candidates; the least loss is taken, the first of equals.
+    fn take(&mut self, what: &str, names: &[String], scores: &[Score]) -> usize {
+        let best = (0..scores.len()).min_by(|a, b| scores[*a].loss.total_cmp(&scores[*b].loss)).unwrap_or(0);
+        let candidate = |(name, score): (&String, &Score)| Candidate {
+            name: name.clone(),
+            top1: Some(score.top1),
+            loss: Some(score.loss),
+        };
+        self.choices.push(Choice {
+            what: what.to_owned(),
+            candidates: names.iter().zip(scores).map(candidate).collect(),
+            taken: names[best].clone(),
+        });
+        best
+    }
+}

@@ -1,0 +1,169 @@
+//! Pruning as a recipe says it: which images it goes by, how much each layer keeps.
+
+use std::collections::BTreeMap;
+
+use margay_core::Sparsity;
+use tch::Tensor;
+
+use super::ladder::Ladder;
+use super::task::Task;
+use super::{PipelineError, budget, plan};
+use crate::allocate::{Allocator, Budget, Erk, LayerProfile, Nobody, allocate, profiles};
+use crate::calibrate::{Calibration, output_power};
+use crate::distill::Examples;
+use crate::progress::Progress;
+use crate::prune::{Pruned, Pruning, Solver, sequential};
+use crate::recipe::{PruneSpec, Recipe};
+use crate::torch::TorchModel;
+
+/// How layers are pruned, resolved from a recipe.
+pub struct Method {
+    /// Chooses masks and values.
+    pub solver: &'static dyn Solver,
+    /// Spreads the budget.
+    pub allocator: &'static dyn Allocator,
+}
+
+/// What a recipe may leave to the held-out fold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settled {
+    /// Added to the diagonal of a scaled Hessian.
+    pub damping: f64,
+    /// Weight of the general photos.
+    pub general_share: f64,
+    /// Share of recalibrated norms beside those of the checkpoint, 0–1.
+    pub recalibrated: f64,
+}
+
+/// Weights that stay, by node name.
+pub type Keep = BTreeMap<String, usize>;
+
+/// Prunes a task's network.
+pub struct Pruner<'a> {
+    /// The task.
+    pub task: &'a Task,
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// Solver and allocator.
+    pub method: Method,
+}
+
+impl<'a> Pruner<'a> {
+    /// Looks up what the recipe names.
+    pub fn new(task: &'a Task, recipe: &'a Recipe) -> Result<Self, PipelineError> {
+        Ok(Self { task, recipe, method: plan::method(recipe)? })
+    }
+
+    /// Prunes a network in place on some shots.
+    pub fn prune(
+        &self,
+        model: &mut TorchModel,
+        shots: &Examples,
+        keep: &Keep,
+        settled: &Settled,
+        progress: &mut dyn Progress,
+    ) -> Result<Pruned, PipelineError> {
+        let (pruning, calibration) =
+            (self.pruning(model, shots, settled)?, self.calibration(shots, settled)?);
+        Ok(sequential(model, &calibration, &pruning, keep, progress)?)
+    }
+
+    /// How layers are pruned, what their outputs count by what the loss of `model` makes of them.
+    pub fn pruning(
+        &self,
+        model: &TorchModel,
+        shots: &Examples,
+        settled: &Settled,
+    ) -> Result<Pruning<'static>, PipelineError> {
+        let PruneSpec { correction, fisher, batch, .. } = self.recipe.prune;
+        Ok(Pruning {
+            solver: self.method.solver,
+            damping: settled.damping,
+            correction,
+            output_power: output_powers(model, shots, fisher, batch)?,
+        })
+    }
+
+    /// The images that layers are judged on.
+    pub fn calibration(&self, shots: &Examples, settled: &Settled) -> Result<Calibration, PipelineError> {
+        let batch = self.recipe.prune.batch;
+        let task = Calibration::new(&shots.images, shots.weights.as_ref(), batch)?;
+        Ok(match &self.task.general {
+            Some(general) if settled.general_share > 0.0 => {
+                task.with_general(general, settled.general_share, batch)?
+            }
+            _ => task,
+        })
+    }
+
+    /// How many weights each layer keeps at a sparsity, or within the recipe's target if that is no number of
+    /// weights. What is measured for it is measured on the calibration part of the shots and the held-out fold.
+    pub fn keep(
+        &self,
+        dense: &TorchModel,
+        sparsity: Sparsity,
+        settled: &Settled,
+        progress: &mut dyn Progress,
+    ) -> Result<Keep, PipelineError> {
+        let layers = profiles(&dense.graph);
+        let budget = budget::budget(self.task, self.recipe, dense, &layers, sparsity, progress)?;
+        let kept = if self.method.allocator.measures() {
+            let mut ladder = Ladder::solve(self, dense, &layers, settled, progress)?;
+            let kept = allocate(self.method.allocator, &layers, &budget, &mut ladder)?;
+            ladder.done(progress);
+            kept
+        } else {
+            allocate(self.method.allocator, &layers, &budget, &mut Nobody)?
+        };
+        Ok(by_name(&layers, kept))
+    }
+
+    /// What layers keep in trials before anything is measured: by shape, at the recipe's sparsity.
+    pub fn rough_keep(&self, dense: &TorchModel) -> Result<Keep, PipelineError> {
+        let layers = profiles(&dense.graph);
+        let allocator = if self.method.allocator.measures() { &Erk } else { self.method.allocator };
+        let budget = Budget::of_weights(&layers, self.recipe.prune.sparsity);
+        Ok(by_name(&layers, allocate(allocator, &layers, &budget, &mut Nobody)?))
+    }
+
+    /// What layers keep on the way to `keep`, at a sparsity: more, in the same proportions.
+    pub fn keep_before(
+        &self,
+        dense: &TorchModel,
+        keep: &Keep,
+        sparsity: Sparsity,
+    ) -> Result<Keep, PipelineError> {
+        let layers = profiles(&dense.graph);
+        let budget = Budget::of_weights(&layers, sparsity);
+        let by_shape = self.recipe.prune.target.is_none() && !self.method.allocator.measures();
+        let kept = if by_shape {
+            allocate(self.method.allocator, &layers, &budget, &mut Nobody)?
+        } else {
+            let density = |l: &LayerProfile| keep[&l.name] as f64 / l.weights().max(1) as f64;
+            budget.fill(&layers.iter().map(density).collect::<Vec<_>>(), &layers)?
+        };
+        Ok(by_name(&layers, kept))
+    }
+}
+
+/// Counts by node name.
+fn by_name(layers: &[LayerProfile], kept: Vec<usize>) -> Keep {
+    layers.iter().map(|layer| layer.name.clone()).zip(kept).collect()
+}
+
+/// How much each output feature counts: its Fisher information to the power of `exponent`.
+fn output_powers(
+    model: &TorchModel,
+    shots: &Examples,
+    exponent: f64,
+    batch: usize,
+) -> Result<BTreeMap<String, Tensor>, PipelineError> {
+    if exponent == 0.0 {
+        return Ok(BTreeMap::new());
+    }
+    let power = output_power(model, shots, batch)?;
+    let raised = power.into_iter().map(|(name, power)| {
+        Ok((name, power.f_pow_tensor_scalar(exponent).map_err(crate::torch::TorchError::from)?))
+    });
+    raised.collect()
+}

@@ -1,0 +1,48 @@
+use tch::{Kind, Tensor};
+
+use super::alps::Scaled;
+use super::refit::saliencies;
+use super::{Alps, LayerProblem, LayerSolution, SolveError, Solver, refit};
+use crate::torch::top_k_mask;
+
+/// Optimal Brain Compression (arXiv 2208.11580) in geometric steps: the tenth of the layer's weights goes whose
+/// removal raises the error least, all rows are refitted exactly, and so on.
+///
+/// The inverse of every row's own matrix is needed for that: layers with more than [`START`] weights per row
+/// begin with the support that `alps` gives so many.
+#[derive(Clone, Copy, Debug)]
+pub struct Obc;
+
+/// Weights per row, on average, from which weights are dropped.
+const START: usize = 384;
+/// Share of the weights that goes in a round.
+const STEP: f64 = 0.1;
+/// Keeps a useless weight ahead of one that is gone.
+const LEAST: f64 = 1e-30;
+
+impl Solver for Obc {
+    fn name(&self) -> &'static str {
+        "obc"
+    }
+
+    fn about(&self) -> &'static str {
+        "the least useful tenth goes, the rest is refitted exactly, and again (slow)"
+    }
+
+    fn solve(&self, problem: &LayerProblem) -> Result<LayerSolution, SolveError> {
+        let Scaled { weight, hessian, scale } = Scaled::new(problem)?;
+        let all = weight.numel();
+        let mut left = all.min(problem.keep.max(START * weight.size()[0] as usize));
+        let mut mask = match left == all {
+            true => weight.f_ones_like()?.f_to_kind(Kind::Bool)?,
+            false => Alps.solve(&LayerProblem { keep: left, ..*problem })?.mask,
+        };
+        while left > problem.keep {
+            left = ((left as f64 * (1.0 - STEP)) as usize).max(problem.keep);
+            let (_, rises) = saliencies(&weight, &hessian, &mask)?;
+            mask = top_k_mask(&rises.f_add(&mask.f_to_kind(Kind::Float)?.f_mul_scalar(LEAST)?)?, left)?;
+        }
+        let weight = refit(&weight, &hessian, &mask)?.f_div(&scale)?;
+        Ok(LayerSolution { weight, mask })
+    }
+}
