@@ -58,7 +58,7 @@ pub use dense::DenseConv;
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use layout::{ALIGN, Layout, MAX_LEN, Margin, Tensor};
 pub use linear::{DenseLinear, SparseLinear};
-pub use machine::{peak_bandwidth, peak_flops};
+pub use machine::{cpu_name, peak_bandwidth, peak_flops};
 pub use norm::{LayerNorm, NormSpec, ResponseNorm};
 pub use plane::{gate, pad, scale, split_phases};
 pub use pool::{MAX_POOL_WINDOW, avg_pool, global_mean, max_pool};

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Instant;
 
 use margay_core::{NodeId, Shape, SparseModel};
@@ -20,15 +21,18 @@ pub struct SessionOptions {
     pub kernel: KernelChoice,
     /// How values are stored between layers.
     pub precision: Precision,
-    /// Whether the fastest way to run each sparse layer is found by trying, for some tens of milliseconds. Outputs do
-    /// not depend on it.
+    /// Whether the fastest way to run each sparse layer, dense included, is found by trying, for some hundred
+    /// milliseconds. Outputs do not depend on it.
     pub tune: bool,
+    /// Folder where what was found is kept for the next opening, a small file per machine and model. Without one,
+    /// nothing is read or written; a damaged or foreign file is measured anew.
+    pub tune_cache: Option<PathBuf>,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
         let (kernel, precision) = (KernelChoice::default(), Precision::default());
-        Self { threads: 0, isa: None, kernel, precision, tune: true }
+        Self { threads: 0, isa: None, kernel, precision, tune: true, tune_cache: None }
     }
 }
 

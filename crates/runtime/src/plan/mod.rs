@@ -9,9 +9,12 @@
 //! ```
 
 mod build;
+mod cache;
 mod choose;
 mod fuse;
 mod layouts;
+#[cfg(test)]
+mod tests;
 mod tune;
 mod weights;
 

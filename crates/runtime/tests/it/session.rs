@@ -37,7 +37,8 @@ pub fn open_in(
     precision: Precision,
 ) -> Session {
     let isa = Some(isa);
-    Session::new(model, &SessionOptions { threads, isa, kernel, precision, tune: false }).unwrap()
+    let options = SessionOptions { threads, isa, kernel, precision, tune: false, tune_cache: None };
+    Session::new(model, &options).unwrap()
 }
 
 /// Every node against the definition, in both precisions.
