@@ -43,11 +43,11 @@ impl Default for SessionOptions {
 /// threads nor the batch changes a bit of it. After the first run nothing is allocated.
 #[derive(Debug)]
 pub struct Session {
-    plan: Plan,
-    arenas: Vec<Arena>,
-    pool: Option<ThreadPool>,
-    threads: usize,
-    options: SessionOptions,
+    pub(crate) plan: Plan,
+    pub(crate) arenas: Vec<Arena>,
+    pub(crate) pool: Option<ThreadPool>,
+    pub(crate) threads: usize,
+    pub(crate) options: SessionOptions,
 }
 
 /// A model that a session can run in the place of its own, such as its base with another adapter.
@@ -189,7 +189,7 @@ impl Session {
             let (shape, density, strip) = (step.shape.dims(), step.density, step.kernel.strip());
             let flops = 2.0 * step.stored as f64 * step.shape.positions() as f64;
             let bytes = arena.traffic(step) as f64;
-            StepProfile { nodes, kernel, shape, density, strip, flops, bytes, median_ms, min_ms }
+            StepProfile { nodes, kernel, shape, density, strip, flops, bytes, median_ms, min_ms, rival: None }
         });
         let steps = steps.collect();
         let [median_ms, min_ms] = summary(&mut totals);
@@ -209,7 +209,7 @@ impl Session {
         })
     }
 
-    fn batch(&self, images: &[f32]) -> Result<usize, RuntimeError> {
+    pub(crate) fn batch(&self, images: &[f32]) -> Result<usize, RuntimeError> {
         let image = self.plan.image;
         match images.len().checked_rem(image) {
             Some(0) => Ok(images.len() / image),

@@ -51,7 +51,7 @@ pub struct BenchArgs {
     /// Timed runs of each model, after two untimed ones
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Show the time of each layer
+    /// Show the time of each layer, and of the next best way to run it
     #[arg(long)]
     profile: bool,
     /// Other engines, as NAME or NAME=PYTHON where the package is in a virtual environment
@@ -150,7 +150,7 @@ fn measure(
     let tolerance = if args.engine.precision == Precision::Bf16 { BF16 } else { 0.0 };
     let ours = Ours { times: &times[0], logits: &logits, tolerance, batch };
     let against = rivals.standings(&times[own..], &ours);
-    let profile = args.profile.then(|| sparse.profile(images, args.runs as usize));
+    let profile = args.profile.then(|| sparse.profile_with_rivals(model, images, args.runs as usize));
     let profile = profile.transpose().or_bad_input("could not profile")?;
     Ok(Measured {
         model: args.model.to_string_lossy().into_owned(),
