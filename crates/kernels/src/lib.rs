@@ -7,6 +7,7 @@
 //! | kernel | computes |
 //! |---|---|
 //! | [`SparseConv`] | `y = act(w ∗ x + b [+ r])`, one step per stored weight |
+//! | [`BlockConv`] | the same, one step per block of four rows |
 //! | [`DenseConv`] | the same with every weight, in register tiles |
 //! | [`DenseLinear`], [`SparseLinear`] | `y = act(w · x + b)` of a vector |
 //! | [`Attention`] | `softmax(q kᵀ / sqrt(d)) v` per head |
@@ -35,6 +36,7 @@
 mod simd;
 mod activation;
 mod attention;
+mod blocks;
 mod conv;
 mod dense;
 mod isa;
@@ -53,6 +55,7 @@ mod tokens;
 
 pub use activation::Pointwise;
 pub use attention::Attention;
+pub use blocks::BlockConv;
 pub use conv::{ConvError, ConvSpec};
 pub use dense::DenseConv;
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
