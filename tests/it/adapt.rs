@@ -14,7 +14,11 @@ use crate::pipeline::{GENERALIST, photos, run};
 fn margay(root: &Path, args: &[&str]) -> Output {
     let mut command = Command::cargo_bin("margay").expect("the binary is built");
     command.current_dir(root).args(["--threads", "1", "-q"]).args(args);
-    command.env_remove("MARGAY_DEVICE").output().expect("the binary starts")
+    command
+        .env_remove("MARGAY_DEVICE")
+        .env("MARGAY_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .expect("the binary starts")
 }
 
 fn said(output: &Output) -> String {

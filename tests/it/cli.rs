@@ -11,7 +11,7 @@ fn margay(args: &[&str]) -> Output {
 
 fn run(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::cargo_bin("margay").expect("the binary is built");
-    command.current_dir(folder).args(args);
+    command.current_dir(folder).args(args).env("MARGAY_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"));
     for name in ["MARGAY_THREADS", "MARGAY_DEVICE", "MARGAY_ISA"] {
         command.env_remove(name);
     }

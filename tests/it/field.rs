@@ -59,7 +59,13 @@ fn scene() -> tempfile::TempDir {
 }
 
 fn margay(folder: &Path, args: &[&str]) -> Output {
-    Command::cargo_bin("margay").unwrap().current_dir(folder).args(args).output().unwrap()
+    let mut command = Command::cargo_bin("margay").unwrap();
+    command
+        .current_dir(folder)
+        .args(args)
+        .env("MARGAY_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .unwrap()
 }
 
 fn json(output: &Output) -> serde_json::Value {

@@ -1,4 +1,4 @@
-use crate::Mask;
+use crate::{Mask, Pattern, PatternError};
 
 /// A sparse matrix in compressed sparse row form.
 ///
@@ -11,6 +11,7 @@ pub struct Csr {
     row_ptr: Vec<u32>,
     col_idx: Vec<u32>,
     values: Vec<f32>,
+    pattern: Pattern,
 }
 
 /// Why arrays are no CSR matrix.
@@ -74,7 +75,7 @@ impl Csr {
             }
             check_columns(row, cols, &col_idx[start..end])?;
         }
-        Ok(Self { rows, cols, row_ptr, col_idx, values })
+        Ok(Self { rows, cols, row_ptr, col_idx, values, pattern: Pattern::Unstructured })
     }
 
     /// Takes the kept entries of a row-major dense matrix `[rows, cols]`.
@@ -95,7 +96,28 @@ impl Csr {
             }
             row_ptr.push(values.len() as u32);
         }
-        Self { rows, cols, row_ptr, col_idx, values }
+        Self { rows, cols, row_ptr, col_idx, values, pattern: Pattern::Unstructured }
+    }
+
+    /// The same matrix, whose support is said to have a pattern.
+    pub fn with_pattern(mut self, pattern: Pattern) -> Result<Self, PatternError> {
+        pattern.check(&self)?;
+        self.pattern = pattern;
+        Ok(self)
+    }
+
+    /// The same support with other values.
+    pub fn with_values(&self, values: Vec<f32>) -> Result<Self, CsrError> {
+        if values.len() != self.nnz() {
+            return Err(CsrError::LengthMismatch { columns: self.nnz(), values: values.len() });
+        }
+        let (row_ptr, col_idx) = (self.row_ptr.clone(), self.col_idx.clone());
+        Ok(Self { row_ptr, col_idx, values, ..*self })
+    }
+
+    /// What its support is said to have.
+    pub fn pattern(&self) -> Pattern {
+        self.pattern
     }
 
     /// The row-major dense matrix `[rows, cols]` with zeros where nothing is stored.
@@ -124,6 +146,11 @@ impl Csr {
     pub fn row(&self, r: usize) -> impl Iterator<Item = (u32, f32)> + '_ {
         let range = self.row_ptr[r] as usize..self.row_ptr[r + 1] as usize;
         self.col_idx[range.clone()].iter().copied().zip(self.values[range].iter().copied())
+    }
+
+    /// Column of every stored entry of row `r`, ascending.
+    pub fn columns(&self, r: usize) -> &[u32] {
+        &self.col_idx[self.row_ptr[r] as usize..self.row_ptr[r + 1] as usize]
     }
 
     /// Number of rows.

@@ -17,6 +17,7 @@ mod mask;
 pub mod model;
 mod op;
 mod params;
+mod pattern;
 mod preprocess;
 mod shape;
 mod sparsity;
@@ -30,6 +31,7 @@ pub use op::{
     ParamRole, ParamSpec, ResponseNorm, SamePad, Scale, Token,
 };
 pub use params::{Params, ParamsError, nearest_name};
+pub use pattern::{Pattern, PatternError};
 pub use preprocess::{Centre, Interpolation, Normalization, Preprocess, Resize};
 pub use shape::Shape;
 pub use sparsity::{InvalidSparsity, Sparsity};

@@ -26,6 +26,12 @@ pub enum ConvError {
         /// Extents of the weight given.
         got: [usize; 2],
     },
+    /// The rows of a block have not the same columns, or straddle two groups.
+    #[error("the weight is not made of blocks at row {row}")]
+    Blocks {
+        /// The first row that differs.
+        row: usize,
+    },
     /// There is not one bias per output channel.
     #[error("{got} biases for {expected} output channels")]
     Bias {

@@ -7,6 +7,7 @@
 //! | kernel | computes |
 //! |---|---|
 //! | [`SparseConv`] | `y = act(w ∗ x + b [+ r])`, one step per stored weight |
+//! | [`BlockConv`] | the same, one step per block of four rows |
 //! | [`DenseConv`] | the same with every weight, in register tiles |
 //! | [`DenseLinear`], [`SparseLinear`] | `y = act(w · x + b)` of a vector |
 //! | [`Attention`] | `softmax(q kᵀ / sqrt(d)) v` per head |
@@ -35,6 +36,7 @@
 mod simd;
 mod activation;
 mod attention;
+mod blocks;
 mod conv;
 mod dense;
 mod isa;
@@ -53,12 +55,13 @@ mod tokens;
 
 pub use activation::Pointwise;
 pub use attention::Attention;
+pub use blocks::BlockConv;
 pub use conv::{ConvError, ConvSpec};
 pub use dense::DenseConv;
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use layout::{ALIGN, Layout, MAX_LEN, Margin, Tensor};
 pub use linear::{DenseLinear, SparseLinear};
-pub use machine::{peak_bandwidth, peak_flops};
+pub use machine::{cpu_name, peak_bandwidth, peak_flops};
 pub use norm::{LayerNorm, NormSpec, ResponseNorm};
 pub use plane::{gate, pad, scale, split_phases};
 pub use pool::{MAX_POOL_WINDOW, avg_pool, global_mean, max_pool};

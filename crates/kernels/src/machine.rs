@@ -16,6 +16,32 @@ const BUFFER: usize = 64 << 20;
 /// How long each measurement is repeated for its best result.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// What the processor calls itself; the architecture where it does not.
+pub fn cpu_name() -> String {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(name) = brand() {
+        return name;
+    }
+    std::env::consts::ARCH.to_owned()
+}
+
+/// The brand string: 16 bytes in each of three leaves.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe, reason = "later compilers than the oldest supported know that asking is safe")]
+fn brand() -> Option<String> {
+    use std::arch::x86_64::__cpuid;
+
+    const LEAVES: [u32; 3] = [0x8000_0002, 0x8000_0003, 0x8000_0004];
+    // SAFETY: every x86-64 processor has the instruction and its first extended leaf.
+    let most = unsafe { __cpuid(0x8000_0000) }.eax;
+    // SAFETY: the leaves are there.
+    let leaf = |leaf: u32| (leaf <= most).then(|| unsafe { __cpuid(leaf) });
+    let leaves = LEAVES.map(leaf).into_iter().collect::<Option<Vec<_>>>()?;
+    let words = leaves.iter().flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
+    let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).take_while(|byte| *byte != 0).collect();
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
 /// Floating-point operations per second of one core in f32, counting a multiply-add as two. Measured once.
 pub fn peak_flops(isa: Isa) -> f64 {
     static PEAKS: [OnceLock<f64>; Isa::ALL.len()] = [const { OnceLock::new() }; Isa::ALL.len()];

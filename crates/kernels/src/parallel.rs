@@ -23,6 +23,17 @@ pub(crate) fn share(n: usize, part: usize, parts: usize) -> Range<usize> {
     n * part / parts..n * (part + 1) / parts
 }
 
+/// First of `0..n` in part `part` of `parts` of nearly equal cost, given the cost of all before each.
+pub(crate) fn boundary(n: usize, part: usize, parts: usize, cost: impl Fn(usize) -> usize) -> usize {
+    let (mut low, mut high) = (0, n);
+    let target = cost(n) * part / parts;
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if cost(middle) < target { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
 /// A pointer that several threads may hold; whoever writes through it writes to places of its own.
 pub(crate) struct Shared<E>(*mut E);
 

@@ -108,13 +108,7 @@ impl RowCosts for SparseConv {
     fn boundary(&self, part: usize, parts: usize) -> usize {
         // A row costs its weights and an epilogue, which takes as long as about four of them.
         let cost = |row: usize| self.row_ptr[row] as usize + 4 * row;
-        let (mut low, mut high) = (0, self.rows());
-        let target = cost(high) * part / parts;
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            if cost(middle) < target { low = middle + 1 } else { high = middle }
-        }
-        low
+        crate::parallel::boundary(self.rows(), part, parts, cost)
     }
 }
 

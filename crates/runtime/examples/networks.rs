@@ -3,7 +3,7 @@
 //! `cargo run --release -p margay-runtime --example networks -- --model deit_s --sparsity 0.9`
 //!
 //! More flags: `--threads 1`, `--runs 15`, `--kernel auto|sparse|dense`, `--precision f32|bf16`, `--steps` for every
-//! step instead of the sums per kernel, `--write FILE` to write the model and time nothing. Steps are given by their
+//! step, with the next best way to run it, instead of the sums per kernel, `--write FILE` to write the model and time nothing. Steps are given by their
 //! shortest times, which other programs disturb least.
 
 use std::collections::BTreeMap;
@@ -54,21 +54,31 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut session = Session::new(&model, &options)?;
     let images = nets::noise(session.image_len(), 7);
     session.profile(&images, 2)?;
-    let profile = session.profile(&images, runs)?;
+    let each = args.iter().any(|arg| arg == "--steps");
+    let profile = if each {
+        session.profile_with_rivals(&model, &images, runs)?
+    } else {
+        session.profile(&images, runs)?
+    };
     let mut out = std::io::stdout().lock();
     let (isa, ms, min) = (&profile.isa, profile.median_ms, profile.min_ms);
     writeln!(
         out,
         "{name} at sparsity {sparsity} on {isa} in {precision}, {threads} threads: {ms:.2} ms, min {min:.2} ms"
     )?;
-    if args.iter().any(|arg| arg == "--steps") { steps(&mut out, &profile) } else { sums(&mut out, &profile) }
+    if each { steps(&mut out, &profile) } else { sums(&mut out, &profile) }
 }
 
 fn steps(out: &mut impl std::io::Write, profile: &Profile) -> Result<(), Box<dyn std::error::Error>> {
     for step in &profile.steps {
         let (nodes, shape, ms) = (step.nodes.join("+"), &step.shape, step.min_ms);
         let density = step.density.map_or_else(String::new, |d| format!("{d:.3}"));
-        writeln!(out, "  {ms:7.3} ms  {:<14} {shape:?} {density} {nodes}", step.kernel)?;
+        let rival = step.rival.as_ref().map_or_else(String::new, |rival| {
+            let mark = if rival.is_faster { "faster" } else { "" };
+            format!("[{} {:?} {:.2} {mark}]", rival.kernel, rival.strip, rival.ms / rival.chosen_ms)
+        });
+        let (kernel, strip) = (&step.kernel, step.strip);
+        writeln!(out, "  {ms:7.3} ms  {kernel:<14} {strip:?} {shape:?} {density} {nodes} {rival}")?;
     }
     Ok(())
 }

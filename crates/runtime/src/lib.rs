@@ -19,6 +19,7 @@ mod photo;
 mod plan;
 mod preprocess;
 mod profile;
+mod rivals;
 mod session;
 
 pub use classifier::{Classifier, ClassifierError, Prediction, Region, softmax};
@@ -28,5 +29,5 @@ pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError, Precision, PrecisionError}
 pub use photo::{MAX_FILE_BYTES, MAX_PIXELS, Photo, PhotoError, decode, decode_bytes, dimensions};
 pub use plan::KernelChoice;
 pub use preprocess::Preprocessor;
-pub use profile::{Profile, StepProfile};
+pub use profile::{Profile, Rival, StepProfile};
 pub use session::{Prepared, Session, SessionOptions};

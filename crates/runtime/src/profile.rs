@@ -46,6 +46,30 @@ pub struct StepProfile {
     pub median_ms: f64,
     /// Shortest time for all images of a run in milliseconds.
     pub min_ms: f64,
+    /// The fastest other way to run a layer with zeros, where others were tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rival: Option<Rival>,
+}
+
+/// Another way to run a step, timed in turns with the one in use, one image at a time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rival {
+    /// Kernel it runs on.
+    pub kernel: String,
+    /// Strip width of a sparse kernel, in vectors.
+    pub strip: Option<usize>,
+    /// Its shortest time in milliseconds.
+    pub ms: f64,
+    /// Shortest time of the way in use in milliseconds.
+    pub chosen_ms: f64,
+    /// Whether it is faster by more than a twentieth, which is about how well such times repeat.
+    pub is_faster: bool,
+}
+
+impl Rival {
+    pub(crate) fn new(kernel: &str, strip: Option<usize>, ms: f64, chosen_ms: f64) -> Self {
+        Self { kernel: kernel.to_owned(), strip, ms, chosen_ms, is_faster: ms < 0.95 * chosen_ms }
+    }
 }
 
 impl Profile {

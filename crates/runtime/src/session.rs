@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Instant;
 
 use margay_core::{NodeId, Shape, SparseModel};
@@ -20,15 +21,18 @@ pub struct SessionOptions {
     pub kernel: KernelChoice,
     /// How values are stored between layers.
     pub precision: Precision,
-    /// Whether the fastest way to run each sparse layer is found by trying, for some tens of milliseconds. Outputs do
-    /// not depend on it.
+    /// Whether the fastest way to run each sparse layer, dense included, is found by trying, for some hundred
+    /// milliseconds. Outputs do not depend on it.
     pub tune: bool,
+    /// Folder where what was found is kept for the next opening, a small file per machine and model. Without one,
+    /// nothing is read or written; a damaged or foreign file is measured anew.
+    pub tune_cache: Option<PathBuf>,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
         let (kernel, precision) = (KernelChoice::default(), Precision::default());
-        Self { threads: 0, isa: None, kernel, precision, tune: true }
+        Self { threads: 0, isa: None, kernel, precision, tune: true, tune_cache: None }
     }
 }
 
@@ -39,11 +43,11 @@ impl Default for SessionOptions {
 /// threads nor the batch changes a bit of it. After the first run nothing is allocated.
 #[derive(Debug)]
 pub struct Session {
-    plan: Plan,
-    arenas: Vec<Arena>,
-    pool: Option<ThreadPool>,
-    threads: usize,
-    options: SessionOptions,
+    pub(crate) plan: Plan,
+    pub(crate) arenas: Vec<Arena>,
+    pub(crate) pool: Option<ThreadPool>,
+    pub(crate) threads: usize,
+    pub(crate) options: SessionOptions,
 }
 
 /// A model that a session can run in the place of its own, such as its base with another adapter.
@@ -185,7 +189,7 @@ impl Session {
             let (shape, density, strip) = (step.shape.dims(), step.density, step.kernel.strip());
             let flops = 2.0 * step.stored as f64 * step.shape.positions() as f64;
             let bytes = arena.traffic(step) as f64;
-            StepProfile { nodes, kernel, shape, density, strip, flops, bytes, median_ms, min_ms }
+            StepProfile { nodes, kernel, shape, density, strip, flops, bytes, median_ms, min_ms, rival: None }
         });
         let steps = steps.collect();
         let [median_ms, min_ms] = summary(&mut totals);
@@ -205,7 +209,7 @@ impl Session {
         })
     }
 
-    fn batch(&self, images: &[f32]) -> Result<usize, RuntimeError> {
+    pub(crate) fn batch(&self, images: &[f32]) -> Result<usize, RuntimeError> {
         let image = self.plan.image;
         match images.len().checked_rem(image) {
             Some(0) => Ok(images.len() / image),

@@ -13,7 +13,7 @@ use margay_core::{SparseModel, Weight};
 use margay_runtime::{KernelChoice, Precision, Profile, Session, SessionOptions, layer_costs};
 use serde::Serialize;
 
-use super::engine::read_adapted;
+use super::engine::{EngineArgs, read_adapted};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
@@ -43,16 +43,15 @@ pub struct BenchArgs {
     /// Folder of an adapter that `margay adapt` made for this model
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
-    /// How values are stored between layers: bf16 is faster, f32 exact
-    #[arg(long, value_name = "f32|bf16", default_value_t)]
-    precision: Precision,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Images per run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// Timed runs of each model, after two untimed ones
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Show the time of each layer
+    /// Show the time of each layer, and of the next best way to run it
     #[arg(long)]
     profile: bool,
     /// Other engines, as NAME or NAME=PYTHON where the package is in a virtual environment
@@ -101,8 +100,7 @@ struct Latencies {
 
 pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_adapted(&args.model, args.adapter.as_deref())?;
-    let options =
-        SessionOptions { threads: context.threads(), precision: args.precision, ..SessionOptions::default() };
+    let options = args.engine.options(context);
     if args.layers {
         let costs = layer_costs(&model, &options, &SPARSITIES).or_bad_input("could not time the layers")?;
         context.printer.show(args.json, &costs, |costs| table::layers(costs))?;
@@ -149,15 +147,15 @@ fn measure(
     drop(contestants);
     let spread = |times: &Vec<f64>| Spread::per_image(times, batch);
     let latency_ms = Latencies { sparse: spread(&times[0]), dense: times[..own].get(1).map(spread) };
-    let tolerance = if args.precision == Precision::Bf16 { BF16 } else { 0.0 };
+    let tolerance = if args.engine.precision == Precision::Bf16 { BF16 } else { 0.0 };
     let ours = Ours { times: &times[0], logits: &logits, tolerance, batch };
     let against = rivals.standings(&times[own..], &ours);
-    let profile = args.profile.then(|| sparse.profile(images, args.runs as usize));
+    let profile = args.profile.then(|| sparse.profile_with_rivals(model, images, args.runs as usize));
     let profile = profile.transpose().or_bad_input("could not profile")?;
     Ok(Measured {
         model: args.model.to_string_lossy().into_owned(),
         isa: sparse.isa().to_string(),
-        precision: args.precision.to_string(),
+        precision: args.engine.precision.to_string(),
         threads,
         batch,
         runs: args.runs as usize,

@@ -2,12 +2,40 @@
 
 use std::path::{Path, PathBuf};
 
+use etcetera::BaseStrategy as _;
 use margay_core::SparseModel;
 use margay_core::adapter::Adapter;
-use margay_runtime::{PhotoError, Preprocessor, Session, SessionOptions, decode};
+use margay_runtime::{PhotoError, Precision, Preprocessor, Session, SessionOptions, decode};
 use rayon::prelude::*;
 
+use crate::cli::Context;
 use crate::cli::exit::{Failure, OrFail};
+
+/// How a model is opened.
+#[derive(Debug, clap::Args)]
+pub struct EngineArgs {
+    /// How values are stored between layers: bf16 is faster, f32 exact
+    #[arg(long, value_name = "f32|bf16", default_value_t)]
+    pub precision: Precision,
+    /// Find the fastest kernels anew instead of keeping them in the user's cache (`MARGAY_CACHE_DIR`)
+    #[arg(long)]
+    no_tune_cache: bool,
+}
+
+impl EngineArgs {
+    /// Options of a session.
+    pub fn options(&self, context: &Context) -> SessionOptions {
+        let tune_cache = if self.no_tune_cache { None } else { cache_folder() };
+        let (threads, precision) = (context.threads(), self.precision);
+        SessionOptions { threads, precision, tune_cache, ..SessionOptions::default() }
+    }
+}
+
+/// Where this user's caches are.
+fn cache_folder() -> Option<PathBuf> {
+    let named = std::env::var_os("MARGAY_CACHE_DIR").filter(|name| !name.is_empty()).map(PathBuf::from);
+    named.or_else(|| Some(etcetera::choose_base_strategy().ok()?.cache_dir().join("margay")))
+}
 
 /// Session, preprocessing and labels of one model.
 pub struct Engine {

@@ -4,10 +4,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use margay_core::SparseModel;
-use margay_runtime::{Precision, SessionOptions};
 use serde::Serialize;
 
-use super::engine::{Engine, highest, read_adapted};
+use super::engine::{Engine, EngineArgs, highest, read_adapted};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::settings::within;
@@ -33,9 +32,8 @@ pub struct EvalArgs {
     /// Folder of an adapter that `margay adapt` made for this model
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
-    /// How values are stored between layers: bf16 is faster, f32 exact
-    #[arg(long, value_name = "f32|bf16", default_value_t)]
-    precision: Precision,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Folder with one folder per class, optionally under train/ and val/
     #[arg(value_name = "DATA")]
     data: PathBuf,
@@ -68,8 +66,7 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_adapted(&args.model, args.adapter.as_deref())?;
     let mut progress = context.progress();
     let samples = labelled_photos(args, &model, &mut progress)?;
-    let options =
-        SessionOptions { threads: context.threads(), precision: args.precision, ..SessionOptions::default() };
+    let options = args.engine.options(context);
     let mut engine = Engine::new(&model, &options)?;
     let (evaluation, bad_photos) = evaluate(&mut engine, &samples, &mut progress)?;
     let measured = Measured {

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use margay_runtime::{PhotoError, Precision, SessionOptions};
+use margay_runtime::PhotoError;
 use serde::Serialize;
 
-use super::engine::{Engine, Logits, highest, read_adapted, softmax};
+use super::engine::{Engine, EngineArgs, Logits, highest, read_adapted, softmax};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
@@ -32,9 +32,8 @@ pub struct PredictArgs {
     /// Folder of an adapter that `margay adapt` made for this model
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
-    /// How values are stored between layers: bf16 is faster, f32 exact
-    #[arg(long, value_name = "f32|bf16", default_value_t)]
-    precision: Precision,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Photos, or folders that are searched for photos
     #[arg(value_name = "PHOTOS", required = true)]
     photos: Vec<PathBuf>,
@@ -78,8 +77,7 @@ struct Ranked {
 
 pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_adapted(&args.model, args.adapter.as_deref())?;
-    let options =
-        SessionOptions { threads: context.threads(), precision: args.precision, ..SessionOptions::default() };
+    let options = args.engine.options(context);
     let mut engine = Engine::new(&model, &options)?;
     let mut progress = context.progress();
     let photos = walk::photos(&args.photos, &mut progress)?;

@@ -98,8 +98,10 @@ fn branched(
         })
         .collect();
     let (graph, params) = with_branches(&model.graph, &model.to_params(), factors)?;
+    let patterns = model.patterns();
     let SparseModel { labels, preprocess, provenance, .. } = model;
-    Ok(SparseModel::pack(graph, &params, &masks, labels, preprocess, provenance)?)
+    let branched = SparseModel::pack(graph, &params, &masks, labels, preprocess, provenance)?;
+    Ok(branched.with_patterns(&patterns)?)
 }
 
 /// Puts a value in the place of a parameter; a head may have another number of rows.
@@ -107,8 +109,9 @@ fn replace(name: &str, weight: &mut Weight, value: &ArrayD<f32>) -> Result<(), A
     match weight {
         Weight::Dense(old) if old.shape().get(1..) == value.shape().get(1..) => old.clone_from(value),
         Weight::Csr(csr) if csr.rows() * csr.cols() == value.len() => {
-            let flat: Vec<f32> = value.iter().copied().collect();
-            *csr = Csr::from_dense(csr.rows(), csr.cols(), &flat, &csr.mask());
+            let mask = csr.mask();
+            let kept = value.iter().zip(mask.iter()).filter(|(_, kept)| *kept);
+            *csr = csr.with_values(kept.map(|(value, _)| *value).collect())?;
         }
         _ => return Err(AdapterError::shape(name)),
     }
@@ -185,8 +188,7 @@ impl Change {
                 }
             }
         }
-        let (row_ptr, col_idx) = (csr.row_ptr().to_vec(), csr.col_idx().to_vec());
-        Ok(Csr::new(csr.rows(), csr.cols(), row_ptr, col_idx, values)?)
+        Ok(csr.with_values(values)?)
     }
 
     /// On a support from which some positions leave and which entries outside of it enter.

@@ -2,7 +2,7 @@ use ndarray::{Array2, arr2};
 
 use super::file::Modules;
 use super::*;
-use crate::{GraphBuilder, Linear, Op, Params, Preprocess, Provenance, Role, Shape};
+use crate::{GraphBuilder, Linear, Op, Params, Pattern, Preprocess, Provenance, Role, Shape};
 
 /// A linear layer of 3 × 4 with a support of 6, and a head.
 fn base() -> SparseModel {
@@ -59,6 +59,20 @@ fn changes_the_support_only_and_replaces_the_head() {
     assert_eq!(adapted.labels, ["c", "d", "e"]);
     assert_eq!(adapted.graph.classes(), 3);
     adapted.to_bytes().expect("the adapted model is sound");
+}
+
+#[test]
+fn a_support_that_stays_keeps_its_pattern() {
+    let patterns = BTreeMap::from([("fc.weight".to_owned(), Pattern::NM { n: 1, m: 2 })]);
+    let base = base().with_patterns(&patterns).unwrap();
+    let mut adapter = Adapter { base: String::new(), ..adapter() };
+    assert_eq!(adapter.apply(&base).unwrap().patterns(), patterns);
+    let change = adapter.layers.get_mut("fc.weight").unwrap();
+    change.branch = true;
+    assert_eq!(adapter.apply(&base).unwrap().patterns(), patterns);
+    let change = adapter.layers.get_mut("fc.weight").unwrap();
+    (change.branch, change.entries, change.dropped) = (false, Some((vec![1], vec![10.0])), vec![0]);
+    assert!(adapter.apply(&base).unwrap().patterns().is_empty());
 }
 
 #[test]

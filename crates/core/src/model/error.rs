@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::{CsrError, GraphError};
+use crate::{CsrError, GraphError, PatternError};
 
 /// Why bytes are no sparse model, or why a model cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -224,6 +224,14 @@ pub enum FormatError {
         name: String,
         /// How many.
         count: usize,
+    },
+    /// The support of a sparse tensor has not the pattern that is stated.
+    #[error("tensor `{name}`: {source}")]
+    Pattern {
+        /// Name of the tensor.
+        name: String,
+        /// What is wrong.
+        source: PatternError,
     },
     /// Decoded arrays are no CSR matrix.
     #[error("tensor `{name}`: {source}")]

@@ -205,7 +205,8 @@ impl Data {
                 let values = self.section(csr.values().iter().flat_map(|v| v.to_le_bytes()));
                 let index = self.section(coded.bytes.into_iter());
                 let (count, gap) = (coded.count_parameter, coded.gap_parameter);
-                (values, Form::Csr { rows: csr.rows(), cols: csr.cols(), index, count, gap })
+                let (rows, cols, pattern) = (csr.rows(), csr.cols(), csr.pattern());
+                (values, Form::Csr { rows, cols, index, count, gap, pattern })
             }
         };
         Entry { name: name.to_owned(), dtype: Dtype::F32, values, form }
@@ -224,9 +225,14 @@ impl Entry {
         let move_by = |section: Section| Section(section.0 + by, section.1);
         let form = match &self.form {
             Form::Dense { shape } => Form::Dense { shape: shape.clone() },
-            Form::Csr { rows, cols, index, count, gap } => {
-                Form::Csr { rows: *rows, cols: *cols, index: move_by(*index), count: *count, gap: *gap }
-            }
+            Form::Csr { rows, cols, index, count, gap, pattern } => Form::Csr {
+                rows: *rows,
+                cols: *cols,
+                index: move_by(*index),
+                count: *count,
+                gap: *gap,
+                pattern: *pattern,
+            },
         };
         Self { name: self.name.clone(), dtype: self.dtype, values: move_by(self.values), form }
     }
@@ -258,16 +264,19 @@ impl<'a> Sections<'a> {
                 let array = ArrayD::from_shape_vec(shape.clone(), numbers());
                 Ok(Weight::Dense(array.map_err(|_| length(expected))?))
             }
-            Form::Csr { rows, cols, index, count, gap } => {
+            Form::Csr { rows, cols, index, count, gap, pattern } => {
                 let index = self.take(name, *index)?;
                 if values.len() % 4 != 0 {
                     return Err(length(values.len().next_multiple_of(4) as u64));
                 }
                 let (rows, cols, nnz) = (*rows, *cols, values.len() / 4);
-                let claim = Claim { name, rows, cols, nnz, count_parameter: *count, gap_parameter: *gap };
+                let (count_parameter, gap_parameter, pattern) = (*count, *gap, *pattern);
+                let claim = Claim { name, rows, cols, nnz, count_parameter, gap_parameter, pattern };
                 let (row_ptr, columns) = claim.decode(index)?;
                 let csr = Csr::new(rows, cols, row_ptr, columns, numbers());
-                csr.map(Weight::Csr).map_err(|source| FormatError::Csr { name: name.clone(), source })
+                let csr = csr.map_err(|source| FormatError::Csr { name: name.clone(), source })?;
+                let csr = csr.with_pattern(pattern);
+                csr.map(Weight::Csr).map_err(|source| FormatError::Pattern { name: name.clone(), source })
             }
         }
     }

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Provenance;
-use crate::{Graph, Preprocess};
+use crate::{Graph, Pattern, Preprocess};
 
 /// The JSON at the start of a file.
 #[derive(Serialize, Deserialize)]
@@ -40,6 +40,16 @@ pub(super) struct Section(pub u64, pub u64);
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Form {
-    Dense { shape: Vec<usize> },
-    Csr { rows: usize, cols: usize, index: Section, count: u8, gap: u8 },
+    Dense {
+        shape: Vec<usize>,
+    },
+    Csr {
+        rows: usize,
+        cols: usize,
+        index: Section,
+        count: u8,
+        gap: u8,
+        #[serde(default, skip_serializing_if = "Pattern::is_unstructured")]
+        pattern: Pattern,
+    },
 }

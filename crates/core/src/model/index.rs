@@ -1,7 +1,9 @@
-//! Positions of the kept weights: per row a count, then the gaps between kept columns, Rice-coded.
+//! Positions of the kept weights: per row a count, then the gaps between kept columns, Rice-coded. Where a pattern has
+//! blocks, rows and columns are those of blocks.
 
 use super::rice::{self, Reader, Writer};
 use super::{Csr, FormatError};
+use crate::{Pattern, PatternError};
 
 /// A coded index and its two parameters.
 pub(super) struct Coded {
@@ -12,12 +14,16 @@ pub(super) struct Coded {
 
 /// Codes the support of a matrix.
 pub(super) fn encode(csr: &Csr) -> Coded {
-    let counts = csr.row_ptr().windows(2).map(|ends| ends[1] - ends[0]);
-    let rows = csr.row_ptr().windows(2).map(|ends| &csr.col_idx()[ends[0] as usize..ends[1] as usize]);
-    let count_parameter = rice::best_parameter(&counts);
-    let gap_parameter = rice::best_parameter(&rows.clone().flat_map(gaps));
+    let [block_rows, block_cols] = csr.pattern().block();
+    let blocks = |row: usize| -> Vec<u32> {
+        let starts = csr.columns(row).iter().filter(|column| **column as usize % block_cols == 0);
+        starts.map(|column| column / block_cols as u32).collect()
+    };
+    let rows: Vec<Vec<u32>> = (0..csr.rows()).step_by(block_rows).map(blocks).collect();
+    let count_parameter = rice::best_parameter(&rows.iter().map(|row| row.len() as u32));
+    let gap_parameter = rice::best_parameter(&rows.iter().flat_map(|row| gaps(row)));
     let mut writer = Writer::default();
-    for row in rows {
+    for row in &rows {
         writer.put(row.len() as u32, count_parameter);
         gaps(row).for_each(|gap| writer.put(gap, gap_parameter));
     }
@@ -41,6 +47,7 @@ pub(super) struct Claim<'a> {
     pub nnz: usize,
     pub count_parameter: u8,
     pub gap_parameter: u8,
+    pub pattern: Pattern,
 }
 
 impl Claim<'_> {
@@ -51,17 +58,31 @@ impl Claim<'_> {
                 return Err(FormatError::Parameter { name: self.name.to_owned(), parameter });
             }
         }
+        let [block_rows, block_cols] = self.pattern.block();
+        if block_rows == 0 || block_cols == 0 {
+            let source = PatternError::Extents(self.pattern);
+            return Err(FormatError::Pattern { name: self.name.to_owned(), source });
+        }
         // Every row and every gap takes at least one bit.
-        if self.rows.saturating_add(self.nnz) > bytes.len().saturating_mul(8) {
+        let least = self.nnz.div_ceil(block_rows * block_cols);
+        if self.rows.div_ceil(block_rows).saturating_add(least) > bytes.len().saturating_mul(8) {
             return Err(self.length(0));
         }
         let mut reader = Reader::new(bytes);
-        let mut row_ptr = Vec::with_capacity(self.rows + 1);
-        let mut columns = Vec::with_capacity(self.nnz);
-        row_ptr.push(0);
-        for row in 0..self.rows {
+        let (mut row_ptr, mut columns) = (vec![0], Vec::with_capacity(self.nnz));
+        for row in (0..self.rows).step_by(block_rows) {
+            let start = columns.len();
             self.decode_row(row, &mut reader, &mut columns)?;
-            row_ptr.push(columns.len() as u32);
+            let end = columns.len();
+            row_ptr.push(end as u32);
+            for row in row + 1..self.rows.min(row + block_rows) {
+                if columns.len() + end - start > self.nnz {
+                    let count = (end - start) as u32;
+                    return Err(FormatError::RowCount { name: self.name.to_owned(), row, count });
+                }
+                columns.extend_from_within(start..end);
+                row_ptr.push(columns.len() as u32);
+            }
         }
         if columns.len() != self.nnz {
             let (name, got) = (self.name.to_owned(), columns.len());
@@ -71,20 +92,25 @@ impl Claim<'_> {
     }
 
     fn decode_row(&self, row: usize, bits: &mut Reader, columns: &mut Vec<u32>) -> Result<(), FormatError> {
+        let [_, block] = self.pattern.block();
         let count = bits.take(self.count_parameter).ok_or_else(|| self.length(row))?;
-        let room = self.cols.min(self.nnz - columns.len());
-        if count as usize > room {
-            return Err(FormatError::RowCount { name: self.name.to_owned(), row, count });
+        let refused = || FormatError::RowCount { name: self.name.to_owned(), row, count };
+        if count as usize > self.cols.div_ceil(block) {
+            return Err(refused());
         }
         let mut next = 0_u64;
         for _ in 0..count {
             let gap = bits.take(self.gap_parameter).ok_or_else(|| self.length(row))?;
-            let column = next + u64::from(gap);
+            let column = (next + u64::from(gap)) * block as u64;
             if column >= self.cols as u64 {
                 return Err(FormatError::Gap { name: self.name.to_owned(), row, columns: self.cols });
             }
-            columns.push(column as u32);
-            next = column + 1;
+            let end = (column + block as u64).min(self.cols as u64);
+            if columns.len() + (end - column) as usize > self.nnz {
+                return Err(refused());
+            }
+            columns.extend(column as u32..end as u32);
+            next += u64::from(gap) + 1;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use error::FormatError;
 pub use file::{MAGIC, VERSION, seal};
 
-use crate::{Csr, Graph, Mask, Params, ParamsError, Preprocess};
+use crate::{Csr, Graph, Mask, Params, ParamsError, Pattern, Preprocess};
 
 /// A compressed classifier: everything that is needed to run it on a photo.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +98,27 @@ impl SparseModel {
             }
         }
         Ok(Self { graph, weights, labels, preprocess, provenance })
+    }
+
+    /// Says which pattern the support of each of some sparse weights has, by name. The file states it and takes less
+    /// space, and the runtime uses it.
+    pub fn with_patterns(mut self, patterns: &BTreeMap<String, Pattern>) -> Result<Self, FormatError> {
+        for (name, pattern) in patterns {
+            if let Some(Weight::Csr(csr)) = self.weights.get_mut(name) {
+                let patterned = csr.clone().with_pattern(*pattern);
+                *csr = patterned.map_err(|source| FormatError::Pattern { name: name.clone(), source })?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The patterns of its sparse weights by name, where they have one.
+    pub fn patterns(&self) -> BTreeMap<String, Pattern> {
+        let patterns = self.weights.iter().filter_map(|(name, weight)| match weight {
+            Weight::Csr(csr) if !csr.pattern().is_unstructured() => Some((name.clone(), csr.pattern())),
+            Weight::Csr(_) | Weight::Dense(_) => None,
+        });
+        patterns.collect()
     }
 
     /// Every parameter as a dense array with zeros where nothing is stored.

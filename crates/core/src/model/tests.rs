@@ -107,6 +107,84 @@ proptest! {
     }
 }
 
+/// The model with its convolution pruned so that it has a pattern.
+fn patterned(channels: usize, pattern: Pattern, seed: u64) -> SparseModel {
+    let [rows, cols] = pattern.block();
+    let draw = |i: usize| (seed.rotate_left((i % 64) as u32) ^ i as u64).is_multiple_of(3);
+    let kept = |i: usize| match pattern {
+        Pattern::NM { n, m } => draw(i) && i % 27 % usize::from(m) < usize::from(n),
+        _ => draw(i / 27 / rows * 31 + i % 27 / cols),
+    };
+    let patterns = BTreeMap::from([("conv.weight".to_owned(), pattern)]);
+    small(channels, kept).with_patterns(&patterns).unwrap()
+}
+
+const PATTERNS: [Pattern; 6] = [
+    Pattern::NM { n: 2, m: 4 },
+    Pattern::NM { n: 4, m: 8 },
+    Pattern::Block { rows: 4, cols: 1 },
+    Pattern::Block { rows: 1, cols: 4 },
+    Pattern::Block { rows: 3, cols: 5 },
+    Pattern::Block { rows: 255, cols: 255 },
+];
+
+proptest! {
+    #[test]
+    fn patterns_come_back(channels in 1_usize..11, seed: u64) {
+        for pattern in PATTERNS {
+            let model = patterned(channels, pattern, seed);
+            let read = SparseModel::from_bytes(&model.to_bytes().unwrap()).unwrap();
+            let Weight::Csr(csr) = &read.weights["conv.weight"] else { panic!("the weight is sparse") };
+            prop_assert_eq!(csr.pattern(), pattern);
+            prop_assert_eq!(&read, &model);
+        }
+    }
+
+    #[test]
+    fn no_bytes_of_a_patterned_file_panic(
+        changes in prop::collection::vec((0_usize..3000, any::<u8>()), 1..6), index in 0_usize..6,
+    ) {
+        let mut bytes = patterned(6, PATTERNS[index], 7).to_bytes().unwrap();
+        for (at, value) in changes {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        let _ = SparseModel::from_bytes(&sealed(bytes));
+    }
+}
+
+#[test]
+fn a_broken_pattern_is_refused() {
+    let broken = BTreeMap::from([("conv.weight".to_owned(), Pattern::NM { n: 1, m: 27 })]);
+    let error = model().with_patterns(&broken).unwrap_err();
+    assert_eq!(error.to_string(), "tensor `conv.weight`: row 0 is not 1:27");
+    let sound = roomy();
+    let said = |pattern: Value| {
+        with_header(&sound, |header| {
+            header["provenance"]["recipe"] = json!("");
+            header["tensors"][1]["form"]["csr"]["pattern"] = pattern;
+        })
+    };
+    refuses!(&said(json!({"nm": {"n": 1, "m": 27}})), FormatError::Pattern { .. });
+    refuses!(&said(json!({"nm": {"n": 3, "m": 2}})), FormatError::Pattern { .. });
+    refuses!(&said(json!({"block": {"rows": 0, "cols": 1}})), FormatError::Pattern { .. });
+    refuses!(
+        &said(json!({"block": {"rows": 4, "cols": 1}})),
+        FormatError::EntryCount { .. } | FormatError::RowCount { .. }
+    );
+    refuses!(&said(json!({"spiral": {}})), FormatError::Header(_));
+    assert!(SparseModel::from_bytes(&said(json!({"nm": {"n": 1, "m": 4}}))).is_ok());
+}
+
+#[test]
+fn blocks_share_an_index() {
+    let scores: Vec<f32> = (0..256 * 512).map(|i| (i * 7919 % 4093) as f32).collect();
+    let blocks = Mask::from_fn(scores.len(), |i| scores[i / 512 / 4 * 512 + i % 512] < 204.0);
+    let loose = Csr::from_dense(256, 512, &scores, &blocks);
+    let tight = loose.clone().with_pattern(Pattern::Block { rows: 4, cols: 1 }).unwrap();
+    assert!(4 * index::encode(&tight).bytes.len() <= index::encode(&loose).bytes.len() + 4);
+}
+
 fn sections(bytes: &[u8]) -> Vec<u64> {
     let length = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&bytes[64..64 + length]).unwrap();
@@ -226,6 +304,7 @@ fn defects_of_the_sections() {
         nnz,
         count_parameter: coded.count_parameter,
         gap_parameter: coded.gap_parameter,
+        pattern: Pattern::Unstructured,
     };
     assert_eq!(claim(27, csr.nnz()).decode(&coded.bytes).unwrap().1, csr.col_idx());
     let refused = |cols: usize, nnz: usize, bytes: &[u8]| claim(cols, nnz).decode(bytes).unwrap_err();

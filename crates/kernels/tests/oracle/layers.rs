@@ -2,8 +2,8 @@
 
 use margay_core::{Activation, Conv2d, Csr, Mask};
 use margay_kernels::{
-    ConvError, ConvSpec, DenseConv, DenseLinear, Isa, Layout, Margin, Precision, SparseConv, SparseLinear,
-    Taps, Tensor, split_phases,
+    BlockConv, ConvError, ConvSpec, DenseConv, DenseLinear, Isa, Layout, Margin, Precision, SparseConv,
+    SparseLinear, Taps, Tensor, split_phases,
 };
 use proptest::prelude::*;
 
@@ -15,6 +15,8 @@ struct Case {
     conv: Conv2d,
     size: [usize; 2],
     density: f64,
+    /// Rows that are kept or pruned together.
+    block: usize,
     residual: bool,
     activation: Option<Activation>,
     slack: usize,
@@ -32,7 +34,9 @@ struct Data {
 fn data(case: &Case, taps: &Taps) -> Data {
     let [rows, columns] = [case.conv.out_channels, taps.columns()];
     let scores = noise(rows * columns, case.seed + 1);
-    let mask = Mask::from_fn(scores.len(), |i| f64::from(scores[i]) < 2.0 * case.density - 1.0);
+    // A block goes by the score of its first row.
+    let score = |i: usize| scores[i / columns / case.block * case.block * columns + i % columns];
+    let mask = Mask::from_fn(scores.len(), |i| f64::from(score(i)) < 2.0 * case.density - 1.0);
     let mut w = noise(rows * columns, case.seed + 2);
     for (i, w) in w.iter_mut().enumerate() {
         *w = if mask.get(i) { *w } else { 0.0 };
@@ -108,6 +112,14 @@ fn check(case: &Case, precision: Precision) {
             sparse.clone().with_strip(strip).run(&input, residual, &mut again, parts);
             assert_eq!(again.buffer(), y.buffer(), "strip {strip}, {parts} parts, {isa}");
         }
+        if case.block == 4 && (case.conv.out_channels / case.conv.groups).is_multiple_of(4) {
+            let blocks = BlockConv::new(isa, &spec, &csr).unwrap();
+            for (strip, parts) in [(6, 1), (1, 1), (2, 2), (4, 3)] {
+                let mut again = Tensor::zeros(output);
+                blocks.clone().with_strip(strip).run(&input, residual, &mut again, parts);
+                assert_eq!(again.buffer(), y.buffer(), "blocks, strip {strip}, {parts} parts, {isa}");
+            }
+        }
         let dense = DenseConv::new(isa, &spec, &data.w).unwrap();
         let mut again = Tensor::zeros(output);
         dense.run(&input, residual, &mut again, 1);
@@ -123,13 +135,15 @@ fn check(case: &Case, precision: Precision) {
 
 fn cases() -> impl Strategy<Value = Case> {
     let kernel = (1_usize..=5, 1_usize..=5, 1_usize..=3, 1_usize..=3, 0_usize..=3, 0_usize..=3);
-    let channels = (1_usize..=3, 1_usize..=7, 1_usize..=3);
+    let channels = (1_usize..=3, 1_usize..=12, 1_usize..=3);
     let size = (1_usize..=19, 1_usize..=37);
-    let rest = (0_usize..=4, any::<bool>(), 0_usize..5, 0_usize..=9, 0_u64..1 << 40);
+    let rest = (0_usize..=4, any::<bool>(), 0_usize..5, 0_usize..=9, 0_u64..1 << 40, any::<bool>());
     (kernel, channels, size, rest).prop_filter_map("no window fits", |(kernel, channels, size, rest)| {
         let (kh, kw, sh, sw, ph, pw) = kernel;
         let (per_group_in, per_group_out, groups) = channels;
-        let (density, residual, activation, slack, seed) = rest;
+        let (density, residual, activation, slack, seed, blocks) = rest;
+        let (per_group_out, block) =
+            if blocks { (per_group_out.next_multiple_of(4), 4) } else { (per_group_out, 1) };
         let activation = ACTIVATIONS[activation];
         let conv = Conv2d {
             in_channels: per_group_in * groups,
@@ -142,7 +156,7 @@ fn cases() -> impl Strategy<Value = Case> {
         };
         let size = [size.0, size.1];
         Taps::new(&conv, size)?;
-        Some(Case { conv, size, density: density as f64 / 4.0, residual, activation, slack, seed })
+        Some(Case { conv, size, density: density as f64 / 4.0, block, residual, activation, slack, seed })
     })
 }
 
@@ -202,6 +216,9 @@ fn what_does_not_fit_is_refused() {
         let narrow = Layout::new(taps.source(), margin, Precision::F32).unwrap();
         assert_eq!(plan(narrow, &[0.0; 3], 3 * 18), Err(ConvError::Layout), "{margin:?}");
     }
+    let spec = ConvSpec { taps: &taps, source: good, output, bias: &[0.0; 3], activation: None };
+    let csr = Csr::from_dense(3, 18, &[0.0; 54], &Mask::ones(54));
+    assert_eq!(BlockConv::new(Isa::Portable, &spec, &csr).err(), Some(ConvError::Blocks { row: 3 }));
     let halves = Layout::new(taps.source(), taps.margin(6), Precision::Bf16).unwrap();
     assert_eq!(plan(halves, &[0.0; 3], 3 * 18), Err(ConvError::Layout), "another precision");
 }

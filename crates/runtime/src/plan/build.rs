@@ -6,10 +6,11 @@ use margay_kernels::{
     MAX_POOL_WINDOW, NormSpec, Pointwise, ResponseNorm, SparseConv, SparseLinear,
 };
 
-use super::choose::{Candidate, KernelChoice, Verdict};
+use super::cache::Cache;
+use super::choose::{Candidate, KernelChoice};
 use super::fuse::{self, Group};
 use super::layouts::{self, Layouts, Value};
-use super::tune::{Key, Tuner};
+use super::tune::{Clock, Layer, Place, Stopwatch, Tuner, Way};
 use super::weights::{self, Matrix};
 use super::{Kernel, Plan, Step};
 use crate::{RuntimeError, SessionOptions};
@@ -22,6 +23,17 @@ impl Plan {
         options: &SessionOptions,
         threads: usize,
     ) -> Result<Self, RuntimeError> {
+        Self::with_clock(model, isa, options, threads, &mut Stopwatch::default())
+    }
+
+    /// The same with a clock of the caller's.
+    pub(super) fn with_clock(
+        model: &SparseModel,
+        isa: Isa,
+        options: &SessionOptions,
+        threads: usize,
+        clock: &mut dyn Clock,
+    ) -> Result<Self, RuntimeError> {
         weights::check(model)?;
         let shapes = model.graph.shapes()?;
         if let (Shape::Tokens { .. }, [input, ..]) = (model.graph.input, model.graph.nodes()) {
@@ -29,16 +41,10 @@ impl Plan {
         }
         let groups = fuse::groups(&model.graph, &shapes);
         let layouts = layouts::layouts(&model.graph, &shapes, &groups, options.precision)?;
-        let pool = Pool::default();
-        let mut builder = Builder {
-            model,
-            isa,
-            options,
-            tuner: Tuner::default(),
-            shapes: &shapes,
-            layouts: &layouts,
-            pool,
-        };
+        let (pool, cache) = (Pool::default(), Cache::new(model, isa, options, threads));
+        let known = cache.as_ref().map(Cache::load).unwrap_or_default();
+        let (before, tuner) = (known.len(), Tuner::new(clock, known));
+        let mut builder = Builder { model, isa, options, tuner, shapes: &shapes, layouts: &layouts, pool };
         let image = model.graph.ids().next().map(Value::Output);
         let image_buffer = image.map_or(0, |value| builder.pool.take(value, layouts.of[&value]));
         let last_use = last_uses(&groups, &layouts);
@@ -46,6 +52,9 @@ impl Plan {
         for (index, group) in groups.iter().enumerate() {
             builder.push(group, &mut steps)?;
             builder.pool.release(index, &last_use);
+        }
+        if let Some(cache) = cache.filter(|_| builder.tuner.tried().len() > before) {
+            cache.store(builder.tuner.tried());
         }
         let scratch = scratch(&steps, threads)?;
         let logits_buffer = steps.last().map_or(image_buffer, |step| step.output);
@@ -126,17 +135,17 @@ impl Stored {
     }
 }
 
-struct Builder<'a> {
+struct Builder<'a, 'c> {
     model: &'a SparseModel,
     isa: Isa,
     options: &'a SessionOptions,
-    tuner: Tuner,
+    tuner: Tuner<'c>,
     shapes: &'a [Shape],
     layouts: &'a Layouts,
     pool: Pool,
 }
 
-impl Builder<'_> {
+impl Builder<'_, '_> {
     fn push(&mut self, group: &Group, steps: &mut Vec<Step>) -> Result<(), RuntimeError> {
         let mut input = self.pool.find(Value::Output(group.input));
         if let Some(taps) = self.layouts.taps.get(&group.main()).filter(|t| t.is_strided()) {
@@ -267,19 +276,24 @@ impl Builder<'_> {
         let refused = |error: ConvError| refuse(error.to_string());
         let dense =
             |weight: Matrix| DenseConv::new(self.isa, &spec, &weight.into_dense()).map(Kernel::DenseConv);
-        let verdict = self.options.kernel.verdict(&candidate);
-        if verdict == Verdict::Dense {
+        if !self.options.kernel.may_be_sparse(&candidate) {
             return Ok((dense(weight).map_err(refused)?, kept));
         }
         let csr = weight.into_csr(matrix);
-        let sparse = SparseConv::new(self.isa, &spec, &csr).map(Kernel::SparseConv).map_err(refused)?;
+        let sparse = SparseConv::new(self.isa, &spec, &csr).map_err(refused)?;
         if !self.options.tune {
-            return Ok((sparse, kept));
+            return Ok((Kernel::SparseConv(sparse), kept));
         }
-        let (stored, residual) = (csr.nnz(), group.other.is_some());
-        let key = Key { source, output, matrix, stored, activation: group.activation, residual };
-        let rival = || (verdict == Verdict::Close).then(|| dense(Matrix::Csr(csr)).ok()).flatten();
-        Ok((self.tuner.choose(key, sparse, rival), kept))
+        let place = Place { source, output, residual: group.other.is_some() };
+        let layer = Layer::new(&place, matrix, csr.nnz(), group.activation);
+        let mut ways: Vec<Way> = sparse.widths().into_iter().map(Way::Sparse).collect();
+        ways.extend((self.options.kernel == KernelChoice::Auto).then_some(Way::Dense));
+        let make = |way| match way {
+            Way::Dense => dense(Matrix::Csr(csr.clone())).ok(),
+            Way::Sparse(width) => Some(Kernel::SparseConv(sparse.clone().with_strip(width))),
+        };
+        let best = self.tuner.choose(layer, &place, &ways, make);
+        Ok((best.unwrap_or(Kernel::SparseConv(sparse)), kept))
     }
 
     fn linear(

@@ -12,18 +12,6 @@ pub enum KernelChoice {
     Dense,
 }
 
-/// Factor by which [`relative_cost`] may be too low.
-const DOUBT: f64 = 1.6;
-
-/// What is known of a layer before it is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Sparse,
-    Dense,
-    /// The sparse kernel is faster, if it is not slower.
-    Close,
-}
-
 /// What the choice for one convolution depends on.
 pub(super) struct Candidate {
     pub(super) isa: Isa,
@@ -37,15 +25,11 @@ pub(super) struct Candidate {
 }
 
 impl KernelChoice {
-    /// Which kernel is faster, as far as can be told without trying.
-    pub(super) fn verdict(self, candidate: &Candidate) -> Verdict {
+    /// Whether the sparse kernel is worth a try: it may be faster than the dense one, as far as can be told without
+    /// running either.
+    pub(super) fn may_be_sparse(self, candidate: &Candidate) -> bool {
         let cost = candidate.nonzeros as f64 * relative_cost(candidate) / candidate.padded.max(1) as f64;
-        match self {
-            Self::Sparse => Verdict::Sparse,
-            Self::Auto if cost < 1.0 / DOUBT => Verdict::Sparse,
-            Self::Auto if cost < 1.0 => Verdict::Close,
-            Self::Auto | Self::Dense => Verdict::Dense,
-        }
+        self == Self::Sparse || self == Self::Auto && cost < 1.0
     }
 }
 

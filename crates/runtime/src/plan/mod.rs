@@ -9,9 +9,12 @@
 //! ```
 
 mod build;
+mod cache;
 mod choose;
 mod fuse;
 mod layouts;
+#[cfg(test)]
+mod tests;
 mod tune;
 mod weights;
 
@@ -42,6 +45,14 @@ impl Plan {
     pub(crate) fn has_buffers_of(&self, other: &Self) -> bool {
         (&self.buffers, self.scratch, self.image_buffer)
             == (&other.buffers, other.scratch, other.image_buffer)
+    }
+
+    /// Whether the steps of this plan are those of the other, kernels aside.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let places = |plan: &Self| -> Vec<_> {
+            plan.steps.iter().map(|step| (step.names.clone(), step.input, step.other, step.output)).collect()
+        };
+        self.has_buffers_of(other) && places(self) == places(other)
     }
 }
 
@@ -177,10 +188,15 @@ impl Arena {
 
     /// Runs one step on `parts` threads of the current pool.
     pub(crate) fn step(&mut self, isa: Isa, step: &Step, parts: usize) {
+        self.call(isa, step, &step.kernel, parts);
+    }
+
+    /// Runs one step on another kernel that computes the same.
+    pub(crate) fn call(&mut self, isa: Isa, step: &Step, kernel: &Kernel, parts: usize) {
         let mut output = std::mem::take(&mut self.buffers[step.output]);
         let (x, y, scratch) = (&self.buffers[step.input], &mut output, &mut self.scratch);
         let other = step.other.map(|buffer| &self.buffers[buffer]);
-        match &step.kernel {
+        match kernel {
             Kernel::Phases(taps) => split_phases(isa, taps, x, y, parts),
             Kernel::SparseConv(conv) => conv.run(x, other, y, parts),
             Kernel::DenseConv(conv) => conv.run(x, other, y, parts),

@@ -3,29 +3,55 @@
 //! Sparse and dense kernels and strips of every width sum in one order, so whatever is chosen, and however noisy the
 //! machine was, answers are the same bit for bit.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use margay_core::Activation;
 use margay_kernels::{Layout, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::Kernel;
 
-/// Timed runs of a candidate, after one untimed.
+/// Timed runs of a candidate, after one that counts only where it tells enough.
 const RUNS: usize = 2;
+/// A first run that took so many times the least so far needs no second.
+const HOPELESS: f64 = 2.0;
 
-/// What candidates are told apart by: equal keys are timed once.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Key {
+/// Tensors that a convolution runs on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Place {
     pub(super) source: Layout,
     pub(super) output: Layout,
-    /// Extents of the weight.
-    pub(super) matrix: [usize; 2],
-    pub(super) stored: usize,
-    pub(super) activation: Option<Activation>,
     pub(super) residual: bool,
 }
 
-impl Key {
+/// What layers are told apart by: equal ones are timed once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Layer {
+    /// Channels, height, width and pitch of what is read and written.
+    maps: [[usize; 4]; 2],
+    residual: bool,
+    /// Extents of the weight.
+    matrix: [usize; 2],
+    stored: usize,
+    activation: Option<Activation>,
+}
+
+impl Layer {
+    pub(super) fn new(
+        place: &Place,
+        matrix: [usize; 2],
+        stored: usize,
+        activation: Option<Activation>,
+    ) -> Self {
+        let map = |layout: &Layout| {
+            let [channels, height, width] = layout.dims();
+            [channels, height, width, layout.pitch()]
+        };
+        let maps = [map(&place.source), map(&place.output)];
+        Self { maps, residual: place.residual, matrix, stored, activation }
+    }
+
     /// Whether a layer like this one was timed before: the same but for a twentieth of the weights.
     fn is_near(&self, other: &Self) -> bool {
         let stored = self.stored.abs_diff(other.stored) * 20 <= self.stored.max(other.stored);
@@ -33,76 +59,115 @@ impl Key {
     }
 }
 
-/// What has been timed for one model.
-#[derive(Debug, Default)]
-pub(super) struct Tuner(Vec<(Key, Choice)>);
-
-/// The fastest candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
+/// A way to run a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Way {
     Dense,
     /// With strips so wide.
     Sparse(usize),
 }
 
-impl Tuner {
-    /// The fastest of a sparse convolution with strips of every width and a dense one, if there is one.
-    pub(super) fn choose(
-        &mut self,
-        key: Key,
-        sparse: Kernel,
-        dense: impl FnOnce() -> Option<Kernel>,
-    ) -> Kernel {
-        let Kernel::SparseConv(conv) = sparse else { return sparse };
-        if let Some((_, choice)) = self.0.iter().find(|(known, _)| known.is_near(&key)) {
-            return match choice {
-                Choice::Sparse(width) => Kernel::SparseConv(conv.with_strip(*width)),
-                Choice::Dense => dense().unwrap_or(Kernel::SparseConv(conv)),
-            };
-        }
-        let mut buffers = Buffers::new(&key);
-        let (mut best, mut choice, mut least) = (None, Choice::Dense, Duration::MAX);
-        if let Some(kernel) = dense() {
-            (least, best) = (buffers.time(&kernel), Some(kernel));
-        }
-        for width in conv.widths() {
-            let kernel = Kernel::SparseConv(conv.clone().with_strip(width));
-            let time = buffers.time(&kernel);
-            if time < least {
-                (best, choice, least) = (Some(kernel), Choice::Sparse(width), time);
-            }
-        }
-        self.0.push((key, choice));
-        best.unwrap_or(Kernel::SparseConv(conv))
+/// A layer and the milliseconds of each way to run it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tried {
+    pub(super) layer: Layer,
+    pub(super) ms: Vec<(Way, f64)>,
+}
+
+impl Tried {
+    fn fastest(&self) -> Option<Way> {
+        self.ms.iter().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(way, _)| *way)
     }
 }
 
-/// Tensors of zeros to try kernels on: no kernel is faster or slower on them.
+/// Times kernels: a trait, so that a test can say what is fast.
+pub(super) trait Clock {
+    /// Milliseconds of `kernel`, at least roughly where they are far above `least`.
+    fn time(&mut self, place: &Place, kernel: &Kernel, least: f64) -> f64;
+}
+
+/// What has been timed for one model.
+pub(super) struct Tuner<'c> {
+    clock: &'c mut dyn Clock,
+    tried: Vec<Tried>,
+}
+
+impl<'c> Tuner<'c> {
+    /// A tuner that knows some layers already.
+    pub(super) fn new(clock: &'c mut dyn Clock, tried: Vec<Tried>) -> Self {
+        Self { clock, tried }
+    }
+
+    /// Every layer that is known.
+    pub(super) fn tried(&self) -> &[Tried] {
+        &self.tried
+    }
+
+    /// The fastest of some ways to run a layer; the earlier of two that are as fast.
+    pub(super) fn choose(
+        &mut self,
+        layer: Layer,
+        place: &Place,
+        ways: &[Way],
+        make: impl Fn(Way) -> Option<Kernel>,
+    ) -> Option<Kernel> {
+        if let Some(known) = self.tried.iter().find(|tried| tried.layer.is_near(&layer)) {
+            return known.fastest().and_then(make);
+        }
+        let (mut best, mut least, mut ms) = (None, f64::INFINITY, Vec::new());
+        for &way in ways {
+            let Some(kernel) = make(way) else { continue };
+            let time = self.clock.time(place, &kernel, least);
+            ms.push((way, time));
+            if time < least {
+                (best, least) = (Some(kernel), time);
+            }
+        }
+        self.tried.push(Tried { layer, ms });
+        best
+    }
+}
+
+/// Measures on tensors of zeros: no kernel is faster or slower on them.
+#[derive(Default)]
+pub(super) struct Stopwatch(Option<Buffers>);
+
 struct Buffers {
+    place: Place,
     input: Tensor,
     residual: Option<Tensor>,
     output: Tensor,
 }
 
+impl Clock for Stopwatch {
+    fn time(&mut self, place: &Place, kernel: &Kernel, least: f64) -> f64 {
+        let kept = self.0.take().filter(|buffers| buffers.place == *place);
+        let buffers = self.0.insert(kept.unwrap_or_else(|| Buffers::new(place)));
+        let first = buffers.time(kernel);
+        if first > HOPELESS * least {
+            return first;
+        }
+        (0..RUNS).map(|_| buffers.time(kernel)).fold(f64::INFINITY, f64::min)
+    }
+}
+
 impl Buffers {
-    fn new(key: &Key) -> Self {
-        let residual = key.residual.then(|| Tensor::zeros(key.output));
-        Self { input: Tensor::zeros(key.source), residual, output: Tensor::zeros(key.output) }
+    fn new(place: &Place) -> Self {
+        let residual = place.residual.then(|| Tensor::zeros(place.output));
+        let (input, output) = (Tensor::zeros(place.source), Tensor::zeros(place.output));
+        Self { place: *place, input, residual, output }
     }
 
-    /// The shortest time of a few runs.
-    fn time(&mut self, kernel: &Kernel) -> Duration {
-        let mut once = || {
-            let start = Instant::now();
-            let (input, residual, output) = (&self.input, self.residual.as_ref(), &mut self.output);
-            match kernel {
-                Kernel::SparseConv(conv) => conv.run(input, residual, output, 1),
-                Kernel::DenseConv(conv) => conv.run(input, residual, output, 1),
-                _ => {}
-            }
-            start.elapsed()
-        };
-        once();
-        (0..RUNS).map(|_| once()).min().unwrap_or_default()
+    fn time(&mut self, kernel: &Kernel) -> f64 {
+        let (input, residual, output) = (&self.input, self.residual.as_ref(), &mut self.output);
+        let start = Instant::now();
+        match kernel {
+            Kernel::SparseConv(conv) => conv.run(input, residual, output, 1),
+            Kernel::DenseConv(conv) => conv.run(input, residual, output, 1),
+            _ => {}
+        }
+        1e3 * start.elapsed().as_secs_f64()
     }
 }

@@ -37,7 +37,8 @@ pub fn open_in(
     precision: Precision,
 ) -> Session {
     let isa = Some(isa);
-    Session::new(model, &SessionOptions { threads, isa, kernel, precision, tune: false }).unwrap()
+    let options = SessionOptions { threads, isa, kernel, precision, tune: false, tune_cache: None };
+    Session::new(model, &options).unwrap()
 }
 
 /// Every node against the definition, in both precisions.
@@ -155,6 +156,28 @@ fn the_trace_ends_in_the_logits_and_the_profile_names_every_node() {
     assert!(profile.steps.iter().all(|s| s.min_ms > 0.0 && s.min_ms <= s.median_ms));
     assert!(profile.peak_gflops > 0.0 && profile.steps.iter().all(|s| s.bytes > 0.0));
     assert!(profile.steps.iter().all(|s| (s.flops > 0.0) == s.density.is_some()));
+}
+
+#[test]
+fn the_profile_knows_another_way_to_run_every_layer_with_zeros() {
+    let model = small(true, 1, 0.9);
+    for kernel in CHOICES {
+        let mut session = open(&model, 2, Isa::best(), kernel);
+        let images = noise(2 * session.image_len(), 5);
+        let expected = logits(&mut session, &images);
+        let profile = session.profile_with_rivals(&model, &images, 1).unwrap();
+        for step in &profile.steps {
+            assert_eq!(step.rival.is_some(), step.density.is_some_and(|density| density < 1.0), "{step:?}");
+            if let Some(rival) = &step.rival {
+                assert!((&rival.kernel, rival.strip) != (&step.kernel, step.strip));
+                assert!(rival.ms > 0.0 && rival.is_faster == (rival.ms < 0.95 * rival.chosen_ms));
+            }
+        }
+        assert_eq!(logits(&mut session, &images), expected);
+        let other = session.profile_with_rivals(&odd(), &images, 1).unwrap();
+        assert!(other.steps.iter().all(|step| step.rival.is_none()));
+        assert!(session.profile_with_rivals(&model, &[], 1).is_ok());
+    }
 }
 
 #[test]

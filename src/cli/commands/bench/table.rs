@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use margay_runtime::{LayerCost, Profile};
+use margay_runtime::{LayerCost, Profile, Rival};
 
 use super::Measured;
 use super::contest::Spread;
@@ -73,20 +73,31 @@ fn steps(profile: &Profile) -> String {
     let mut text = format!("\npeak of one core: {gflops:.1} GFLOP/s, {gbytes:.1} GB/s from memory\n");
     let _ = writeln!(
         text,
-        "\n{:<width$}  {:<15} {:<16} {:>8} {:>9}   time  FLOP/s  bandwidth",
+        "\n{:<width$}  {:<15} {:<16} {:>8} {:>9}   time  FLOP/s  bandwidth  next best",
         "step", "shape", "kernel", "density", "ms"
     );
     for (step, name) in profile.steps.iter().zip(&names) {
         let density = step.density.map_or_else(String::new, |d| format!("{:.1} %", 100.0 * d));
         let share = 100.0 * step.median_ms / sum.max(f64::MIN_POSITIVE);
-        let kernel =
-            step.strip.map_or_else(|| step.kernel.clone(), |strip| format!("{} × {strip}", step.kernel));
+        let kernel = way(&step.kernel, step.strip);
         let (ms, shape) = (step.median_ms, format!("{:?}", step.shape));
         let [compute, memory] = [profile.compute_share(step), profile.memory_share(step)].map(|s| 100.0 * s);
         let _ = writeln!(
             text,
-            "{name:<width$}  {shape:<15} {kernel:<16} {density:>8} {ms:>9.3} {share:>4.1} % {compute:>5.1} % {memory:>8.1} %"
+            "{name:<width$}  {shape:<15} {kernel:<16} {density:>8} {ms:>9.3} {share:>4.1} % {compute:>5.1} % {memory:>8.1} %{}",
+            step.rival.as_ref().map_or_else(String::new, next_best)
         );
     }
     text
+}
+
+/// A kernel and the width of its strips.
+fn way(kernel: &str, strip: Option<usize>) -> String {
+    strip.map_or_else(|| kernel.to_owned(), |strip| format!("{kernel} × {strip}"))
+}
+
+/// Another way to run a step: its time over that of the way in use, marked where it is faster.
+fn next_best(rival: &Rival) -> String {
+    let mark = if rival.is_faster { "  FASTER" } else { "" };
+    format!("  {:.2} {}{mark}", rival.ms / rival.chosen_ms, way(&rival.kernel, rival.strip))
 }
