@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use margay_core::Sparsity;
+use margay_core::{Pattern, Sparsity};
 use serde::{Deserialize, Serialize};
 
 /// Everything that determines a compressed model. Field order is the order in `recipe.toml`.
@@ -106,6 +106,12 @@ pub struct PruneSpec {
     /// What the pruned network may cost; absent: the weights that the sparsity leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// The most that the recall of a class may fall on the held-out fold, 0–1; beyond it less is pruned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_class_drop: Option<f64>,
+    /// Which weights may stay together: `unstructured`, `2:4`, `4x1` and the like.
+    #[serde(with = "as_text")]
+    pub pattern: Pattern,
     /// Added to the Hessian's diagonal, relative to its mean.
     pub damping: Tuned,
     /// Weight of the general photos' statistics beside those of the shots, 0–1.
@@ -170,6 +176,27 @@ pub enum Tuned {
     Auto,
 }
 
+/// Values that recipes write as people do.
+mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// The word `auto` in a recipe.
 mod auto_word {
     use serde::de::{Deserializer, Error};
@@ -210,6 +237,9 @@ pub struct RecoverySpec {
     pub schedule: Schedule,
     /// Passes over the shots (per halving when gradual).
     pub epochs: usize,
+    /// Numbers of passes of which the held-out fold chooses one; empty: as said above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub try_epochs: Vec<usize>,
     /// Images per step.
     pub batch: usize,
     /// What takes the steps.
@@ -231,8 +261,6 @@ pub struct RecoverySpec {
     pub square_head: f64,
     /// Smallest share of a photo's area that a random crop shows; 1: whole photos only.
     pub crop: f64,
-    /// Parameter of the Beta distribution that weighs two mixed images (mixup, arXiv 1710.09412); 0: none are mixed.
-    pub mixup: f64,
     /// Whether activations are computed twice, to hold fewer of them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recompute: bool,
@@ -494,6 +522,30 @@ pub enum Start {
 }
 
 impl Recipe {
+    /// The same with less to prune: `step` steps of a fifth of the time, or of a third of the weights or
+    /// multiply-adds.
+    #[must_use]
+    pub fn relaxed(&self, step: u32) -> Self {
+        let mut relaxed = self.clone();
+        let [weights, time] = [1.5_f64, 1.25].map(|factor| factor.powi(step as i32));
+        relaxed.prune.target = self.prune.target.map(|target| match target {
+            Target::Macs(fold) => Target::Macs((fold / weights).max(1.0)),
+            Target::Speedup(fold) => Target::Speedup(fold / time),
+            Target::Milliseconds(ms) => Target::Milliseconds(ms * time),
+        });
+        let fold = (self.prune.sparsity.compression() / weights).max(1.0);
+        relaxed.prune.sparsity = Sparsity::from_compression(fold).unwrap_or(Sparsity::DENSE);
+        relaxed
+    }
+
+    /// What the network may cost, in a word.
+    pub fn cost(&self) -> String {
+        match self.prune.target {
+            Some(target) => target.into(),
+            None => format!("{:.1}x", self.prune.sparsity.compression()),
+        }
+    }
+
     /// The defaults for a checkpoint and a folder of photos.
     pub fn new(model: PathBuf, data: PathBuf) -> Self {
         Self {
@@ -537,9 +589,11 @@ impl Default for PruneSpec {
             allocation: "erk".into(),
             sparsity,
             target: None,
+            max_class_drop: None,
+            pattern: Pattern::Unstructured,
             damping: Tuned::Value(0.1),
             general_share: Tuned::Auto,
-            correction: 0.0,
+            correction: 1.0,
             fisher: 0.0,
             batch: 64,
         }
@@ -571,7 +625,8 @@ impl Default for RecoverySpec {
         Self {
             recalibrate: Recalibration::Auto,
             schedule: Schedule::OneShot,
-            epochs: 20,
+            epochs: 60,
+            try_epochs: Vec::new(),
             batch: 64,
             optimizer: OptimizerChoice::Auto,
             learning_rate: None,
@@ -581,8 +636,7 @@ impl Default for RecoverySpec {
             distillation: 1.0,
             temperature: 4.0,
             square_head: 1.0,
-            crop: 1.0,
-            mixup: 0.0,
+            crop: 0.5,
             recompute: false,
         }
     }

@@ -300,6 +300,9 @@ pub struct Candidate {
     pub top1: Option<f64>,
     /// Held-out loss, if it decided.
     pub loss: Option<f64>,
+    /// Most that the recall of a class fell on the held-out fold, if that decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_drop: Option<f64>,
 }
 
 /// A photo that was skipped.

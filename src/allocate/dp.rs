@@ -58,11 +58,11 @@ pub(super) fn least_damage(layers: &[LayerProfile], budget: &Budget, damages: &[
     };
     let mut best = vec![0.0; PARTS + 1];
     let mut taken: Vec<Vec<usize>> = Vec::with_capacity(layers.len());
-    for layer in 0..layers.len() {
+    for (layer, damages) in damages.iter().enumerate() {
         let costs: Vec<usize> = (0..LEVELS.len()).map(|level| parts(layer, level)).collect();
         let choose = |spent: usize| {
             let possible = (0..LEVELS.len()).filter(|level| costs[*level] <= spent);
-            let total = |level: usize| damages[layer][level] + best[spent - costs[level]];
+            let total = |level: usize| damages[level] + best[spent - costs[level]];
             possible.map(|level| (total(level), level)).min_by(|a, b| a.0.total_cmp(&b.0))
         };
         let chosen: Vec<(f64, usize)> =

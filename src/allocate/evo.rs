@@ -64,7 +64,7 @@ fn nearest(layers: &[LayerProfile], budget: &Budget) -> Result<Vec<usize>, Faile
         let distance = |level: &usize| (LEVELS[*level] / density).ln().abs();
         (0..LEVELS.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
     };
-    let mut levels = kept.iter().zip(layers).map(level).collect();
+    let mut levels: Vec<usize> = kept.iter().zip(layers).map(level).collect();
     repair(&mut levels, layers, budget, &mut ChaCha8Rng::seed_from_u64(0));
     Ok(levels)
 }
@@ -81,7 +81,7 @@ fn mutated(parent: &[usize], layers: &[LayerProfile], budget: &Budget, rng: &mut
 }
 
 /// Takes layers down a level, at random, until the budget is met or nothing is left to take.
-fn repair(levels: &mut Vec<usize>, layers: &[LayerProfile], budget: &Budget, rng: &mut impl Rng) {
+fn repair(levels: &mut [usize], layers: &[LayerProfile], budget: &Budget, rng: &mut impl Rng) {
     let last = LEVELS.len() - 1;
     let cost = |levels: &[usize]| -> f64 {
         levels.iter().enumerate().map(|(i, level)| budget.cost(i, &layers[i], LEVELS[*level])).sum()

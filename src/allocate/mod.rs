@@ -23,9 +23,8 @@ pub use uniform::Uniform;
 /// Every allocator; a new one is a file and a line here.
 pub static ALLOCATORS: &[&dyn Allocator] = &[&Erk, &Uniform, &Dp, &Evo];
 
-/// Densities at which the damage to a layer is measured, dense first: steps of about the root of a half.
-pub const LEVELS: [f64; 14] =
-    [1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.0625, 0.045, 0.03, 0.02, 0.014, 0.01];
+/// Densities at which the damage to a layer is measured, dense first: four to a power of ten.
+pub const LEVELS: [f64; 9] = [1.0, 0.56, 0.32, 0.18, 0.1, 0.056, 0.032, 0.018, 0.01];
 
 /// What an allocator may know of a prunable layer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use margay_core::{Sparsity, nearest_name};
+use margay_core::{Pattern, Sparsity, nearest_name};
 use toml::{Table, Value};
 
 use super::exit::{Failure, OrFail};
@@ -89,93 +89,110 @@ pub struct RecipeArgs {
     /// How a photo is brought to that size [default: as prepared, else short-side at 224, squash elsewhere]
     #[arg(long, value_parser = choice(RESIZES), help_heading = "Data")]
     pub resize: Option<ResizeChoice>,
+    #[command(flatten)]
+    pub prune: PruneArgs,
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
+    /// What recovery trains, see `margay list`: full (all surviving weights), lora, rosa, ... [default: full]
+    #[arg(long, value_name = "NAME", help_heading = "Adapters")]
+    pub adapt: Option<String>,
+    #[command(flatten)]
+    pub adapter: AdapterArgs,
+}
+
+/// Flags of pruning.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Pruning")]
+pub struct PruneArgs {
     /// Name of the solver, see `margay list` [default: alps]
-    #[arg(long, value_name = "NAME", help_heading = "Pruning")]
+    #[arg(long, value_name = "NAME")]
     pub solver: Option<String>,
     /// How sparsity is spread over layers, see `margay list` [default: erk]
-    #[arg(long, value_name = "NAME", help_heading = "Pruning")]
+    #[arg(long, value_name = "NAME")]
     pub allocation: Option<String>,
     /// Fraction of zeros over the prunable weights [default: 0.95]
-    #[arg(long, value_name = "FRACTION", value_parser = parse_sparsity, help_heading = "Pruning")]
+    #[arg(long, value_name = "FRACTION", value_parser = parse_sparsity)]
     pub sparsity: Option<Sparsity>,
     /// The same as a factor, such as 20x
     #[arg(
         long, value_name = "FACTOR", value_parser = parse_compression, conflicts_with = "sparsity",
-        help_heading = "Pruning"
     )]
     pub compression: Option<Sparsity>,
     /// What the network may cost: 20x (fewer weights), 10x-macs (fewer multiply-adds), 3x-speedup or 8ms (on
     /// this machine)
     #[arg(
         long, value_name = "TARGET", value_parser = parse_target, conflicts_with_all = ["sparsity", "compression"],
-        help_heading = "Pruning"
     )]
     pub target: Option<Wanted>,
+    /// Most that a class's recall may fall on the held-out fold, in points; beyond it less is pruned
+    #[arg(long, value_name = "POINTS")]
+    pub max_class_drop: Option<f64>,
+    /// Which weights may stay together: unstructured, 2:4 (N:M), 4x1 (rows x columns of blocks) [default: unstructured]
+    #[arg(long, value_name = "PATTERN")]
+    pub pattern: Option<Pattern>,
     /// Added to the Hessian's diagonal, relative to the diagonal; auto asks the held-out fold [default: 0.1]
-    #[arg(long, value_name = "X|auto", help_heading = "Pruning")]
+    #[arg(long, value_name = "X|auto")]
     pub damping: Option<Tuned>,
     /// Weight of the --general photos beside the shots, 0 to 1; auto asks the held-out fold [default: auto]
-    #[arg(long, value_name = "X|auto", help_heading = "Pruning")]
+    #[arg(long, value_name = "X|auto")]
     pub general_share: Option<Tuned>,
-    /// How far layers also make good what pruning changed before them, 0 to 1 [default: 0]
-    #[arg(long, value_name = "X", help_heading = "Pruning")]
+    /// How far layers also make good what pruning changed before them, 0 to 1 [default: 1]
+    #[arg(long, value_name = "X")]
     pub correction: Option<f64>,
     /// How far outputs count by what the loss makes of them, 0 to 1 [default: 0]
-    #[arg(long, value_name = "X", help_heading = "Pruning")]
+    #[arg(long, value_name = "X")]
     pub fisher: Option<f64>,
     /// Images per calibration batch [default: 64]
-    #[arg(long, value_name = "N", help_heading = "Pruning")]
+    #[arg(long, value_name = "N")]
     pub calibration_batch: Option<usize>,
+}
+
+/// Flags of recovery.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Recovery")]
+pub struct RecoveryArgs {
     /// When the sparse model is finetuned [default: one-shot]
-    #[arg(long, value_parser = choice(SCHEDULES), help_heading = "Recovery")]
+    #[arg(long, value_parser = choice(SCHEDULES))]
     pub recovery: Option<Schedule>,
     /// Whether norms are recalibrated on the shots; auto asks the held-out fold [default: auto]
-    #[arg(long, value_parser = choice(RECALIBRATIONS), help_heading = "Recovery")]
+    #[arg(long, value_parser = choice(RECALIBRATIONS))]
     pub recalibrate: Option<Recalibration>,
-    /// Passes over the shots, per halving when gradual [default: 20]
-    #[arg(long, value_name = "N", help_heading = "Recovery")]
-    pub epochs: Option<usize>,
+    /// Passes over the shots, per halving when gradual; of several (20,60) the held-out fold chooses [default: 60]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub epochs: Vec<usize>,
     /// Images per finetuning step [default: 64]
-    #[arg(long, value_name = "N", help_heading = "Recovery")]
+    #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
     /// What takes the steps; auto: sgd for batch-norm networks, adamw for layer-norm ones [default: auto]
-    #[arg(long, value_parser = choice(OPTIMIZERS), help_heading = "Recovery")]
+    #[arg(long, value_parser = choice(OPTIMIZERS))]
     pub optimizer: Option<OptimizerChoice>,
     /// Peak learning rate [default: 0.01 for sgd, 0.001 for adamw]
-    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    #[arg(long, value_name = "X")]
     pub learning_rate: Option<f64>,
     /// L2 penalty on weights [default: 0.0001]
-    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    #[arg(long, value_name = "X")]
     pub weight_decay: Option<f64>,
     /// Weight of the cross-entropy with the labels [default: 0.1]
-    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    #[arg(long, value_name = "X")]
     pub cross_entropy: Option<f64>,
     /// Label smoothing of the cross-entropy [default: 0.1]
-    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    #[arg(long, value_name = "X")]
     pub label_smoothing: Option<f64>,
     /// Weight of the divergence from the dense teacher [default: 1]
-    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    #[arg(long, value_name = "X")]
     pub distillation: Option<f64>,
     /// Temperature of the distillation [default: 4]
-    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    #[arg(long, value_name = "X")]
     pub temperature: Option<f64>,
     /// Weight of the feature error per block [default: 1]
-    #[arg(long, value_name = "X", help_heading = "Recovery")]
+    #[arg(long, value_name = "X")]
     pub square_head: Option<f64>,
-    /// Smallest share of a photo's area that random crops show; 1 shows whole photos only [default: 1]
-    #[arg(long, value_name = "FRACTION", help_heading = "Recovery")]
+    /// Smallest share of a photo's area that random crops show; 1 shows whole photos only [default: 0.5]
+    #[arg(long, value_name = "FRACTION")]
     pub crop: Option<f64>,
-    /// Mix training images in pairs, with weights from a Beta distribution of this parameter [default: 0]
-    #[arg(long, value_name = "X", help_heading = "Recovery")]
-    pub mixup: Option<f64>,
     /// Compute activations twice and hold fewer of them: slower, for large networks and little memory
-    #[arg(long, help_heading = "Recovery")]
+    #[arg(long)]
     pub recompute: bool,
-    /// What recovery trains, see `margay list`: full (all surviving weights), lora, rosa, ... [default: full]
-    #[arg(long, value_name = "NAME", help_heading = "Adapters")]
-    pub adapt: Option<String>,
-    #[command(flatten)]
-    pub adapter: AdapterArgs,
 }
 
 /// Flags of adapters, for the commands that train one.
@@ -323,36 +340,12 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         preprocess,
         image_size,
         resize,
-        solver,
-        allocation,
-        sparsity,
-        compression,
-        target,
-        damping,
-        general_share,
-        correction,
-        fisher,
-        calibration_batch,
+        prune,
         recovery,
-        recalibrate,
-        epochs,
-        batch,
-        optimizer,
-        learning_rate,
-        weight_decay,
-        cross_entropy,
-        label_smoothing,
-        distillation,
-        temperature,
-        square_head,
-        crop,
-        mixup,
-        recompute,
         adapt,
         adapter,
     } = args;
     let from = file;
-    let wanted = target.unwrap_or(Wanted { sparsity: sparsity.or(compression), cost: None });
     Recipe {
         model: model.unwrap_or(from.model),
         labels: labels.or(from.labels),
@@ -374,35 +367,80 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
             image_size: image_size.or(from.input.image_size),
             resize: resize.or(from.input.resize),
         },
-        prune: PruneSpec {
-            solver: solver.unwrap_or(from.prune.solver),
-            allocation: allocation.unwrap_or(from.prune.allocation),
-            sparsity: wanted.sparsity.unwrap_or(from.prune.sparsity),
-            target: wanted.cost(from.prune.target),
-            damping: damping.unwrap_or(from.prune.damping),
-            general_share: general_share.unwrap_or(from.prune.general_share),
-            correction: correction.unwrap_or(from.prune.correction),
-            fisher: fisher.unwrap_or(from.prune.fisher),
-            batch: calibration_batch.unwrap_or(from.prune.batch),
-        },
-        recovery: RecoverySpec {
-            recalibrate: recalibrate.unwrap_or(from.recovery.recalibrate),
-            schedule: recovery.unwrap_or(from.recovery.schedule),
-            epochs: epochs.unwrap_or(from.recovery.epochs),
-            batch: batch.unwrap_or(from.recovery.batch),
-            learning_rate: learning_rate.or(from.recovery.learning_rate),
-            optimizer: optimizer.unwrap_or(from.recovery.optimizer),
-            weight_decay: weight_decay.unwrap_or(from.recovery.weight_decay),
-            cross_entropy: cross_entropy.unwrap_or(from.recovery.cross_entropy),
-            label_smoothing: label_smoothing.unwrap_or(from.recovery.label_smoothing),
-            distillation: distillation.unwrap_or(from.recovery.distillation),
-            temperature: temperature.unwrap_or(from.recovery.temperature),
-            square_head: square_head.unwrap_or(from.recovery.square_head),
-            crop: crop.unwrap_or(from.recovery.crop),
-            mixup: mixup.unwrap_or(from.recovery.mixup),
-            recompute: recompute || from.recovery.recompute,
-        },
+        prune: merge_prune(prune, from.prune),
+        recovery: merge_recovery(recovery, from.recovery),
         adapt: merge_adapt(adapt, adapter, from.adapt),
+    }
+}
+
+fn merge_prune(args: PruneArgs, from: PruneSpec) -> PruneSpec {
+    let PruneArgs {
+        solver,
+        allocation,
+        sparsity,
+        compression,
+        target,
+        max_class_drop,
+        pattern,
+        damping,
+        general_share,
+        correction,
+        fisher,
+        calibration_batch,
+    } = args;
+    let wanted = target.unwrap_or(Wanted { sparsity: sparsity.or(compression), cost: None });
+    PruneSpec {
+        solver: solver.unwrap_or(from.solver),
+        allocation: allocation.unwrap_or(from.allocation),
+        sparsity: wanted.sparsity.unwrap_or(from.sparsity),
+        target: wanted.cost(from.target),
+        max_class_drop: max_class_drop.map(|points| points / 100.0).or(from.max_class_drop),
+        pattern: pattern.unwrap_or(from.pattern),
+        damping: damping.unwrap_or(from.damping),
+        general_share: general_share.unwrap_or(from.general_share),
+        correction: correction.unwrap_or(from.correction),
+        fisher: fisher.unwrap_or(from.fisher),
+        batch: calibration_batch.unwrap_or(from.batch),
+    }
+}
+
+fn merge_recovery(args: RecoveryArgs, from: RecoverySpec) -> RecoverySpec {
+    let RecoveryArgs {
+        recovery,
+        recalibrate,
+        epochs,
+        batch,
+        optimizer,
+        learning_rate,
+        weight_decay,
+        cross_entropy,
+        label_smoothing,
+        distillation,
+        temperature,
+        square_head,
+        crop,
+        recompute,
+    } = args;
+    RecoverySpec {
+        recalibrate: recalibrate.unwrap_or(from.recalibrate),
+        schedule: recovery.unwrap_or(from.schedule),
+        epochs: epochs.first().copied().unwrap_or(from.epochs),
+        try_epochs: match epochs.len() {
+            0 => from.try_epochs,
+            1 => Vec::new(),
+            _ => epochs,
+        },
+        batch: batch.unwrap_or(from.batch),
+        learning_rate: learning_rate.or(from.learning_rate),
+        optimizer: optimizer.unwrap_or(from.optimizer),
+        weight_decay: weight_decay.unwrap_or(from.weight_decay),
+        cross_entropy: cross_entropy.unwrap_or(from.cross_entropy),
+        label_smoothing: label_smoothing.unwrap_or(from.label_smoothing),
+        distillation: distillation.unwrap_or(from.distillation),
+        temperature: temperature.unwrap_or(from.temperature),
+        square_head: square_head.unwrap_or(from.square_head),
+        crop: crop.unwrap_or(from.crop),
+        recompute: recompute || from.recompute,
     }
 }
 
@@ -458,6 +496,9 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("holdout", shots.holdout, 0.0..=0.9)?;
     within_or_auto("damping", prune.damping, 0.0..=1e3)?;
     within_or_auto("general-share", prune.general_share, 0.0..=1.0)?;
+    if let Some(drop) = prune.max_class_drop {
+        within("max-class-drop", 100.0 * drop, 0.0..=100.0)?;
+    }
     within("correction", prune.correction, 0.0..=1.0)?;
     within("fisher", prune.fisher, 0.0..=1.0)?;
     if recovery.schedule == Schedule::Gradual && prune.target.is_some() {
@@ -466,7 +507,9 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     }
     within("calibration-batch", prune.batch as f64, 1.0..=65536.0)?;
     within("batch", recovery.batch as f64, 1.0..=65536.0)?;
-    within("epochs", recovery.epochs as f64, 0.0..=1e6)?;
+    for epochs in recovery.try_epochs.iter().chain([&recovery.epochs]) {
+        within("epochs", *epochs as f64, 0.0..=1e6)?;
+    }
     if let Some(rate) = recovery.learning_rate {
         within("learning-rate", rate, 1e-12..=1e3)?;
     }
@@ -477,7 +520,6 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("temperature", recovery.temperature, 1e-3..=1e3)?;
     within("square-head", recovery.square_head, 0.0..=1e6)?;
     within("crop", recovery.crop, 0.01..=1.0)?;
-    within("mixup", recovery.mixup, 0.0..=1e3)?;
     check_adapt(adapt)
 }
 

@@ -2,7 +2,6 @@
 
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
-use rand_distr::{Beta, Distribution};
 use tch::Tensor;
 
 use super::Examples;
@@ -10,7 +9,7 @@ use crate::recipe::RecoverySpec;
 use crate::torch::TorchError;
 
 /// Some of the examples, varied: mirrored with probability ½, shifted by up to 1/16 of the side or cut out and
-/// enlarged, mixed in pairs if asked for.
+/// enlarged.
 pub(super) struct Batch {
     /// Images `[n, c, h, w]`.
     pub images: Tensor,
@@ -22,16 +21,6 @@ pub(super) struct Batch {
     pub examples: Tensor,
     /// Whether each is mirrored `[n]`, 0 or 1.
     pub mirrored: Tensor,
-    /// What is mixed into the images.
-    pub mixed: Option<Mixed>,
-}
-
-/// A second image in each image of a batch.
-pub(super) struct Mixed {
-    /// Share of the first image, 0–1.
-    pub first: f64,
-    /// Class of the second `[n]`.
-    pub classes: Tensor,
 }
 
 impl Batch {
@@ -47,26 +36,13 @@ impl Batch {
         let window = Window::of(&examples.images, spec.crop)?;
         let views: Vec<View> = chosen.iter().map(|_| window.draw(rng)).collect();
         let mirrored: Vec<i64> = views.iter().map(|view| i64::from(view.mirrored)).collect();
-        let mut batch = Self {
+        Ok(Self {
             images: window.show(&examples.images.f_index_select(0, &indices)?, &views)?,
             classes: examples.classes.f_index_select(0, &indices)?,
             weights: examples.weights.as_ref().map(|w| w.f_index_select(0, &indices)).transpose()?,
             mirrored: Tensor::f_from_slice(&mirrored)?.f_to_device(device)?,
             examples: indices,
-            mixed: None,
-        };
-        if spec.mixup > 0.0 {
-            batch.mix(Beta::new(spec.mixup, spec.mixup).map_or(1.0, |beta| beta.sample(rng)))?;
-        }
-        Ok(batch)
-    }
-
-    /// Mixes each image with the next.
-    fn mix(&mut self, first: f64) -> Result<(), TorchError> {
-        let second = self.images.f_roll([1], [0])?;
-        self.images = self.images.f_mul_scalar(first)?.f_add(&second.f_mul_scalar(1.0 - first)?)?;
-        self.mixed = Some(Mixed { first, classes: self.classes.f_roll([1], [0])? });
-        Ok(())
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 use tch::{Kind, Reduction, Tensor};
 
-use super::batch::{Batch, Mixed};
+use super::batch::Batch;
 use crate::recipe::RecoverySpec;
 use crate::torch::{Outputs, TorchError};
 
@@ -32,30 +32,13 @@ pub(super) fn loss(
     Ok(loss)
 }
 
-/// Cross-entropy over the images that have a class, of both classes where two images are mixed.
+/// Cross-entropy over the images that have a class.
 fn cross_entropy(spec: &RecoverySpec, logits: &Tensor, batch: &Batch) -> Result<Tensor, TorchError> {
-    let of = |classes: &Tensor| cross_entropy_with(spec, logits, classes, batch.weights.as_ref());
-    let own = of(&batch.classes)?;
-    Ok(match &batch.mixed {
-        Some(Mixed { first, classes }) => {
-            own.f_mul_scalar(*first)?.f_add(&of(classes)?.f_mul_scalar(1.0 - first)?)?
-        }
-        None => own,
-    })
-}
-
-fn cross_entropy_with(
-    spec: &RecoverySpec,
-    logits: &Tensor,
-    classes: &Tensor,
-    weights: Option<&Tensor>,
-) -> Result<Tensor, TorchError> {
     let (none, ignored) = (None::<Tensor>, -100);
-    let Some(weights) = weights else {
-        let mean = Reduction::Mean;
-        return Ok(logits.f_cross_entropy_loss(classes, none, mean, ignored, spec.label_smoothing)?);
+    let of = |reduction| {
+        logits.f_cross_entropy_loss(&batch.classes, none, reduction, ignored, spec.label_smoothing)
     };
-    let each = logits.f_cross_entropy_loss(classes, none, Reduction::None, ignored, spec.label_smoothing)?;
-    let labelled = classes.f_ge(0)?.f_sum(Kind::Float)?.f_clamp_min(1.0)?;
-    Ok(each.f_mul(weights)?.f_sum(Kind::Float)?.f_div(&labelled)?)
+    let Some(weights) = &batch.weights else { return Ok(of(Reduction::Mean)?) };
+    let labelled = batch.classes.f_ge(0)?.f_sum(Kind::Float)?.f_clamp_min(1.0)?;
+    Ok(of(Reduction::None)?.f_mul(weights)?.f_sum(Kind::Float)?.f_div(&labelled)?)
 }

@@ -176,13 +176,11 @@ pub(crate) fn each_gradient(
     let teacher =
         training.teacher.map(|model| Teacher::Present { model, blocks: blocks(training, &model.graph) });
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
-    // One image cannot be mixed with another.
-    let whole = RecoverySpec { mixup: 0.0, ..training.spec.clone() };
     let order = shuffled(examples, examples.len(), &mut rng).concat();
     let labelled = order.into_iter().filter(|index| (*index as usize) < examples.labelled());
     progress.start(training.stage, images.min(examples.labelled()) as u64);
     for index in labelled.take(images) {
-        let batch = Batch::draw(examples, &[index], &whole, &mut rng)?;
+        let batch = Batch::draw(examples, &[index], training.spec, &mut rng)?;
         objective(student, training, &batch, teacher.as_ref())?.f_backward()?;
         visit()?;
         progress.advance(1);

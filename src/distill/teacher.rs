@@ -35,7 +35,7 @@ impl<'a> Teacher<'a> {
             return Ok(Some(Self::Present { model, blocks: blocks(training, student) }));
         }
         let spec = training.spec;
-        if spec.epochs < WORTHWHILE || spec.crop < 1.0 || spec.mixup > 0.0 {
+        if spec.epochs < WORTHWHILE || spec.crop < 1.0 {
             return Ok(Some(Self::Present { model, blocks: Vec::new() }));
         }
         Ok(Some(Self::Answered(answers(model, examples, progress)?)))

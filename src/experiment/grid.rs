@@ -98,6 +98,10 @@ impl Run {
     /// What determines the pruned network that this run adapts.
     fn base(&self) -> Recipe {
         let Recipe { recovery, .. } = &self.recipe;
+        if self.recipe.prune.max_class_drop.is_some() {
+            // How much is pruned hangs on what recovery wins back.
+            return self.recipe.clone();
+        }
         let recovery = match recovery.schedule {
             // Finetuned between its steps.
             Schedule::Gradual => recovery.clone(),

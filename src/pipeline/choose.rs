@@ -120,19 +120,23 @@ impl Fold<'_> {
         Ok(model)
     }
 
-    /// Notes the candidates; the least loss is taken, the first of equals.
+    /// Notes the candidates; returns which is taken.
     fn take(&mut self, what: &str, names: &[String], scores: &[Score]) -> usize {
-        let best = (0..scores.len()).min_by(|a, b| scores[*a].loss.total_cmp(&scores[*b].loss)).unwrap_or(0);
-        let candidate = |(name, score): (&String, &Score)| Candidate {
-            name: name.clone(),
-            top1: Some(score.top1),
-            loss: Some(score.loss),
-        };
-        self.choices.push(Choice {
-            what: what.to_owned(),
-            candidates: names.iter().zip(scores).map(candidate).collect(),
-            taken: names[best].clone(),
-        });
-        best
+        let (taken, choice) = least_loss(what, names, scores);
+        self.choices.push(choice);
+        taken
     }
+}
+
+/// The candidate with the least held-out loss, the first of equals.
+pub fn least_loss(what: &str, names: &[String], scores: &[Score]) -> (usize, Choice) {
+    let best = (0..scores.len()).min_by(|a, b| scores[*a].loss.total_cmp(&scores[*b].loss)).unwrap_or(0);
+    let candidate = |(name, score): (&String, &Score)| Candidate {
+        name: name.clone(),
+        top1: Some(score.top1),
+        loss: Some(score.loss),
+        class_drop: None,
+    };
+    let candidates = names.iter().zip(scores).map(candidate).collect();
+    (best, Choice { what: what.to_owned(), candidates, taken: names[best].clone() })
 }

@@ -5,6 +5,7 @@ use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions};
 
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros};
+use super::guard::guarded;
 use super::sparsify::{Base, Specialist, base, recover, timed, trained};
 use super::task::{Task, examples, relative};
 use super::{PipelineError, host};
@@ -46,8 +47,10 @@ pub fn compress(
     Isa::choose(None).map_err(RuntimeError::from)?;
     let mut seconds = Stages::default();
     let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
+    let (guarded, guard) = timed(&mut seconds, "guard classes", || guarded(&task, recipe, progress))?;
+    let recipe = &guarded;
     let base = base(&task, recipe, &mut seconds, progress)?;
-    let specialist = recover(&base, recipe, &mut seconds, progress)?;
+    let specialist = recover(&task, &base, recipe, &mut seconds, progress)?;
     let exported = timed(&mut seconds, "export", || export(&task, recipe, &base.dense, &specialist, out))?;
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
     let judged = timed(&mut seconds, "evaluate", || judge(&task, &base, &specialist, &exported, &val))?;
@@ -73,7 +76,7 @@ pub fn compress(
         peak_rss_bytes: host::peak_rss_bytes(),
         adapter: specialist.adapter.as_ref().map(|saved| trained(saved, &base.dense.graph)),
         layers: layers(&base),
-        choices: [task.choices.as_slice(), &base.choices].concat(),
+        choices: [&task.choices, guard.as_slice(), &base.choices, &specialist.choices].concat(),
         bad_photos: task.bad.clone(),
         warnings: progress.warnings.clone(),
         changed: judged.changed,

@@ -35,5 +35,7 @@ pub fn demo_recipe(world: &Path, threads: usize) -> Recipe {
     let mut recipe = Recipe::new(world.join("generalist.safetensors"), world.join("photos"));
     recipe.threads = threads;
     recipe.input.image_size = Some(64);
+    // A demo is looked at while it runs.
+    recipe.recovery.epochs = 20;
     recipe
 }

@@ -5,6 +5,7 @@ use margay_runtime::SessionOptions;
 
 use super::evaluate::on_torch;
 use super::export::{latency, nonzeros, packed};
+use super::guard::guarded;
 use super::sparsify::{Base, Specialist, base, recover, timed};
 use super::task::{Task, examples};
 use super::{PipelineError, host};
@@ -78,7 +79,9 @@ impl Shared {
     fn prepare(recipe: &Recipe, progress: &mut Recorder) -> Result<Self, PipelineError> {
         let mut seconds = Stages::default();
         let task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
-        let base = base(&task, recipe, &mut seconds, progress)?;
+        let (recipe, guard) = timed(&mut seconds, "guard classes", || guarded(&task, recipe, progress))?;
+        let mut base = base(&task, &recipe, &mut seconds, progress)?;
+        base.choices.splice(0..0, guard);
         let warnings = std::mem::take(&mut progress.warnings);
         Ok(Self { task, base, seconds, val: None, warnings })
     }
@@ -93,7 +96,7 @@ impl Shared {
         host::reset_peak_rss();
         progress.warnings.clear();
         let mut seconds = Stages::default();
-        let specialist = recover(&self.base, recipe, &mut seconds, progress)?;
+        let specialist = recover(&self.task, &self.base, recipe, &mut seconds, progress)?;
         let val = match self.val.take() {
             Some(val) => val,
             None => self.read_val(progress)?,
@@ -111,7 +114,7 @@ impl Shared {
             trainable: trainable(&self.base.dense, recipe, &specialist, &nonzeros),
             nonzeros,
             same_support: specialist.masks == self.base.masks,
-            choices: [self.task.choices.as_slice(), &self.base.choices].concat(),
+            choices: [&self.task.choices[..], &self.base.choices, &specialist.choices].concat(),
             latency_ms,
             seconds,
             shared_seconds: self.seconds.clone(),

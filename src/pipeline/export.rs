@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use margay_core::{Mask, NodeId, Provenance, SparseModel, fold};
+use margay_core::{Mask, NodeId, Pattern, Provenance, SparseModel, Weight, fold};
 use margay_runtime::{Session, SessionOptions};
 
 use super::PipelineError;
@@ -84,8 +84,20 @@ pub fn pack(
         licence: None,
     };
     let labels = task.dataset.classes.clone();
-    SparseModel::pack(graph, &params, masks, labels, task.preprocess.clone(), provenance)
-        .map_err(|e| torch(TorchError::from(e)))
+    let model = SparseModel::pack(graph, &params, masks, labels, task.preprocess.clone(), provenance)
+        .map_err(|e| torch(TorchError::from(e)))?;
+    let patterns = kept_patterns(&model, recipe.prune.pattern);
+    Ok(model.with_patterns(&patterns)?)
+}
+
+/// The pattern of each weight that has it: a layer that keeps all, or an adapter that grew weights, need not.
+fn kept_patterns(model: &SparseModel, pattern: Pattern) -> BTreeMap<String, Pattern> {
+    if pattern.is_unstructured() {
+        return BTreeMap::new();
+    }
+    let has = |weight: &Weight| matches!(weight, Weight::Csr(csr) if pattern.check(csr).is_ok());
+    let names = model.weights.iter().filter(|(_, weight)| has(weight)).map(|(name, _)| name.clone());
+    names.map(|name| (name, pattern)).collect()
 }
 
 /// Weights kept, over the prunable layers and over every parameter of the checkpoint.

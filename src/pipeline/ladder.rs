@@ -1,10 +1,10 @@
 //! Every layer at every level of density, solved once: what allocators ask.
 
+use margay_core::NodeId;
 use tch::{Kind, Tensor};
 
 use super::PipelineError;
 use super::pruning::{Pruner, Settled};
-use super::sparsify::logits;
 use crate::allocate::{Failed, Judge, LEVELS, LayerProfile};
 use crate::distill::Examples;
 use crate::progress::Progress;
@@ -18,9 +18,12 @@ const BATCH: usize = 64;
 /// are held against the dense one.
 pub struct Ladder {
     model: TorchModel,
-    weights: Vec<String>,
+    layers: Vec<NodeId>,
     /// Dense weight first.
     solved: Vec<Vec<Compact>>,
+    /// The images on their way through the dense network, up to the layer that was changed last.
+    flow: Flow,
+    passed: usize,
     images: Vec<Tensor>,
     /// Log-probabilities of the dense network.
     teacher: Tensor,
@@ -59,47 +62,64 @@ impl Ladder {
         if let Some(general) = &task.general {
             images.extend(general.f_split(BATCH as i64, 0).map_err(TorchError::from)?);
         }
-        let teacher = log_probabilities(dense, &images)?;
-        progress.start("allocate", 0);
-        let weights = layers.iter().map(|layer| format!("{}.weight", layer.name)).collect();
-        Ok(Self { model: dense.share()?, weights, solved, images, teacher })
+        let flow = Flow::new(&dense.graph, &images);
+        let teacher = answers(dense, flow.fork(), 0)?;
+        let layers = dense.graph.prunable().collect();
+        Ok(Self { model: dense.share()?, layers, solved, flow, passed: 0, images, teacher })
     }
 
-    /// Ends the progress of measuring.
-    pub fn done(self, progress: &mut dyn Progress) {
-        progress.finish();
-    }
-
-    /// Divergence of the dense network's answers from those with some layers at a level of theirs.
-    fn damage(&mut self, changed: impl Iterator<Item = (usize, usize)>) -> Result<f64, PipelineError> {
+    /// The network with some layers, each at a level of its own.
+    fn changed(&self, levels: impl Iterator<Item = (usize, usize)>) -> Result<TorchModel, TorchError> {
         let mut model = self.model.share()?;
-        for (layer, level) in changed {
-            let weight = self.solved[layer][level].weight().map_err(TorchError::from)?;
-            model.set(&self.weights[layer], &weight)?;
+        for (layer, level) in levels {
+            let name = model.graph.node(self.layers[layer]).weight();
+            model.set(&name, &self.solved[layer][level].weight()?)?;
         }
-        let answers = log_probabilities(&model, &self.images)?;
-        let divergence = || -> Result<f64, tch::TchError> {
-            let gap = self.teacher.f_sub(&answers)?.f_mul(&self.teacher.f_exp()?)?;
-            let each = gap.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double)?;
-            Ok(each.f_mean(Kind::Double)?.double_value(&[]))
-        };
-        Ok(divergence().map_err(TorchError::from)?)
+        Ok(model)
+    }
+
+    /// Divergence of the dense network's answers from others.
+    fn divergence(&self, answers: &Tensor) -> Result<f64, TorchError> {
+        let gap = self.teacher.f_sub(answers)?.f_mul(&self.teacher.f_exp()?)?;
+        let each = gap.f_sum_dim_intlist([1_i64].as_slice(), false, Kind::Double)?;
+        Ok(each.f_mean(Kind::Double)?.double_value(&[]))
+    }
+
+    /// Brings the dense network's flow to just before a node.
+    fn advance_to(&mut self, node: usize) -> Result<(), TorchError> {
+        let _no_grad = tch::no_grad_guard();
+        if self.passed > node {
+            (self.flow, self.passed) = (Flow::new(&self.model.graph, &self.images), 0);
+        }
+        for id in self.model.graph.ids().take(node).skip(self.passed) {
+            self.flow.pass(id, &self.model)?;
+        }
+        self.passed = node;
+        Ok(())
     }
 }
 
 impl Judge for Ladder {
     fn single(&mut self, layer: usize, level: usize) -> Result<f64, Failed> {
-        Ok(self.damage(std::iter::once((layer, level)))?)
+        let node = self.layers[layer].index();
+        self.advance_to(node)?;
+        let model = self.changed(std::iter::once((layer, level)))?;
+        Ok(self.divergence(&answers(&model, self.flow.fork(), node)?)?)
     }
 
     fn whole(&mut self, levels: &[usize]) -> Result<f64, Failed> {
-        Ok(self.damage(levels.iter().copied().enumerate())?)
+        let model = self.changed(levels.iter().copied().enumerate())?;
+        Ok(self.divergence(&answers(&model, Flow::new(&model.graph, &self.images), 0)?)?)
     }
 }
 
-fn log_probabilities(model: &TorchModel, images: &[Tensor]) -> Result<Tensor, PipelineError> {
+/// Log-probabilities of a network, of whose nodes the first `passed` are computed.
+fn answers(model: &TorchModel, mut flow: Flow, passed: usize) -> Result<Tensor, TorchError> {
     let _no_grad = tch::no_grad_guard();
-    Ok(logits(model, images)?.f_log_softmax(1, Kind::Float).map_err(TorchError::from)?)
+    for id in model.graph.ids().skip(passed) {
+        flow.pass(id, model)?;
+    }
+    Ok(Tensor::f_cat(&flow.logits(), 0)?.f_log_softmax(1, Kind::Float)?)
 }
 
 fn solve(

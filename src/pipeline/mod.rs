@@ -10,6 +10,7 @@ mod demo;
 mod evaluate;
 mod experiment;
 mod export;
+mod guard;
 mod host;
 mod ladder;
 mod plan;

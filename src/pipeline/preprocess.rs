@@ -167,6 +167,7 @@ fn choice(trials: &[Trial]) -> Choice {
         name: trial.constants.to_string(),
         top1: Some(trial.top1),
         loss: Some(trial.loss()),
+        class_drop: None,
     };
     Choice {
         what: "constants of preprocessing, assumed and tried on the shots".to_owned(),

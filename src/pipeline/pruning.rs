@@ -75,9 +75,10 @@ impl<'a> Pruner<'a> {
         shots: &Examples,
         settled: &Settled,
     ) -> Result<Pruning<'static>, PipelineError> {
-        let PruneSpec { correction, fisher, batch, .. } = self.recipe.prune;
+        let PruneSpec { pattern, correction, fisher, batch, .. } = self.recipe.prune;
         Ok(Pruning {
             solver: self.method.solver,
+            pattern,
             damping: settled.damping,
             correction,
             output_power: output_powers(model, shots, fisher, batch)?,
@@ -109,8 +110,9 @@ impl<'a> Pruner<'a> {
         let budget = budget::budget(self.task, self.recipe, dense, &layers, sparsity, progress)?;
         let kept = if self.method.allocator.measures() {
             let mut ladder = Ladder::solve(self, dense, &layers, settled, progress)?;
+            progress.start("allocate", 0);
             let kept = allocate(self.method.allocator, &layers, &budget, &mut ladder)?;
-            ladder.done(progress);
+            progress.finish();
             kept
         } else {
             allocate(self.method.allocator, &layers, &budget, &mut Nobody)?

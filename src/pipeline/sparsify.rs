@@ -4,8 +4,9 @@ use margay_core::{Graph, Mask, Sparsity};
 use tch::Tensor;
 
 use super::PipelineError;
-use super::choose::choose;
-use super::pruning::Pruner;
+use super::choose::{choose, least_loss};
+use super::evaluate::score;
+use super::pruning::{Keep, Pruner, Settled};
 use super::recalibrate::recalibrate;
 use super::task::Task;
 use crate::adapt::{self, Adapter, Merged, Saved};
@@ -30,6 +31,10 @@ pub struct Base {
     pub choices: Vec<Choice>,
     /// What it was pruned on.
     pub shots: Examples,
+    /// What was left to the held-out fold.
+    pub settled: Settled,
+    /// Weights that stay, by node name.
+    pub keep: Keep,
     /// What it is finetuned on: the shots, and unlabelled photos if there are any.
     pub examples: Examples,
 }
@@ -42,11 +47,13 @@ pub struct Specialist {
     pub masks: BTreeMap<String, Mask>,
     /// The adapter that was merged, if one was trained.
     pub adapter: Option<Saved>,
+    /// What was decided on the held-out fold.
+    pub choices: Vec<Choice>,
 }
 
 impl Specialist {
     fn of(model: TorchModel, masks: &BTreeMap<String, Mask>) -> Self {
-        Self { model, masks: masks.clone(), adapter: None }
+        Self { model, masks: masks.clone(), adapter: None, choices: Vec::new() }
     }
 }
 
@@ -67,7 +74,20 @@ pub fn base(
 ) -> Result<Base, PipelineError> {
     let pruner = Pruner::new(task, recipe)?;
     let (settled, keep, choices) = timed(seconds, "choose", || choose(&pruner, progress))?;
-    let shots = task.all_shots()?;
+    let base = build(&pruner, settled, keep, task.all_shots()?, seconds, progress)?;
+    Ok(Base { choices, ..base })
+}
+
+/// Prunes some shots' network down to what it keeps, with nothing left to choose.
+pub fn build(
+    pruner: &Pruner,
+    settled: Settled,
+    keep: Keep,
+    shots: Examples,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Base, PipelineError> {
+    let Pruner { task, recipe, .. } = *pruner;
     let dense = task.dense(&shots)?;
     let examples = match &task.unlabelled {
         Some(images) => shots.with_unlabelled(images)?,
@@ -78,17 +98,19 @@ pub fn base(
         dense,
         masks: BTreeMap::new(),
         layers: Vec::new(),
-        choices,
+        choices: Vec::new(),
         shots,
         examples,
+        settled,
+        keep,
     };
     for (index, level) in before(recipe).into_iter().map(Some).chain([None]).enumerate() {
         if index > 0 {
             base.oneshot = finetuned(&base, recipe, index - 1, seconds, progress)?;
         }
         let keep = match level {
-            Some(level) => pruner.keep_before(&base.dense, &keep, level)?,
-            None => keep.clone(),
+            Some(level) => pruner.keep_before(&base.dense, &base.keep, level)?,
+            None => base.keep.clone(),
         };
         let (model, shots) = (&mut base.oneshot, &base.shots);
         let pruned = timed(seconds, "prune", || pruner.prune(model, shots, &keep, &settled, progress))?;
@@ -104,8 +126,56 @@ pub fn base(
     Ok(base)
 }
 
-/// The last finetuning: of every surviving weight, or of an adapter that is then merged.
+/// The last finetuning: of every surviving weight, or of an adapter that is then merged. If there are several numbers
+/// of epochs to try, a base made without the held-out fold is recovered with each first.
 pub fn recover(
+    task: &Task,
+    base: &Base,
+    recipe: &Recipe,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Specialist, PipelineError> {
+    let mut recipe = recipe.clone();
+    let tried = std::mem::take(&mut recipe.recovery.try_epochs);
+    let mut choices = Vec::new();
+    if !tried.is_empty() && recipe.recovery.schedule != Schedule::None && can_try(task, progress) {
+        let choice = timed(seconds, "choose epochs", || best_epochs(task, base, &recipe, &tried, progress))?;
+        recipe.recovery.epochs = choice.0;
+        choices.push(choice.1);
+    }
+    Ok(Specialist { choices, ..recovered(base, &recipe, seconds, progress)? })
+}
+
+fn can_try(task: &Task, progress: &mut dyn Progress) -> bool {
+    if task.heldout.is_empty() {
+        progress.warn("nothing is held out: the number of epochs is not chosen by trial");
+    }
+    !task.heldout.is_empty()
+}
+
+/// The number of epochs after which the held-out loss is least.
+fn best_epochs(
+    task: &Task,
+    base: &Base,
+    recipe: &Recipe,
+    tried: &[usize],
+    progress: &mut dyn Progress,
+) -> Result<(usize, Choice), PipelineError> {
+    let (pruner, mut seconds) = (Pruner::new(task, recipe)?, Stages::default());
+    let shots = task.calibration.shallow_clone();
+    let trial = build(&pruner, base.settled, base.keep.clone(), shots, &mut seconds, progress)?;
+    let mut scores = Vec::with_capacity(tried.len());
+    for &epochs in tried {
+        let mut recipe = recipe.clone();
+        recipe.recovery.epochs = epochs;
+        scores.push(score(&recovered(&trial, &recipe, &mut seconds, progress)?.model, &task.heldout)?);
+    }
+    let names: Vec<String> = tried.iter().map(usize::to_string).collect();
+    let (taken, choice) = least_loss("epochs of the last finetuning", &names, &scores);
+    Ok((tried[taken], choice))
+}
+
+fn recovered(
     base: &Base,
     recipe: &Recipe,
     seconds: &mut Stages,
@@ -166,7 +236,7 @@ fn adapted(
         merged.rebase(packed, &base.oneshot)?;
     }
     let Merged { model, masks, adapter } = merged;
-    Ok(Specialist { model, masks, adapter: Some(adapter) })
+    Ok(Specialist { model, masks, adapter: Some(adapter), choices: Vec::new() })
 }
 
 /// Looks up the adapter.

@@ -150,6 +150,7 @@ fn recovery(spec: &TrainSpec, graph: &Graph) -> RecoverySpec {
         distillation: spec.teacher.as_ref().map_or(0.0, |t| t.weight),
         temperature: spec.teacher.as_ref().map_or(1.0, |t| t.temperature),
         square_head: 0.0,
+        crop: 1.0,
         ..unset
     }
 }

@@ -1,7 +1,8 @@
 use tch::{Kind, Tensor};
 
+use super::support::largest;
 use super::{LayerProblem, LayerSolution, SolveError, Solver, refit};
-use crate::torch::{Spectrum, top_k_mask};
+use crate::torch::Spectrum;
 
 /// ALPS (arXiv 2406.07831): ADMM between the unconstrained least-squares solution and the k-sparse set,
 /// then an exact refit on the support it settles on.
@@ -9,7 +10,7 @@ use crate::torch::{Spectrum, top_k_mask};
 /// With columns scaled so that `H` has a unit diagonal, and `G = W H`:
 /// ```text
 /// repeat: B ← (G − V + ρ D)(H + ρ I)⁻¹     in the eigenbasis of H, or by the inverse
-///         D ← top-k(B + V / ρ)             over the whole layer
+///         D ← top-k(B + V / ρ)             over the whole layer, of the pattern
 ///         V ← V + ρ (B − D)
 ///         every 3 rounds: raise ρ, by how much of the support still changes
 /// ```
@@ -70,12 +71,12 @@ fn support(weight: &Tensor, target: &Tensor, problem: &LayerProblem) -> Result<T
     let mut inverse = Inverse::new(spectrum, weight.size()[0], penalty + problem.damping)?;
     let mut sparse = weight.f_detach_copy()?;
     let mut dual = weight.f_zeros_like()?;
-    let mut mask = top_k_mask(&weight.f_abs()?, keep)?;
+    let mut mask = largest(weight, keep, problem.pattern)?;
     for round in 1..=MAX_ROUNDS {
         let right = target.f_sub(&dual)?.f_add(&sparse.f_mul_scalar(penalty)?)?;
         let free = inverse.apply(&right)?;
         let candidate = free.f_add(&dual.f_div_scalar(penalty)?)?;
-        let next = top_k_mask(&candidate.f_abs()?, keep)?;
+        let next = largest(&candidate, keep, problem.pattern)?;
         sparse = candidate.f_mul(&next)?;
         dual = dual.f_add(&free.f_sub(&sparse)?.f_mul_scalar(penalty)?)?;
         if round % CHECK_EVERY == 0 {

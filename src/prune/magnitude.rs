@@ -1,5 +1,5 @@
+use super::support::largest;
 use super::{LayerProblem, LayerSolution, SolveError, Solver};
-use crate::torch::top_k_mask;
 
 /// Keeps the largest weights of the layer and changes none: the baseline that needs no data.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ impl Solver for Magnitude {
     }
 
     fn solve(&self, problem: &LayerProblem) -> Result<LayerSolution, SolveError> {
-        let mask = top_k_mask(&problem.weight.f_abs()?, problem.keep)?;
+        let mask = largest(problem.weight, problem.keep, problem.pattern)?;
         Ok(LayerSolution { weight: problem.weight.f_mul(&mask)?, mask })
     }
 }

@@ -11,8 +11,10 @@ mod obc;
 mod refit;
 mod sequential;
 mod sparsegpt;
+mod support;
 mod wanda;
 
+use margay_core::Pattern;
 use tch::Tensor;
 
 pub use alps::Alps;
@@ -37,8 +39,10 @@ pub struct LayerProblem<'a> {
     pub weight: &'a Tensor,
     /// Second moments of the layer's inputs.
     pub hessian: &'a Hessian,
-    /// Number of weights that stay.
+    /// Number of weights that stay, as near as the pattern allows.
     pub keep: usize,
+    /// Which supports may be chosen.
+    pub pattern: Pattern,
     /// Added to the diagonal of `H`, relative to its mean; `alps` scales the diagonal to 1 first.
     pub damping: f64,
 }
@@ -48,7 +52,7 @@ pub struct LayerProblem<'a> {
 pub struct LayerSolution {
     /// New weight `[r, d]`, zero off the mask.
     pub weight: Tensor,
-    /// Kept weights, boolean `[r, d]`; exactly as many as asked for.
+    /// Kept weights, boolean `[r, d]`; exactly as many as asked for unless a pattern forbids it.
     pub mask: Tensor,
 }
 

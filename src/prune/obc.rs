@@ -1,9 +1,9 @@
-use tch::{Kind, Tensor};
+use tch::Kind;
 
 use super::alps::Scaled;
 use super::refit::saliencies;
+use super::support::best;
 use super::{Alps, LayerProblem, LayerSolution, SolveError, Solver, refit};
-use crate::torch::top_k_mask;
 
 /// Optimal Brain Compression (arXiv 2208.11580) in geometric steps: the tenth of the layer's weights goes whose
 /// removal raises the error least, all rows are refitted exactly, and so on.
@@ -40,7 +40,8 @@ impl Solver for Obc {
         while left > problem.keep {
             left = ((left as f64 * (1.0 - STEP)) as usize).max(problem.keep);
             let (_, rises) = saliencies(&weight, &hessian, &mask)?;
-            mask = top_k_mask(&rises.f_add(&mask.f_to_kind(Kind::Float)?.f_mul_scalar(LEAST)?)?, left)?;
+            let scores = rises.f_add(&mask.f_to_kind(Kind::Float)?.f_mul_scalar(LEAST)?)?;
+            mask = best(&scores, left, problem.pattern)?;
         }
         let weight = refit(&weight, &hessian, &mask)?.f_div(&scale)?;
         Ok(LayerSolution { weight, mask })

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use margay_core::{Mask, Node};
+use margay_core::{Mask, Node, Pattern};
 use tch::{Kind, Tensor};
 
 use super::{LayerProblem, LayerSolution, SolveError, Solver, corrected, relative_error};
@@ -14,6 +14,8 @@ use crate::torch::{Flow, TorchModel, tensor_to_mask};
 pub struct Pruning<'a> {
     /// Chooses masks and values.
     pub solver: &'a dyn Solver,
+    /// Which supports layers may have.
+    pub pattern: Pattern,
     /// Added to the diagonal of `H`.
     pub damping: f64,
     /// How far a layer also makes good what its pruned predecessors changed, 0–1.
@@ -73,6 +75,7 @@ pub fn sequential(
             let hessians = calibration.hessians(&node, flow.inputs(id), beside)?;
             let (mask, error) = prune_layer(model, &node, &hessians, pruning, kept)?;
             let (matrix, seconds) = (node.matrix().unwrap_or_default(), started.elapsed().as_secs_f64());
+            let kept = mask.count();
             pruned.layers.push(LayerOutcome { name: node.name.clone(), matrix, kept, error, seconds });
             pruned.masks.insert(node.weight(), mask);
             progress.advance(1);
@@ -135,7 +138,7 @@ fn solve_group(
     power: Option<&Tensor>,
     keep: usize,
 ) -> Result<LayerSolution, SolveError> {
-    let Pruning { solver, damping, correction, .. } = *pruning;
+    let Pruning { solver, pattern, damping, correction, .. } = *pruning;
     let target = corrected(weight, hessian, damping, correction)?;
     if keep == weight.numel() {
         let mask = weight.f_ones_like()?.f_to_kind(Kind::Bool)?;
@@ -146,7 +149,7 @@ fn solve_group(
         Some(roots) => target.f_mul(roots)?,
         None => target,
     };
-    let solution = solver.solve(&LayerProblem { weight: &scaled, hessian, keep, damping })?;
+    let solution = solver.solve(&LayerProblem { weight: &scaled, hessian, keep, pattern, damping })?;
     Ok(match &roots {
         Some(roots) => LayerSolution { weight: solution.weight.f_div(roots)?, ..solution },
         None => solution,

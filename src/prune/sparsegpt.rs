@@ -1,7 +1,8 @@
+use margay_core::Pattern;
 use tch::{Kind, Tensor};
 
+use super::support::best;
 use super::{LayerProblem, LayerSolution, SolveError, Solver};
-use crate::torch::top_k_mask;
 
 /// SparseGPT (arXiv 2301.00774): columns left to right, each removed weight's error is pushed onto the
 /// columns still to come through the Cholesky factor of `H⁻¹`. Our reading of TACO's solver.
@@ -29,7 +30,7 @@ impl Solver for SparseGpt {
         while start < columns {
             let width = BLOCK.min(columns - start);
             let quota = share(problem.keep, columns, start + width) - share(problem.keep, columns, start);
-            let kept = block_mask(&weight, &factor, start, width, quota)?;
+            let kept = block_mask(&weight, &factor, [start, width], quota, problem.pattern)?;
             mask.f_narrow(1, start, width)?.f_copy_(&kept)?;
             weight = sweep(&weight, &factor, &kept, start, width)?;
             start += width;
@@ -62,13 +63,13 @@ fn inverse_factor(problem: &LayerProblem) -> Result<Tensor, SolveError> {
 fn block_mask(
     weight: &Tensor,
     factor: &Tensor,
-    start: i64,
-    width: i64,
+    [start, width]: [i64; 2],
     quota: usize,
+    pattern: Pattern,
 ) -> Result<Tensor, SolveError> {
     let pivots = factor.f_diagonal(0, 0, 1)?.f_narrow(0, start, width)?;
     let saliency = weight.f_narrow(1, start, width)?.f_div(&pivots)?.f_square()?;
-    Ok(top_k_mask(&saliency, quota)?)
+    Ok(best(&saliency, quota, pattern)?)
 }
 
 /// Removes the weights off `kept` in columns `start .. start + width` and compensates all later columns.

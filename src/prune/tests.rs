@@ -33,7 +33,7 @@ fn normal([rows, columns]: [i64; 2], seed: u64) -> Tensor {
 }
 
 fn solve(solver: &dyn Solver, w: &Tensor, h: &Hessian, keep: usize) -> (LayerSolution, f64) {
-    let problem = LayerProblem { weight: w, hessian: h, keep, damping: 0.01 };
+    let problem = LayerProblem { weight: w, hessian: h, keep, pattern: Pattern::Unstructured, damping: 0.01 };
     let solution = solver.solve(&problem).unwrap();
     let error = relative_error(w, &solution.weight, h).unwrap();
     (solution, error)
@@ -65,8 +65,8 @@ fn better_solvers_lose_less() {
             let (alps, gpt, magnitude) = (error(&Alps), error(&SparseGpt), error(&Magnitude));
             let obc = error(&Obc);
             assert!(obc <= gpt.min(magnitude), "{share}: {obc} {gpt} {magnitude}");
-            // They go different ways to like ends.
-            assert!(share > 0.2 || (alps / obc - 1.0).abs() < 0.2, "{share}: {alps} {obc}");
+            // Greedy removal ends well above where ADMM does on inputs as correlated as these.
+            assert!(share == 0.5 || (alps..2.0 * alps).contains(&obc), "{share}: {alps} {obc}");
             assert!(alps <= gpt.min(magnitude), "{share}: {alps} {gpt} {magnitude}");
             // Its greedy order of columns costs sparsegpt its lead where almost nothing is kept.
             assert!(gpt <= magnitude || share < 0.1, "{share}: {alps} {gpt} {magnitude}");
@@ -216,5 +216,44 @@ fn both_forms_of_the_inverse_agree() {
         let (b, spectrum) = (weight(7, 24), h.spectrum().unwrap());
         let gap = b.matmul(&spectrum.inverse(0.2).unwrap()) - spectrum.solve(&b, 0.2).unwrap();
         assert!(gap.abs().max().double_value(&[]) < 1e-4);
+    }
+}
+
+#[test]
+fn every_solver_keeps_to_a_pattern() {
+    // 13 rows and 45 columns are multiples of no block.
+    let h = hessian(200, 45, 1);
+    let w = weight(13, 45);
+    for pattern in ["2:4", "4:8", "4x1", "1x4"].map(|name| name.parse::<Pattern>().unwrap()) {
+        for solver in SOLVERS {
+            for keep in [60, 290] {
+                let problem = LayerProblem { weight: &w, hessian: &h, keep, pattern, damping: 0.01 };
+                let solution = solver.solve(&problem).unwrap();
+                let mask = tensor_to_mask(&solution.mask).unwrap();
+                let values: Vec<f32> =
+                    crate::torch::to_array(&solution.weight).unwrap().iter().copied().collect();
+                let csr = margay_core::Csr::from_dense(13, 45, &values, &mask);
+                let name = solver.name();
+                csr.with_pattern(pattern).unwrap_or_else(|error| panic!("{name} at {keep}: {error}"));
+                let (count, wanted) = (mask.count() as f64, keep as f64);
+                assert!((count / wanted - 1.0).abs() < 0.15, "{name} {pattern}: {count} of {keep}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pattern_costs_accuracy_and_alps_loses_least_under_it() {
+    let h = hessian(300, 96, 3);
+    let w = weight(40, 96);
+    let keep = w.numel() / 4;
+    let error = |solver: &dyn Solver, pattern: &str| {
+        let pattern = pattern.parse().unwrap();
+        let problem = LayerProblem { weight: &w, hessian: &h, keep, pattern, damping: 0.01 };
+        relative_error(&w, &solver.solve(&problem).unwrap().weight, &h).unwrap()
+    };
+    for pattern in ["2:4", "4x1", "1x4"] {
+        let (alps, gpt) = (error(&Alps, pattern), error(&SparseGpt, pattern));
+        assert!(alps < gpt && alps > error(&Alps, "unstructured"), "{pattern}: {alps} {gpt}");
     }
 }

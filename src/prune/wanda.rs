@@ -1,7 +1,7 @@
 use tch::Tensor;
 
+use super::support::largest;
 use super::{LayerProblem, LayerSolution, SolveError, Solver};
-use crate::torch::top_k_mask;
 
 /// Wanda (arXiv 2306.11695): keeps the largest |W|·‖x‖ of each output row, values unchanged.
 #[derive(Clone, Copy, Debug)]
@@ -18,13 +18,24 @@ impl Solver for Wanda {
 
     fn solve(&self, problem: &LayerProblem) -> Result<LayerSolution, SolveError> {
         let scores = problem.weight.f_abs()?.f_mul(&problem.hessian.diagonal()?.f_sqrt()?)?;
-        let rows = scores.size()[0] as usize;
-        let masks = (0..rows)
-            .map(|row| top_k_mask(&scores.f_get(row as i64)?, quota(problem.keep, rows, row)))
-            .collect::<Result<Vec<Tensor>, _>>()?;
-        let mask = Tensor::f_stack(&masks, 0)?;
+        let mask = match problem.pattern.block() {
+            [1, _] => by_row(&scores, problem)?,
+            // Rows of a block cannot have shares of their own.
+            _ => largest(&scores, problem.keep, problem.pattern)?,
+        };
         Ok(LayerSolution { weight: problem.weight.f_mul(&mask)?, mask })
     }
+}
+
+/// The largest of each row.
+fn by_row(scores: &Tensor, problem: &LayerProblem) -> Result<Tensor, SolveError> {
+    let rows = scores.size()[0] as usize;
+    let masks = (0..rows)
+        .map(|row| {
+            largest(&scores.f_narrow(0, row as i64, 1)?, quota(problem.keep, rows, row), problem.pattern)
+        })
+        .collect::<Result<Vec<Tensor>, _>>()?;
+    Ok(Tensor::f_cat(&masks, 0)?)
 }
 
 /// Share of row `row` when `keep` weights are spread evenly over `rows`; the shares add up to `keep`.

@@ -9,25 +9,37 @@ use super::{Norms, TorchError, TorchModel};
 /// Batches on their way through a network, node by node: every batch passes a node before the next node starts.
 ///
 /// Live activations of all batches are held.
-pub struct Flow<'a> {
-    batches: &'a [Tensor],
+pub struct Flow {
+    batches: Vec<Tensor>,
     graph: Graph,
     readers: Vec<usize>,
     values: BTreeMap<NodeId, Vec<Tensor>>,
 }
 
-impl<'a> Flow<'a> {
+impl Flow {
     /// Nothing is computed yet.
-    pub fn new(graph: &Graph, batches: &'a [Tensor]) -> Self {
-        let graph = graph.clone();
+    pub fn new(graph: &Graph, batches: &[Tensor]) -> Self {
+        let (graph, batches) = (graph.clone(), shallow(batches));
         let mut readers = graph.readers();
         readers[graph.output().index()] += 1;
         Self { batches, graph, readers, values: BTreeMap::new() }
     }
 
+    /// Another flow from here on, which shares what is computed.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let values = self.values.iter().map(|(id, values)| (*id, shallow(values))).collect();
+        Self {
+            batches: shallow(&self.batches),
+            graph: self.graph.clone(),
+            readers: self.readers.clone(),
+            values,
+        }
+    }
+
     /// What the node reads first, for every batch.
     pub fn inputs(&self, id: NodeId) -> &[Tensor] {
-        self.graph.node(id).inputs.first().map_or(self.batches, |input| self.values[input].as_slice())
+        self.graph.node(id).inputs.first().map_or(&self.batches, |input| &self.values[input])
     }
 
     /// Computes the node with the model's parameters; nodes go in the graph's order.
@@ -53,6 +65,10 @@ impl<'a> Flow<'a> {
     pub fn logits(mut self) -> Vec<Tensor> {
         self.values.remove(&self.graph.output()).unwrap_or_default()
     }
+}
+
+fn shallow(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(Tensor::shallow_clone).collect()
 }
 
 /// Runs all batches through the model node by node.

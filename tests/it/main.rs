@@ -1,6 +1,8 @@
 //! The one integration test binary.
 
 #[cfg(feature = "torch")]
+mod accuracy;
+#[cfg(feature = "torch")]
 mod adapt;
 mod cli;
 #[cfg(feature = "torch")]

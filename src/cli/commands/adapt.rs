@@ -107,6 +107,7 @@ fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
         cross_entropy: 1.0,
         distillation: 0.0,
         square_head: 0.0,
+        crop: 1.0,
         recompute: args.recompute,
         ..RecoverySpec::default()
     };

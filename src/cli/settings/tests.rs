@@ -17,7 +17,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     let (_dir, args) = recipe_file(
         "model = 'a.pth'\ndata = 'b'\nseed = 3\nthreads = 2\n[prune]\nsolver = 'wanda'\nsparsity = 0.9\n",
     );
-    let args = RecipeArgs { seed: Some(4), compression: parse_compression("10x").ok(), ..args };
+    let args = RecipeArgs { seed: Some(4), prune: PruneArgs { compression: parse_compression("10x").ok(), ..args.prune.clone() }, ..args };
     let recipe = Settings::resolve(args, None).unwrap();
     assert_eq!((recipe.seed, recipe.threads), (4, 2));
     assert_eq!(recipe.prune.solver, "wanda");

@@ -1,0 +1,156 @@
+//! What wins accuracy: choices on the held-out fold, budgets other than weights, patterns, rare classes.
+
+use std::path::{Path, PathBuf};
+
+use margay::pipeline::{CompressOptions, PipelineError, compress};
+use margay::progress::{Progress, Silent};
+use margay::recipe::{Recipe, Schedule, Target, Tuned};
+use margay::record::RunRecord;
+use margay_core::{Pattern, SparseModel, Weight};
+
+use crate::pipeline::{GENERALIST, photos, run};
+
+fn recipe(data: PathBuf) -> Recipe {
+    let mut recipe = Recipe::new(GENERALIST.into(), data);
+    recipe.threads = 2;
+    recipe.device = "cpu".into();
+    recipe.shots.per_class = 6;
+    recipe.input.image_size = Some(64);
+    recipe.recovery.schedule = Schedule::None;
+    recipe
+}
+
+/// Photos of val that cannot be read until they are decoded as a whole, and the stages that began before.
+struct Hidden {
+    photos: Vec<(PathBuf, Vec<u8>)>,
+    stages: Vec<String>,
+    shown_after: Option<usize>,
+}
+
+impl Hidden {
+    fn hide(val: &Path) -> Self {
+        let mut photos = Vec::new();
+        for class in fs_err::read_dir(val).unwrap() {
+            for photo in fs_err::read_dir(class.unwrap().path()).unwrap() {
+                let path = photo.unwrap().path();
+                photos.push((path.clone(), fs_err::read(&path).unwrap()));
+                fs_err::write(&path, "not yet").unwrap();
+            }
+        }
+        Self { photos, stages: Vec::new(), shown_after: None }
+    }
+}
+
+impl Progress for Hidden {
+    fn start(&mut self, stage: &str, total: u64) {
+        if stage == "decode photos" && total == self.photos.len() as u64 {
+            self.photos.iter().for_each(|(path, bytes)| fs_err::write(path, bytes).unwrap());
+            self.shown_after = Some(self.stages.len());
+        }
+        self.stages.push(stage.to_owned());
+    }
+    fn advance(&mut self, _steps: u64) {}
+    fn status(&mut self, _text: &str) {}
+    fn finish(&mut self) {}
+    fn note(&mut self, _text: &str) {}
+    fn warn(&mut self, _text: &str) {}
+}
+
+#[test]
+fn no_choice_sees_val() {
+    let root = tempfile::tempdir().unwrap();
+    let data = photos(&root.path().join("photos"));
+    let mut recipe = recipe(data.clone());
+    recipe.general = Some(data.join("train/fox"));
+    recipe.unlabelled = Some(data.join("train"));
+    recipe.shots.unlabelled = 13;
+    recipe.prune.allocation = "dp".into();
+    recipe.prune.damping = Tuned::Auto;
+    recipe.prune.max_class_drop = Some(1.0);
+    recipe.recovery.schedule = Schedule::OneShot;
+    recipe.recovery.try_epochs = vec![1, 2];
+    let out = root.path().join("out");
+    fs_err::create_dir_all(&out).unwrap();
+    let mut hidden = Hidden::hide(&data.join("val"));
+    let record = compress(&recipe, &out, &CompressOptions::default(), &mut hidden).unwrap();
+    assert_eq!((record.specialist.total, record.bad_photos.len()), (30, 0));
+    let last = hidden.stages.iter().rposition(|stage| stage.starts_with("finetune")).unwrap();
+    assert!(hidden.shown_after.unwrap() > last, "{:?}", hidden.stages);
+    let decided: Vec<&str> = record.choices.iter().map(|choice| choice.what.as_str()).collect();
+    for what in ["compression", "damping", "general photos", "batch-norm", "epochs"] {
+        assert!(decided.iter().any(|decided| decided.contains(what)), "{what} in {decided:?}");
+    }
+    assert!(record.choices.iter().all(|choice| choice.candidates.iter().any(|c| c.name == choice.taken)));
+}
+
+#[test]
+fn targets_other_than_weights_are_met() {
+    let root = tempfile::tempdir().unwrap();
+    let mut recipe = recipe(photos(&root.path().join("photos")));
+    recipe.prune.solver = "magnitude".into();
+    for allocation in ["erk", "uniform"] {
+        recipe.prune.allocation = allocation.into();
+        recipe.prune.target = Some(Target::Macs(3.0));
+        let record = run(&recipe, &root.path().join(allocation));
+        let share = record.macs.sparse as f64 / record.macs.dense as f64;
+        assert!((0.30..0.3334).contains(&share), "{allocation}: {share}");
+    }
+    recipe.prune.target = Some(Target::Speedup(1.3));
+    let record = run(&recipe, &root.path().join("speedup"));
+    assert!(record.nonzeros.sparse < record.nonzeros.dense);
+    recipe.prune.target = Some(Target::Milliseconds(1e-6));
+    let out = root.path().join("never");
+    fs_err::create_dir_all(&out).unwrap();
+    let error = compress(&recipe, &out, &CompressOptions::default(), &mut Silent).unwrap_err();
+    assert!(matches!(error, PipelineError::Allocate(_)) && error.to_string().contains("out of reach"));
+}
+
+#[test]
+fn patterns_reach_the_file() {
+    let root = tempfile::tempdir().unwrap();
+    let mut recipe = recipe(photos(&root.path().join("photos")));
+    recipe.prune.allocation = "uniform".into();
+    recipe.prune.sparsity = margay_core::Sparsity::new(0.5).unwrap();
+    let mut bytes = Vec::new();
+    for name in ["unstructured", "2:4", "4x1"] {
+        recipe.prune.pattern = name.parse().unwrap();
+        let out = root.path().join(name.replace(':', "-"));
+        let record = run(&recipe, &out);
+        bytes.push(record.bytes.sparse);
+        let model = SparseModel::read(out.join("specialist.margay")).unwrap();
+        let patterns: Vec<Pattern> = model
+            .weights
+            .values()
+            .filter_map(|weight| match weight {
+                Weight::Csr(csr) => Some(csr.pattern()),
+                Weight::Dense(_) => None,
+            })
+            .collect();
+        assert!(!patterns.is_empty() && patterns.iter().all(|p| *p == recipe.prune.pattern), "{name}");
+        assert!((record.nonzeros.sparse as f64 / record.nonzeros.dense as f64 - 0.5).abs() < 0.01);
+    }
+    assert!(bytes[2] < bytes[0], "one position for four weights: {bytes:?}");
+}
+
+#[test]
+fn less_is_pruned_where_a_class_would_pay_too_much() {
+    let root = tempfile::tempdir().unwrap();
+    let data = photos(&root.path().join("photos"));
+    // Three shots of foxes among ten of the others.
+    let foxes = fs_err::read_dir(data.join("train/fox")).unwrap().map(|entry| entry.unwrap().path());
+    foxes.skip(3).for_each(|path| fs_err::remove_file(path).unwrap());
+    let mut recipe = recipe(data);
+    recipe.shots.per_class = 10;
+    recipe.prune.solver = "magnitude".into();
+    recipe.prune.sparsity = margay_core::Sparsity::new(0.99).unwrap();
+    let kept = |record: &RunRecord| record.nonzeros.sparse as f64 / record.nonzeros.dense as f64;
+    let without = run(&recipe, &root.path().join("without"));
+    assert!((kept(&without) - 0.01).abs() < 1e-3 && without.recipe.contains("balance = true"));
+    recipe.prune.max_class_drop = Some(0.1);
+    let with = run(&recipe, &root.path().join("with"));
+    let choice = with.choices.iter().find(|choice| choice.what.contains("no class loses")).unwrap();
+    assert!(choice.candidates.len() > 1 && choice.taken != choice.candidates[0].name, "{choice:?}");
+    let drops: Vec<f64> = choice.candidates.iter().map(|c| c.class_drop.unwrap()).collect();
+    assert!(drops[0] > 0.1 && *drops.last().unwrap() <= 0.1, "{drops:?}");
+    assert!(kept(&with) > kept(&without));
+}
