@@ -2,9 +2,10 @@
 //!
 //! `cargo run --release -p margay-runtime --example networks -- --model deit_s --sparsity 0.9`
 //!
-//! More flags: `--blocks` for masks of four rows by one column, `--threads 1`, `--runs 15`, `--kernel auto|sparse|dense`, `--precision f32|bf16`, `--steps` for every
-//! step, with the next best way to run it, instead of the sums per kernel, `--write FILE` to write the model and time nothing. Steps are given by their
-//! shortest times, which other programs disturb least.
+//! More flags: `--blocks` for masks of four rows by one column, `--threads 1`, `--runs 15`, `--kernel auto|sparse|dense`,
+//! `--precision f32|bf16`, `--steps` for every step, with the next best way to run it, instead of the sums per kernel,
+//! `--write FILE` to write the model and time nothing. Steps are given by their shortest times, which other programs
+//! disturb least.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
