@@ -80,7 +80,7 @@ impl Quads {
             row_ptr.push(blocks.len());
         }
         let (scale, bias) = (vec![1e-3; to], noise(to, 5).into_iter().map(|v| 64.0 * v + 64.0).collect());
-        Blocks { row_ptr, blocks, scale, bias, plane: self.plane, vectors: self.vectors }
+        Blocks { row_ptr, stored: blocks, scale, bias, plane: self.plane, vectors: self.vectors }
     }
 
     fn run(&mut self, layer: &Blocks, width: usize) {
@@ -92,7 +92,7 @@ impl Quads {
         self.run(layer, 4);
         for (row, place) in (0..layer.bias.len()).flat_map(|row| [(row, 0), (row, self.vectors * LANES - 3)])
         {
-            let blocks = &layer.blocks[layer.row_ptr[row]..layer.row_ptr[row + 1]];
+            let blocks = &layer.stored[layer.row_ptr[row]..layer.row_ptr[row + 1]];
             let sum: i32 = blocks
                 .iter()
                 .map(|block| {
@@ -167,8 +167,9 @@ pub fn run() {
         for (shape, sparsity) in LAYERS.into_iter().flat_map(|shape| SPARSITIES.map(|s| (shape, s))) {
             let [from, to, k, height, width] = shape;
             let times = measure(shape, sparsity, precision);
-            let cells: String = times.iter().map(|ms| format!(" {ms:7.4}")).collect();
-            let _ = writeln!(out, "{to:4} x {from:4} {k}x{k} {height:2}x{width:<3} {sparsity:4}{cells}");
+            let _ = write!(out, "{to:4} x {from:4} {k}x{k} {height:2}x{width:<3} {sparsity:4}");
+            times.iter().for_each(|ms| drop(write!(out, " {ms:7.4}")));
+            let _ = writeln!(out);
         }
     }
 }

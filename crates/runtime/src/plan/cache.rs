@@ -70,7 +70,7 @@ impl Cache {
             patterns: model.patterns(),
         };
         let digest = Sha256::digest(serde_json::to_vec(&identity).ok()?);
-        let id = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let id = format!("{:032x}", u128::from_be_bytes(*digest.first_chunk()?));
         Some(Self { folder, id })
     }
 
