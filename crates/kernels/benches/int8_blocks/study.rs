@@ -168,7 +168,9 @@ pub fn run() {
             let [from, to, k, height, width] = shape;
             let times = measure(shape, sparsity, precision);
             let _ = write!(out, "{to:4} x {from:4} {k}x{k} {height:2}x{width:<3} {sparsity:4}");
-            times.iter().for_each(|ms| drop(write!(out, " {ms:7.4}")));
+            for ms in times {
+                let _ = write!(out, " {ms:7.4}");
+            }
             let _ = writeln!(out);
         }
     }
