@@ -51,7 +51,6 @@ pub enum PatternError {
 
 impl Pattern {
     /// Whether every support has it.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
     pub const fn is_unstructured(&self) -> bool {
         matches!(self, Self::Unstructured)
     }

@@ -2,9 +2,10 @@
 //!
 //! `cargo run --release -p margay-runtime --example networks -- --model deit_s --sparsity 0.9`
 //!
-//! More flags: `--threads 1`, `--runs 15`, `--kernel auto|sparse|dense`, `--precision f32|bf16`, `--steps` for every
-//! step, with the next best way to run it, instead of the sums per kernel, `--write FILE` to write the model and time nothing. Steps are given by their
-//! shortest times, which other programs disturb least.
+//! More flags: `--blocks` for masks of four rows by one column, `--threads 1`, `--runs 15`, `--kernel auto|sparse|dense`,
+//! `--precision f32|bf16`, `--steps` for every step, with the next best way to run it, instead of the sums per kernel,
+//! `--write FILE` to write the model and time nothing. Steps are given by their shortest times, which other programs
+//! disturb least.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -45,7 +46,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let known = || MODELS.map(|(name, _)| name).join(", ");
     let model = MODELS.iter().find(|(known, _)| *known == name);
     let (_, build) = model.ok_or_else(|| format!("no model `{name}`; there are {}", known()))?;
-    let model = nets::pack(&build()?, sparsity)?;
+    let mut model = nets::pack(&build()?, sparsity)?;
+    if args.iter().any(|arg| arg == "--blocks") {
+        model = nets::blocked(&model)?;
+    }
     if let Some(file) = args.iter().position(|arg| arg == "--write").and_then(|i| args.get(i + 1)) {
         model.write(file)?;
         return Ok(());

@@ -62,6 +62,10 @@ fn ways((dense, sparse): (Step, Step)) -> Vec<Kernel> {
             let widths = conv.widths().into_iter();
             ways.extend(widths.map(|width| Kernel::SparseConv(conv.clone().with_strip(width))));
         }
+        Kernel::BlockConv(conv) => {
+            let widths = conv.widths().into_iter();
+            ways.extend(widths.map(|width| Kernel::BlockConv(conv.clone().with_strip(width))));
+        }
         kernel => ways.push(kernel),
     }
     ways

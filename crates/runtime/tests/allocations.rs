@@ -40,7 +40,7 @@ fn the_second_run_allocates_nothing() {
         efficientnet::graph(&efficientnet::Spec::tiny()),
     ];
     for graph in graphs {
-        let model = nets::pack(&graph.unwrap(), 0.8).unwrap();
+        let model = nets::blocked(&nets::pack(&graph.unwrap(), 0.8).unwrap()).unwrap();
         let kernels = [KernelChoice::Auto, KernelChoice::Sparse, KernelChoice::Dense];
         for (kernel, precision) in kernels.into_iter().flat_map(|k| Precision::ALL.map(|p| (k, p))) {
             let options = SessionOptions { threads: 1, kernel, precision, ..SessionOptions::default() };

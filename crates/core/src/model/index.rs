@@ -16,7 +16,7 @@ pub(super) struct Coded {
 pub(super) fn encode(csr: &Csr) -> Coded {
     let [block_rows, block_cols] = csr.pattern().block();
     let blocks = |row: usize| -> Vec<u32> {
-        let starts = csr.columns(row).iter().filter(|column| **column as usize % block_cols == 0);
+        let starts = csr.columns(row).iter().filter(|column| (**column as usize).is_multiple_of(block_cols));
         starts.map(|column| column / block_cols as u32).collect()
     };
     let rows: Vec<Vec<u32>> = (0..csr.rows()).step_by(block_rows).map(blocks).collect();

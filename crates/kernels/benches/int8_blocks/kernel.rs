@@ -31,7 +31,7 @@ pub struct Block {
 /// A layer: the blocks of row `r` are `row_ptr[r] .. row_ptr[r + 1]`.
 pub struct Blocks {
     pub row_ptr: Vec<usize>,
-    pub blocks: Vec<Block>,
+    pub stored: Vec<Block>,
     /// What an i32 is multiplied by, one per row, and what is added, both in units of the output.
     pub scale: Vec<f32>,
     pub bias: Vec<f32>,
@@ -47,7 +47,7 @@ pub struct Blocks {
 /// If the processor lacks VNNI, or a map is too short.
 pub fn run(layer: &Blocks, source: &[u32], output: &mut [u32], origin: usize, width: usize) {
     let span = layer.vectors * LANES;
-    let farthest = layer.blocks.iter().map(|block| block.offset as usize).max().unwrap_or(0);
+    let farthest = layer.stored.iter().map(|block| block.offset as usize).max().unwrap_or(0);
     assert!(is_available() && farthest + span <= source.len());
     assert!(origin + (layer.bias.len() / 4 - 1) * layer.plane + span <= output.len());
     let strips = layer.vectors.div_ceil(width);
@@ -95,7 +95,7 @@ unsafe fn rows<const V: usize>(layer: &Blocks, source: &[u32], output: &mut [u32
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn row<const V: usize>(layer: &Blocks, source: &[u32], at: usize, row: usize) -> [__m512i; V] {
     let mut sums = [_mm512_setzero_si512(); V];
-    for block in &layer.blocks[layer.row_ptr[row]..layer.row_ptr[row + 1]] {
+    for block in &layer.stored[layer.row_ptr[row]..layer.row_ptr[row + 1]] {
         let weights = _mm512_set1_epi32(block.weights);
         for (v, sum) in sums.iter_mut().enumerate() {
             // SAFETY: same contract.

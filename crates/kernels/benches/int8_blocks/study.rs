@@ -2,7 +2,9 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use margay_core::{Activation, Conv2d, Csr, Mask};
-use margay_kernels::{ConvSpec, DenseConv, Isa, Layout, Margin, Precision, SparseConv, Taps, Tensor};
+use margay_kernels::{
+    BlockConv, ConvSpec, DenseConv, Isa, Layout, Margin, Precision, SparseConv, Taps, Tensor,
+};
 
 use crate::kernel::{self, Block, Blocks, LANES};
 
@@ -21,7 +23,7 @@ const LAYERS: [[usize; 5]; 12] = [
     [384, 1536, 1, 1, 197],
     [1536, 384, 1, 1, 197],
 ];
-const SPARSITIES: [f64; 3] = [0.8, 0.9, 0.95];
+const SPARSITIES: [f64; 5] = [0.5, 0.75, 0.8, 0.9, 0.95];
 const ROUNDS: usize = 15;
 /// Strips that are tried, in vectors; the best counts, as in the runtime.
 const WIDTHS: [usize; 4] = [2, 4, 5, 7];
@@ -78,7 +80,7 @@ impl Quads {
             row_ptr.push(blocks.len());
         }
         let (scale, bias) = (vec![1e-3; to], noise(to, 5).into_iter().map(|v| 64.0 * v + 64.0).collect());
-        Blocks { row_ptr, blocks, scale, bias, plane: self.plane, vectors: self.vectors }
+        Blocks { row_ptr, stored: blocks, scale, bias, plane: self.plane, vectors: self.vectors }
     }
 
     fn run(&mut self, layer: &Blocks, width: usize) {
@@ -90,7 +92,7 @@ impl Quads {
         self.run(layer, 4);
         for (row, place) in (0..layer.bias.len()).flat_map(|row| [(row, 0), (row, self.vectors * LANES - 3)])
         {
-            let blocks = &layer.blocks[layer.row_ptr[row]..layer.row_ptr[row + 1]];
+            let blocks = &layer.stored[layer.row_ptr[row]..layer.row_ptr[row + 1]];
             let sum: i32 = blocks
                 .iter()
                 .map(|block| {
@@ -113,7 +115,7 @@ impl Quads {
 }
 
 impl Layer {
-    fn new(shape: [usize; 5]) -> Self {
+    fn new(shape: [usize; 5], precision: Precision) -> Self {
         let [from, to, k, height, width] = shape;
         let conv = Conv2d {
             in_channels: from,
@@ -127,7 +129,7 @@ impl Layer {
         let taps = Taps::new(&conv, [height, width]).expect("windows fit");
         let pitch = if height > 1 { width + 1 } else { width };
         let margin = taps.margin(pitch).union(Margin { pitch, before: pitch + 1, after: pitch + 1 });
-        let layout = |dims| Layout::new(dims, margin, Precision::Bf16).expect("a small layout");
+        let layout = |dims| Layout::new(dims, margin, precision).expect("a small layout");
         let mut input = Tensor::zeros(layout(taps.source()));
         input.fill(&noise(from * height * width, 1));
         let output = Tensor::zeros(layout(taps.output()));
@@ -142,78 +144,75 @@ impl Layer {
     }
 }
 
-/// Kept at random: single weights, or blocks of four channels.
-fn mask([from, to, k, ..]: [usize; 5], sparsity: f64, blocks: bool) -> Mask {
+/// Kept at random in blocks of `rows` outputs and `channels` inputs at one tap.
+fn mask([from, to, k, ..]: [usize; 5], sparsity: f64, [rows, channels]: [usize; 2]) -> Mask {
     let (taps, columns) = (k * k, from * k * k);
     let scores = noise(to * columns, 4);
     Mask::from_fn(scores.len(), |i| {
         let (row, channel, tap) = (i / columns, i % columns / taps, i % taps);
-        let first = if blocks { row * columns + channel / 4 * 4 * taps + tap } else { i };
+        let first = row / rows * rows * columns + channel / channels * channels * taps + tap;
         f64::from(scores[first]) >= 2.0 * sparsity - 1.0
     })
 }
 
-/// Prints a line per layer and sparsity: median ms in turns.
+/// Prints a line per layer and sparsity: median ms in turns, in bf16 or f32 beside int8.
 pub fn run() {
     let mut out = std::io::stdout().lock();
     if !kernel::is_available() || !Isa::Avx512.is_available() {
         let _ = writeln!(out, "this processor has no AVX-512 VNNI");
         return;
     }
-    let _ =
-        writeln!(out, "layer  sparsity  dense bf16  sparse bf16  int8 1x4  int8 unstructured  quantising");
-    for shape in LAYERS {
-        for sparsity in SPARSITIES {
-            let times = measure(shape, sparsity);
+    for precision in [Precision::Bf16, Precision::F32] {
+        let _ = writeln!(out, "{precision}: dense, any, 1x4, 4x1; int8: 1x4, any, quantising the input");
+        for (shape, sparsity) in LAYERS.into_iter().flat_map(|shape| SPARSITIES.map(|s| (shape, s))) {
             let [from, to, k, height, width] = shape;
-            let cells: String = times.iter().map(|ms| format!("  {ms:.4}")).collect();
-            let ratio = times[1] / times[2];
-            let _ = writeln!(out, "{to}x{from} {k}x{k} {height}x{width}  {sparsity}{cells}  {ratio:.2}");
+            let times = measure(shape, sparsity, precision);
+            let _ = write!(out, "{to:4} x {from:4} {k}x{k} {height:2}x{width:<3} {sparsity:4}");
+            for ms in times {
+                let _ = write!(out, " {ms:7.4}");
+            }
+            let _ = writeln!(out);
         }
     }
 }
 
-fn measure(shape: [usize; 5], sparsity: f64) -> [f64; 5] {
-    let mut layer = Layer::new(shape);
-    let loose = mask(shape, sparsity, false);
-    let csr = Csr::from_dense(shape[1], layer.taps.columns(), &layer.weight, &loose);
+fn measure(shape: [usize; 5], sparsity: f64, precision: Precision) -> [f64; 7] {
+    let mut layer = Layer::new(shape, precision);
+    let masks = [[1, 1], [1, 4], [4, 1]].map(|block| mask(shape, sparsity, block));
+    let csrs =
+        masks.each_ref().map(|kept| Csr::from_dense(shape[1], layer.taps.columns(), &layer.weight, kept));
     let dense = DenseConv::new(Isa::Avx512, &layer.spec(), &layer.weight).expect("a sound layer");
-    let sparse = SparseConv::new(Isa::Avx512, &layer.spec(), &csr).expect("a sound layer");
-    let eighths = |kept: &Mask| -> Vec<i8> {
-        layer
-            .weight
-            .iter()
-            .zip(kept.iter())
-            .map(|(w, kept)| if kept { (127.0 * w) as i8 } else { 0 })
-            .collect()
-    };
-    let tight = mask(shape, sparsity, true);
-    let [blocks, quads] = [&tight, &loose].map(|kept| layer.quads.blocks(shape, &eighths(kept), kept));
-    [&blocks, &quads].into_iter().for_each(|blocks| layer.quads.check(blocks));
-    let strip = |widths: &[usize], run: &mut dyn FnMut(usize)| {
-        let time = |width: usize, run: &mut dyn FnMut(usize)| {
-            (0..4).map(|_| clock(|| run(width))).fold(f64::MAX, f64::min)
-        };
-        let times: Vec<f64> = widths.iter().map(|width| time(*width, run)).collect();
-        (0..widths.len()).min_by(|a, b| times[*a].total_cmp(&times[*b])).map_or(4, |i| widths[i])
-    };
-    let widths = sparse.widths();
-    let width = strip(&widths, &mut |width| {
-        sparse.clone().with_strip(width).run(&layer.input, None, &mut layer.output, 1)
+    let [any, wide, _] =
+        csrs.each_ref().map(|csr| SparseConv::new(Isa::Avx512, &layer.spec(), csr).expect("a sound layer"));
+    let tall = BlockConv::new(Isa::Avx512, &layer.spec(), &csrs[2]).expect("a sound layer");
+    let Layer { input, output, quads, weight, .. } = &mut layer;
+    let [any, wide] = [any, wide].map(|conv| {
+        let width =
+            fastest(&conv.widths(), |width| conv.clone().with_strip(width).run(input, None, output, 1));
+        conv.with_strip(width)
     });
-    let sparse = sparse.with_strip(width);
-    let [wide, loose] =
-        [&blocks, &quads].map(|blocks| strip(&WIDTHS, &mut |width| layer.quads.run(blocks, width)));
-    let planes = vec![vec![0x3f00_u16; layer.quads.vectors * LANES]; shape[0]];
-    let mut quads_of = vec![vec![0_u32; layer.quads.vectors * LANES]; shape[0] / 4];
-    let mut times: [Vec<f64>; 5] = Default::default();
+    let width = fastest(&tall.widths(), |width| tall.clone().with_strip(width).run(input, None, output, 1));
+    let tall = tall.with_strip(width);
+    let eighths = |kept: &Mask| -> Vec<i8> {
+        weight.iter().zip(kept.iter()).map(|(w, kept)| if kept { (127.0 * w) as i8 } else { 0 }).collect()
+    };
+    let [tight, loose] = [&masks[1], &masks[0]].map(|kept| quads.blocks(shape, &eighths(kept), kept));
+    let [tight_width, loose_width] = [&tight, &loose].map(|blocks| {
+        quads.check(blocks);
+        fastest(&WIDTHS, |width| quads.run(blocks, width))
+    });
+    let planes = vec![vec![0x3f00_u16; quads.vectors * LANES]; shape[0]];
+    let mut quantised = vec![vec![0_u32; quads.vectors * LANES]; shape[0] / 4];
+    let mut times: [Vec<f64>; 7] = Default::default();
     for _ in 0..ROUNDS {
-        times[0].push(clock(|| dense.run(&layer.input, None, &mut layer.output, 1)));
-        times[1].push(clock(|| sparse.run(&layer.input, None, &mut layer.output, 1)));
-        times[2].push(clock(|| layer.quads.run(&blocks, wide)));
-        times[3].push(clock(|| layer.quads.run(&quads, loose)));
-        times[4].push(clock(|| {
-            for (from, to) in planes.chunks_exact(4).zip(&mut quads_of) {
+        times[0].push(clock(|| dense.run(input, None, output, 1)));
+        times[1].push(clock(|| any.run(input, None, output, 1)));
+        times[2].push(clock(|| wide.run(input, None, output, 1)));
+        times[3].push(clock(|| tall.run(input, None, output, 1)));
+        times[4].push(clock(|| quads.run(&tight, tight_width)));
+        times[5].push(clock(|| quads.run(&loose, loose_width)));
+        times[6].push(clock(|| {
+            for (from, to) in planes.chunks_exact(4).zip(&mut quantised) {
                 kernel::quantise(std::array::from_fn(|i| from[i].as_slice()), 255.0, to);
             }
         }));
@@ -222,6 +221,13 @@ fn measure(shape: [usize; 5], sparsity: f64) -> [f64; 5] {
         times.sort_by(f64::total_cmp);
         times[ROUNDS / 2]
     })
+}
+
+/// The width that takes least time.
+fn fastest(widths: &[usize], mut run: impl FnMut(usize)) -> usize {
+    let mut least = |width: usize| (0..4).map(|_| clock(|| run(width))).fold(f64::MAX, f64::min);
+    let times: Vec<f64> = widths.iter().map(|width| least(*width)).collect();
+    (0..widths.len()).min_by(|a, b| times[*a].total_cmp(&times[*b])).map_or(4, |i| widths[i])
 }
 
 fn clock(run: impl FnOnce()) -> f64 {

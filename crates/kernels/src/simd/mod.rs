@@ -1,18 +1,22 @@
 //! Vectors of `f32` behind one trait; a value of a token type proves that the CPU has its instructions.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 #[macro_use]
 mod dispatch;
 mod half;
 mod portable;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use ::half::bf16;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
 pub(crate) use half::Half;
 pub(crate) use portable::Portable;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
 
 use crate::Isa;
 use crate::precision::{Element, Precision};

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use margay_core::{MaxPool2d, Node, NodeId, Op, Shape, SparseModel};
 use margay_kernels::{
-    Attention, ConvError, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout,
+    Attention, BlockConv, ConvError, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout,
     MAX_POOL_WINDOW, NormSpec, Pointwise, ResponseNorm, SparseConv, SparseLinear,
 };
 
@@ -269,6 +269,7 @@ impl Builder<'_, '_> {
             isa: self.isa,
             precision: output.precision(),
             nonzeros: weight.stored(),
+            blocks: weight.has_blocks(),
             padded: DenseConv::padded_rows(self.isa, output.precision(), taps) * matrix[1],
             vectors: (output.pitch() * output.dims()[1]).div_ceil(self.isa.lanes()),
         };
@@ -281,16 +282,19 @@ impl Builder<'_, '_> {
         }
         let csr = weight.into_csr(matrix);
         let sparse = SparseConv::new(self.isa, &spec, &csr).map_err(refused)?;
+        let blocks = weights::has_blocks(&csr).then(|| BlockConv::new(self.isa, &spec, &csr).ok()).flatten();
         if !self.options.tune {
-            return Ok((Kernel::SparseConv(sparse), kept));
+            return Ok((blocks.map_or(Kernel::SparseConv(sparse), Kernel::BlockConv), kept));
         }
         let place = Place { source, output, residual: group.other.is_some() };
-        let layer = Layer::new(&place, matrix, csr.nnz(), group.activation);
-        let mut ways: Vec<Way> = sparse.widths().into_iter().map(Way::Sparse).collect();
+        let layer = Layer::new(&place, &csr, group.activation);
+        let tall = blocks.iter().flat_map(BlockConv::widths).map(Way::Blocks);
+        let mut ways: Vec<Way> = tall.chain(sparse.widths().into_iter().map(Way::Sparse)).collect();
         ways.extend((self.options.kernel == KernelChoice::Auto).then_some(Way::Dense));
         let make = |way| match way {
             Way::Dense => dense(Matrix::Csr(csr.clone())).ok(),
             Way::Sparse(width) => Some(Kernel::SparseConv(sparse.clone().with_strip(width))),
+            Way::Blocks(width) => blocks.clone().map(|conv| Kernel::BlockConv(conv.with_strip(width))),
         };
         let best = self.tuner.choose(layer, &place, &ways, make);
         Ok((best.unwrap_or(Kernel::SparseConv(sparse)), kept))

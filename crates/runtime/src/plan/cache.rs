@@ -3,10 +3,11 @@
 //! A file per machine, model and options. It only saves time: what is damaged, foreign or old is measured anew, and a
 //! folder that cannot be written is left alone.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use margay_core::{Graph, SparseModel};
+use margay_core::{Graph, Pattern, SparseModel};
 use margay_kernels::{Isa, cpu_name};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -34,8 +35,9 @@ struct Identity<'a> {
     kernel: String,
     threads: usize,
     graph: &'a Graph,
-    /// Name of every weight and how many of its values are stored.
+    /// Name of every weight, how many of its values are stored, and the pattern of those that have one.
     weights: Vec<(&'a str, usize)>,
+    patterns: BTreeMap<String, Pattern>,
 }
 
 /// The content of a file.
@@ -65,9 +67,10 @@ impl Cache {
             threads,
             graph: &model.graph,
             weights: weights.collect(),
+            patterns: model.patterns(),
         };
         let digest = Sha256::digest(serde_json::to_vec(&identity).ok()?);
-        let id = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let id = format!("{:032x}", u128::from_be_bytes(*digest.first_chunk()?));
         Some(Self { folder, id })
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Candidate {
     pub(super) precision: Precision,
     /// Stored weights.
     pub(super) nonzeros: usize,
+    /// Whether the weight has blocks of rows.
+    pub(super) blocks: bool,
     /// Weights with those that only pad register tiles.
     pub(super) padded: usize,
     /// Vectors that cover a plane of the output.
@@ -38,6 +40,8 @@ impl KernelChoice {
 /// the high end of what was found, because a wrong choice of the sparse kernel costs more.
 fn relative_cost(candidate: &Candidate) -> f64 {
     match (candidate.isa, candidate.precision) {
+        // Four rows share what they read, as those of a dense tile do.
+        _ if candidate.blocks => 1.2,
         // So few vectors leave too little work between two rows.
         (Isa::Avx512, Precision::F32) if candidate.vectors <= 4 => 2.7,
         (Isa::Avx512, Precision::F32) => 2.2,

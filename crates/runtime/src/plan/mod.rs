@@ -20,7 +20,7 @@ mod weights;
 
 use margay_core::{AvgPool2d, MaxPool2d, NodeId, Shape};
 use margay_kernels::{
-    Attention, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, Pointwise, ResponseNorm,
+    Attention, BlockConv, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, Pointwise, ResponseNorm,
     SparseConv, SparseLinear, Taps, Tensor, avg_pool, concat, gate, global_mean, max_pool, pad, scale,
     split_phases, token,
 };
@@ -81,6 +81,7 @@ pub(crate) struct Step {
 pub(crate) enum Kernel {
     Phases(Taps),
     SparseConv(SparseConv),
+    BlockConv(BlockConv),
     DenseConv(DenseConv),
     SparseLinear(SparseLinear),
     DenseLinear(DenseLinear),
@@ -107,6 +108,7 @@ impl Kernel {
         match self {
             Self::Phases(_) => "split_phases",
             Self::SparseConv(_) => "sparse_conv",
+            Self::BlockConv(_) => "block_conv",
             Self::DenseConv(_) => "dense_conv",
             Self::SparseLinear(_) => "sparse_linear",
             Self::DenseLinear(_) => "dense_linear",
@@ -130,6 +132,7 @@ impl Kernel {
     pub(crate) const fn strip(&self) -> Option<usize> {
         match self {
             Self::SparseConv(conv) => Some(conv.strip()),
+            Self::BlockConv(conv) => Some(conv.strip()),
             _ => None,
         }
     }
@@ -138,6 +141,7 @@ impl Kernel {
     const fn weight_bytes(&self) -> usize {
         match self {
             Self::SparseConv(_) | Self::SparseLinear(_) => 8,
+            Self::BlockConv(_) => 5,
             _ => 4,
         }
     }
@@ -199,6 +203,7 @@ impl Arena {
         match kernel {
             Kernel::Phases(taps) => split_phases(isa, taps, x, y, parts),
             Kernel::SparseConv(conv) => conv.run(x, other, y, parts),
+            Kernel::BlockConv(conv) => conv.run(x, other, y, parts),
             Kernel::DenseConv(conv) => conv.run(x, other, y, parts),
             Kernel::SparseLinear(linear) => linear.run(x, y),
             Kernel::DenseLinear(linear) => linear.run(x, y, parts),

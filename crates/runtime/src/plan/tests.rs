@@ -39,8 +39,9 @@ fn plan(
     clock: &mut Told,
 ) -> Vec<(&'static str, Option<usize>)> {
     let plan = Plan::with_clock(model, Isa::Portable, options, 1, clock).unwrap();
-    let convs =
-        plan.steps.iter().filter(|step| matches!(step.kernel, Kernel::SparseConv(_) | Kernel::DenseConv(_)));
+    let convs = plan.steps.iter().filter(|step| {
+        matches!(step.kernel, Kernel::SparseConv(_) | Kernel::BlockConv(_) | Kernel::DenseConv(_))
+    });
     convs
         .filter(|step| step.density < Some(1.0))
         .map(|step| (step.kernel.name(), step.kernel.strip()))

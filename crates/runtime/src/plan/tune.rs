@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use margay_core::Activation;
+use margay_core::{Activation, Csr, Pattern};
 use margay_kernels::{Layout, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -34,22 +34,19 @@ pub(super) struct Layer {
     /// Extents of the weight.
     matrix: [usize; 2],
     stored: usize,
+    pattern: Pattern,
     activation: Option<Activation>,
 }
 
 impl Layer {
-    pub(super) fn new(
-        place: &Place,
-        matrix: [usize; 2],
-        stored: usize,
-        activation: Option<Activation>,
-    ) -> Self {
+    pub(super) fn new(place: &Place, weight: &Csr, activation: Option<Activation>) -> Self {
+        let (matrix, stored, pattern) = ([weight.rows(), weight.cols()], weight.nnz(), weight.pattern());
         let map = |layout: &Layout| {
             let [channels, height, width] = layout.dims();
             [channels, height, width, layout.pitch()]
         };
         let maps = [map(&place.source), map(&place.output)];
-        Self { maps, residual: place.residual, matrix, stored, activation }
+        Self { maps, residual: place.residual, matrix, stored, pattern, activation }
     }
 
     /// Whether a layer like this one was timed before: the same but for a twentieth of the weights.
@@ -66,6 +63,8 @@ pub(super) enum Way {
     Dense,
     /// With strips so wide.
     Sparse(usize),
+    /// In blocks of rows, with strips so wide.
+    Blocks(usize),
 }
 
 /// A layer and the milliseconds of each way to run it.
@@ -165,6 +164,7 @@ impl Buffers {
         let start = Instant::now();
         match kernel {
             Kernel::SparseConv(conv) => conv.run(input, residual, output, 1),
+            Kernel::BlockConv(conv) => conv.run(input, residual, output, 1),
             Kernel::DenseConv(conv) => conv.run(input, residual, output, 1),
             _ => {}
         }

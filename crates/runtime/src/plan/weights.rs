@@ -43,6 +43,14 @@ impl Matrix {
         }
     }
 
+    /// Whether a kernel for blocks of rows can be tried.
+    pub(super) fn has_blocks(&self) -> bool {
+        match self {
+            Self::Dense(_) => false,
+            Self::Csr(csr) => has_blocks(csr),
+        }
+    }
+
     /// Every value, row-major.
     pub(super) fn into_dense(self) -> Vec<f32> {
         match self {
@@ -58,6 +66,11 @@ impl Matrix {
             Self::Csr(csr) => csr,
         }
     }
+}
+
+/// Whether every four rows are said to have the same columns.
+pub(super) fn has_blocks(csr: &Csr) -> bool {
+    csr.pattern().block()[0].is_multiple_of(4)
 }
 
 /// The weight of a convolution or linear layer and its bias `[rows]`, zero where it has none.

@@ -1,5 +1,5 @@
 use margay_core::{
-    BatchNorm, Conv2d, GraphBuilder, Linear, MaxPool2d, Op, Params, Preprocess, Provenance, Shape,
+    BatchNorm, Conv2d, GraphBuilder, Linear, MaxPool2d, Op, Params, Pattern, Preprocess, Provenance, Shape,
     SparseModel, Weight,
 };
 use margay_runtime::{Isa, KernelChoice, Precision, RuntimeError, Session, SessionOptions, layer_costs};
@@ -177,6 +177,35 @@ fn the_profile_knows_another_way_to_run_every_layer_with_zeros() {
         let other = session.profile_with_rivals(&odd(), &images, 1).unwrap();
         assert!(other.steps.iter().all(|step| step.rival.is_none()));
         assert!(session.profile_with_rivals(&model, &[], 1).is_ok());
+    }
+}
+
+#[test]
+fn a_stated_pattern_changes_the_kernel_and_no_answer() {
+    for groups in [1, 4, 8] {
+        let model = nets::blocked(&small(true, groups, 0.8)).unwrap();
+        let mut unstated = model.clone();
+        for weight in unstated.weights.values_mut() {
+            if let Weight::Csr(csr) = weight {
+                *csr = csr.clone().with_pattern(Pattern::Unstructured).unwrap();
+            }
+        }
+        for (isa, precision) in isas().flat_map(|isa| Precision::ALL.map(|precision| (isa, precision))) {
+            let mut plain = open_in(&unstated, 1, isa, KernelChoice::Sparse, precision);
+            let images = noise(3 * plain.image_len(), 5);
+            let expected = logits(&mut plain, &images);
+            for (threads, tune) in [(1, false), (2, true)] {
+                // Linear layers on vectors sum in an order of their own where they are dense.
+                let kernel = KernelChoice::Sparse;
+                let options =
+                    SessionOptions { threads, isa: Some(isa), kernel, precision, tune, tune_cache: None };
+                let mut session = Session::new(&model, &options).unwrap();
+                assert_eq!(logits(&mut session, &images), expected, "{isa} {precision}");
+                let profile = session.profile(&images, 1).unwrap();
+                assert!(tune || profile.steps.iter().any(|step| step.kernel == "block_conv"));
+            }
+        }
+        compare(&model, Isa::best(), KernelChoice::Sparse);
     }
 }
 

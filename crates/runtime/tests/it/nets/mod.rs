@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use margay_core::adapter::{Adapter, Change};
 use margay_core::{
-    Conv2d, FormatError, Graph, Linear, Mask, Op, ParamRole, ParamSpec, Params, ParamsError, Preprocess,
-    Provenance, Shape, SparseModel, Weight, fold,
+    Conv2d, Csr, FormatError, Graph, Linear, Mask, Op, ParamRole, ParamSpec, Params, ParamsError, Pattern,
+    Preprocess, Provenance, Shape, SparseModel, Weight, fold,
 };
 use ndarray::{Array2, ArrayD};
 
@@ -41,6 +41,22 @@ fn masked(graph: Graph, params: &Params, sparsity: f64) -> Result<SparseModel, P
     };
     let preprocess = Preprocess::squash(1).at(size);
     SparseModel::pack(graph, params, &masks, labels, preprocess, Provenance::default())
+}
+
+/// The model with every sparse weight pruned by blocks of four rows where it has as many: the first row of each says
+/// what stays.
+pub fn blocked(model: &SparseModel) -> Result<SparseModel, FormatError> {
+    let (mut blocked, mut patterns) = (model.clone(), BTreeMap::new());
+    for (name, weight) in &mut blocked.weights {
+        let Weight::Csr(csr) = weight else { continue };
+        let (rows, columns, kept) = (csr.rows(), csr.cols(), csr.mask());
+        let mask = Mask::from_fn(rows * columns, |i| kept.get(i / columns / 4 * 4 * columns + i % columns));
+        let gain = (6.0 * rows as f32 / mask.count().max(1) as f32).sqrt();
+        let values: Vec<f32> = noise(rows * columns, 77).into_iter().map(|v| gain * v).collect();
+        *csr = Csr::from_dense(rows, columns, &values, &mask);
+        patterns.insert(name.clone(), Pattern::Block { rows: 4, cols: 1 });
+    }
+    blocked.with_patterns(&patterns)
 }
 
 /// A random adapter of a model with its own head: rank and entries (a fraction of the stored) on sparse weights.
