@@ -33,9 +33,10 @@ impl Solver for Obc {
         let Scaled { weight, hessian, scale } = Scaled::new(problem)?;
         let all = weight.numel();
         let mut left = all.min(problem.keep.max(START * weight.size()[0] as usize));
-        let mut mask = match left == all {
-            true => weight.f_ones_like()?.f_to_kind(Kind::Bool)?,
-            false => Alps.solve(&LayerProblem { keep: left, ..*problem })?.mask,
+        let mut mask = if left == all {
+            weight.f_ones_like()?.f_to_kind(Kind::Bool)?
+        } else {
+            Alps.solve(&LayerProblem { keep: left, ..*problem })?.mask
         };
         while left > problem.keep {
             left = ((left as f64 * (1.0 - STEP)) as usize).max(problem.keep);

@@ -25,7 +25,7 @@ pub fn refit_exact(w0: &Tensor, h: &Tensor, mask: &Tensor) -> Result<Tensor, Sol
     let out = w0.f_zeros_like()?;
     for rows in Rows::of(mask)? {
         let solved = rows.values(&rows.factor(&h)?, &target)?;
-        let _ = out.shallow_clone().f_index_copy_(0, &rows.rows, &solved)?;
+        let _ = out.shallow_clone().f_index_copy_(0, &rows.indices, &solved)?;
     }
     Ok(out.f_to_kind(Kind::Float)?)
 }
@@ -39,9 +39,9 @@ pub(super) fn saliencies(w0: &Tensor, h: &Tensor, mask: &Tensor) -> Result<(Tens
     for rows in Rows::of(mask)? {
         let factor = rows.factor(&h)?;
         let solved = rows.values(&factor, &target)?;
-        let _ = values.shallow_clone().f_index_copy_(0, &rows.rows, &solved)?;
-        let diagonal = rows.spread(&rows.inverse_diagonal(&factor)?, &h)?;
-        let _ = inverse.shallow_clone().f_index_copy_(0, &rows.rows, &diagonal)?;
+        let _ = values.shallow_clone().f_index_copy_(0, &rows.indices, &solved)?;
+        let diagonal = rows.spread(&inverse_diagonal(&factor)?, &h)?;
+        let _ = inverse.shallow_clone().f_index_copy_(0, &rows.indices, &diagonal)?;
     }
     let rise = values.f_square()?.f_div(&inverse.f_clamp_min(f64::MIN_POSITIVE)?)?.f_mul(mask)?;
     Ok((values.f_to_kind(Kind::Float)?, rise.f_to_kind(Kind::Float)?))
@@ -50,7 +50,7 @@ pub(super) fn saliencies(w0: &Tensor, h: &Tensor, mask: &Tensor) -> Result<(Tens
 /// Some rows of a mask, each padded to the longest.
 struct Rows {
     /// Which rows `[n]`.
-    rows: Tensor,
+    indices: Tensor,
     /// Kept columns first, in order `[n, longest]`.
     columns: Tensor,
     /// Which of them are kept.
@@ -67,13 +67,13 @@ impl Rows {
         while start < order.numel() as i64 {
             let longest = counts.int64_value(&[order.int64_value(&[start])]).max(1);
             let length = (BATCH_ENTRIES / (longest * longest)).clamp(1, order.numel() as i64 - start);
-            let rows = order.f_narrow(0, start, length)?;
-            let mask = mask.f_index_select(0, &rows)?;
+            let indices = order.f_narrow(0, start, length)?;
+            let mask = mask.f_index_select(0, &indices)?;
             // A stable sort puts the kept columns first, in order.
             let sorted = mask.f_to_kind(Kind::Int8)?.f_sort_stable(true, 1, true)?.1;
             let columns = sorted.f_narrow(1, 0, longest)?;
             let kept = mask.f_gather(1, &columns, false)?;
-            batches.push(Self { rows, columns, kept });
+            batches.push(Self { indices, columns, kept });
             start += length;
         }
         Ok(batches)
@@ -93,24 +93,24 @@ impl Rows {
     /// Best values on the support `[n, d]`.
     fn values(&self, factor: &Tensor, target: &Tensor) -> Result<Tensor, SolveError> {
         let right =
-            target.f_index_select(0, &self.rows)?.f_gather(1, &self.columns, false)?.f_mul(&self.kept)?;
+            target.f_index_select(0, &self.indices)?.f_gather(1, &self.columns, false)?.f_mul(&self.kept)?;
         let values = right.f_unsqueeze(2)?.f_cholesky_solve(factor, false)?.f_squeeze_dim(2)?;
         self.spread(&values, target)
-    }
-
-    /// Diagonals of the inverses of the sub-matrices `[n, longest]`.
-    fn inverse_diagonal(&self, factor: &Tensor) -> Result<Tensor, SolveError> {
-        let identity = Tensor::f_eye(factor.size()[1], (Kind::Double, factor.device()))?;
-        let inverse = factor.f_linalg_solve_triangular(&identity.f_expand_as(factor)?, false, true, false)?;
-        Ok(inverse.f_square()?.f_sum_dim_intlist(1, false, Kind::Double)?)
     }
 
     /// Values of the kept columns `[n, longest]` at their places in rows `[n, d]`, as wide as `like`.
     fn spread(&self, values: &Tensor, like: &Tensor) -> Result<Tensor, SolveError> {
         let width = like.size()[1];
-        let zeros = Tensor::f_zeros([self.rows.numel() as i64, width], (Kind::Double, like.device()))?;
+        let zeros = Tensor::f_zeros([self.indices.numel() as i64, width], (Kind::Double, like.device()))?;
         Ok(zeros.f_scatter_add(1, &self.columns, &values.f_mul(&self.kept)?)?)
     }
+}
+
+/// Diagonals of the inverses `[n, longest]` of matrices with these factors.
+fn inverse_diagonal(factor: &Tensor) -> Result<Tensor, SolveError> {
+    let identity = Tensor::f_eye(factor.size()[1], (Kind::Double, factor.device()))?;
+    let inverse = factor.f_linalg_solve_triangular(&identity.f_expand_as(factor)?, false, true, false)?;
+    Ok(inverse.f_square()?.f_sum_dim_intlist(1, false, Kind::Double)?)
 }
 
 /// [`refit`] by conjugate gradients on all rows at once, projected onto the mask.

@@ -61,9 +61,10 @@ pub fn sequential(
     let _no_grad = tch::no_grad_guard();
     let mut pruned = Pruned::default();
     let mut flow = Flow::new(&model.graph, &calibration.batches);
-    let mut dense = match pruning.correction > 0.0 {
-        true => Some((model.deep_clone()?, Flow::new(&model.graph, &calibration.batches))),
-        false => None,
+    let mut dense = if pruning.correction > 0.0 {
+        Some((model.deep_clone()?, Flow::new(&model.graph, &calibration.batches)))
+    } else {
+        None
     };
     progress.start("prune", keep.len() as u64);
     for id in model.graph.clone().ids() {

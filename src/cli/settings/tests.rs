@@ -17,7 +17,11 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     let (_dir, args) = recipe_file(
         "model = 'a.pth'\ndata = 'b'\nseed = 3\nthreads = 2\n[prune]\nsolver = 'wanda'\nsparsity = 0.9\n",
     );
-    let args = RecipeArgs { seed: Some(4), prune: PruneArgs { compression: parse_compression("10x").ok(), ..args.prune.clone() }, ..args };
+    let args = RecipeArgs {
+        seed: Some(4),
+        prune: PruneArgs { compression: parse_compression("10x").ok(), ..args.prune.clone() },
+        ..args
+    };
     let recipe = Settings::resolve(args, None).unwrap();
     assert_eq!((recipe.seed, recipe.threads), (4, 2));
     assert_eq!(recipe.prune.solver, "wanda");
@@ -60,11 +64,11 @@ fn values_out_of_range_are_refused_wherever_they_come_from() {
         ("device", |a| a.device = Some("gpu".into())),
         ("holdout", |a| a.holdout = Some(1.0)),
         ("holdout", |a| a.holdout = Some(f64::NAN)),
-        ("learning-rate", |a| a.learning_rate = Some(0.0)),
-        ("batch", |a| a.batch = Some(0)),
+        ("learning-rate", |a| a.recovery.learning_rate = Some(0.0)),
+        ("batch", |a| a.recovery.batch = Some(0)),
         ("image-size", |a| a.image_size = Some(1_000_000)),
         ("preprocessing", |a| a.preprocess = Some("torchvison".into())),
-        ("allocation", |a| a.allocation = Some("unifrom".into())),
+        ("allocation", |a| a.prune.allocation = Some("unifrom".into())),
     ];
     for (name, change) in wrong {
         let mut args = with_files();
