@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod experiment;
+pub mod front;
 pub mod models;
 pub mod onnx;
 pub mod peers;

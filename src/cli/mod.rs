@@ -20,8 +20,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
 use commands::{
-    adapt, bench, completions, compress, demo, eval, experiment, export, inspect, list, predict, report,
-    train,
+    adapt, bench, completions, compress, demo, eval, experiment, export, front, inspect, list, predict,
+    report, train,
 };
 use exit::{Exit, Failure};
 use printer::Printer;
@@ -61,6 +61,7 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Compress(Box<compress::CompressArgs>),
+    Front(Box<front::FrontArgs>),
     Adapt(Box<adapt::AdaptArgs>),
     Train(Box<train::TrainArgs>),
     Predict(predict::PredictArgs),
@@ -120,6 +121,7 @@ fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads()).build_global();
     match command {
         Command::Compress(args) => compress::run(&args, context),
+        Command::Front(args) => front::run(&args, context),
         Command::Adapt(args) => adapt::run(*args, context),
         Command::Train(args) => train::run(*args, context),
         Command::Predict(args) => predict::run(&args, context),

@@ -252,7 +252,7 @@ impl Wanted {
 }
 
 /// Reads `20x` as a sparsity, everything else as a cost.
-fn parse_target(text: &str) -> Result<Wanted, String> {
+pub fn parse_target(text: &str) -> Result<Wanted, String> {
     if let Ok(sparsity) = parse_compression(text) {
         return Ok(Wanted { sparsity: Some(sparsity), cost: None });
     }

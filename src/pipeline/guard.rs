@@ -6,7 +6,7 @@ use super::PipelineError;
 use super::choose::choose;
 use super::evaluate::on_torch;
 use super::pruning::Pruner;
-use super::sparsify::{build, recover};
+use super::sparsify::{Specialist, build, recover};
 use super::task::Task;
 use crate::distill::Examples;
 use crate::progress::Progress;
@@ -31,13 +31,11 @@ pub fn guarded(
         progress.warn("nothing is held out: what a class loses cannot be limited");
         return Ok((recipe.clone(), None));
     }
-    let views = views(&task.heldout)?;
-    let dense = evaluate(task, &task.dense(&task.calibration)?, &views)?;
+    let dense = held_out_recall(task, &task.dense(&task.calibration)?)?;
     let mut candidates = Vec::new();
     for step in 0..=STEPS {
         let trial = recipe.relaxed(step);
-        let specialist = tried(task, &trial, progress)?;
-        let after = evaluate(task, &specialist, &views)?;
+        let after = held_out_recall(task, &tried(task, &trial, progress)?.model)?;
         let (drop, class) = largest_drop(&dense, &after);
         progress.note(&format!(
             "{}: held-out recall of `{class}` falls by {:.1} points",
@@ -64,22 +62,24 @@ pub fn guarded(
 }
 
 /// A network made from the calibration part of the shots as the final one is made from all.
-fn tried(task: &Task, recipe: &Recipe, progress: &mut dyn Progress) -> Result<TorchModel, PipelineError> {
+pub fn tried(task: &Task, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Specialist, PipelineError> {
     let pruner = Pruner::new(task, recipe)?;
     let (settled, keep, _) = choose(&pruner, progress)?;
     let shots = task.calibration.shallow_clone();
     let base = build(&pruner, settled, keep, shots, &mut Stages::default(), progress)?;
-    Ok(recover(task, &base, recipe, &mut Stages::default(), progress)?.model)
+    recover(task, &base, recipe, &mut Stages::default(), progress)
 }
 
-fn evaluate(task: &Task, model: &TorchModel, views: &Examples) -> Result<Evaluation, PipelineError> {
+/// Recall of each class over several views of the held-out photos.
+pub fn held_out_recall(task: &Task, model: &TorchModel) -> Result<Evaluation, PipelineError> {
+    let views = views(&task.heldout)?;
     let truth = crate::torch::to_array(&views.classes)?;
     let truth: Vec<usize> = truth.iter().map(|class| *class as usize).collect();
-    Ok(on_torch(model, views)?.evaluate(&task.dataset.classes, &truth))
+    Ok(on_torch(model, &views)?.evaluate(&task.dataset.classes, &truth))
 }
 
 /// The most that the recall of a class falls, and which it is.
-fn largest_drop(dense: &Evaluation, after: &Evaluation) -> (f64, String) {
+pub fn largest_drop(dense: &Evaluation, after: &Evaluation) -> (f64, String) {
     let drops = dense
         .classes
         .iter()

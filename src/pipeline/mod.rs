@@ -10,6 +10,7 @@ mod demo;
 mod evaluate;
 mod experiment;
 mod export;
+mod front;
 mod guard;
 mod host;
 mod ladder;
@@ -25,6 +26,7 @@ pub use adapt::adapt;
 pub use compress::{CompressOptions, compress};
 pub use demo::{demo_recipe, demo_world};
 pub use experiment::{ExperimentOptions, experiment};
+pub use front::front;
 pub use host::peak_rss_bytes;
 pub use plan::{Plan, PlannedLayer, plan};
 pub use train::{random_params, train};
@@ -106,6 +108,9 @@ pub enum PipelineError {
     /// A photo is needed, but none can be read.
     #[error("no photo of {0} can be read")]
     NoImages(&'static str),
+    /// There is no target to make a specialist for.
+    #[error("there is no target")]
+    NoTarget,
     /// The demo's world cannot be drawn.
     #[error("cannot draw the demo's photos")]
     World(#[from] crate::world::WorldError),

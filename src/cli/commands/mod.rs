@@ -8,6 +8,7 @@ pub mod demo;
 pub mod eval;
 pub mod experiment;
 pub mod export;
+pub mod front;
 pub mod inspect;
 pub mod list;
 pub mod predict;
