@@ -120,6 +120,8 @@ pub struct PruneSpec {
     pub correction: f64,
     /// How far an output feature counts by what the loss makes of it (exponent of its Fisher information), 0–1.
     pub fisher: f64,
+    /// How often statistics see each shot: once as it is, then varied as in training.
+    pub views: usize,
     /// Images per calibration batch.
     pub batch: usize,
 }
@@ -595,6 +597,7 @@ impl Default for PruneSpec {
             general_share: Tuned::Auto,
             correction: 1.0,
             fisher: 0.0,
+            views: 1,
             batch: 64,
         }
     }

@@ -142,6 +142,9 @@ pub struct PruneArgs {
     /// How far outputs count by what the loss makes of them, 0 to 1 [default: 0]
     #[arg(long, value_name = "X")]
     pub fisher: Option<f64>,
+    /// How often statistics see each shot: once as it is, then in random crops [default: 1]
+    #[arg(long, value_name = "N")]
+    pub views: Option<usize>,
     /// Images per calibration batch [default: 64]
     #[arg(long, value_name = "N")]
     pub calibration_batch: Option<usize>,
@@ -386,6 +389,7 @@ fn merge_prune(args: PruneArgs, from: PruneSpec) -> PruneSpec {
         general_share,
         correction,
         fisher,
+        views,
         calibration_batch,
     } = args;
     let wanted = target.unwrap_or(Wanted { sparsity: sparsity.or(compression), cost: None });
@@ -400,6 +404,7 @@ fn merge_prune(args: PruneArgs, from: PruneSpec) -> PruneSpec {
         general_share: general_share.unwrap_or(from.general_share),
         correction: correction.unwrap_or(from.correction),
         fisher: fisher.unwrap_or(from.fisher),
+        views: views.unwrap_or(from.views),
         batch: calibration_batch.unwrap_or(from.batch),
     }
 }
@@ -500,6 +505,7 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
         within("max-class-drop", 100.0 * drop, 0.0..=100.0)?;
     }
     within("correction", prune.correction, 0.0..=1.0)?;
+    within("views", prune.views as f64, 1.0..=1024.0)?;
     within("fisher", prune.fisher, 0.0..=1.0)?;
     if recovery.schedule == Schedule::Gradual && prune.target.is_some() {
         let message = "a gradual schedule halves weights, so that its target must be a number of weights";

@@ -1,7 +1,8 @@
 //! Batches: their order, and how their images are varied.
 
 use rand::seq::SliceRandom;
-use rand::{Rng, RngExt};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
 use super::Examples;
@@ -44,6 +45,14 @@ impl Batch {
             examples: indices,
         })
     }
+}
+
+/// Each image once more, varied as in training, with a generator of its own.
+pub fn varied(images: &Tensor, crop: f64, seed: u64) -> Result<Tensor, TorchError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let window = Window::of(images, crop)?;
+    let views: Vec<View> = (0..images.size()[0]).map(|_| window.draw(&mut rng)).collect();
+    window.show(images, &views)
 }
 
 /// How images are cut out.

@@ -24,6 +24,7 @@ use tch::{Kind, Tensor};
 use crate::progress::Progress;
 use crate::recipe::RecoverySpec;
 use crate::torch::{Effective, Norms, TorchError, TorchModel, forward, mask_to_tensor, segments};
+pub use batch::varied;
 use batch::{Batch, batch_count, shuffled};
 pub use examples::Examples;
 use loss::loss;

@@ -10,11 +10,11 @@ use super::task::Task;
 use super::{PipelineError, budget, plan};
 use crate::allocate::{Allocator, Budget, Erk, LayerProfile, Nobody, allocate, profiles};
 use crate::calibrate::{Calibration, output_power};
-use crate::distill::Examples;
+use crate::distill::{Examples, varied};
 use crate::progress::Progress;
 use crate::prune::{Pruned, Pruning, Solver, sequential};
 use crate::recipe::{PruneSpec, Recipe};
-use crate::torch::TorchModel;
+use crate::torch::{TorchError, TorchModel};
 
 /// How layers are pruned, resolved from a recipe.
 pub struct Method {
@@ -88,13 +88,25 @@ impl<'a> Pruner<'a> {
     /// The images that layers are judged on.
     pub fn calibration(&self, shots: &Examples, settled: &Settled) -> Result<Calibration, PipelineError> {
         let batch = self.recipe.prune.batch;
-        let task = Calibration::new(&shots.images, shots.weights.as_ref(), batch)?;
+        let (images, weights) = self.views(shots)?;
+        let task = Calibration::new(&images, weights.as_ref(), batch)?;
         Ok(match &self.task.general {
             Some(general) if settled.general_share > 0.0 => {
                 task.with_general(general, settled.general_share, batch)?
             }
             _ => task,
         })
+    }
+
+    /// The shots as they are and then as training shows them, as often as the recipe says, with their weights.
+    fn views(&self, shots: &Examples) -> Result<(Tensor, Option<Tensor>), TorchError> {
+        let Recipe { prune, recovery, seed, .. } = self.recipe;
+        let more =
+            (1..prune.views as u64).map(|view| varied(&shots.images, recovery.crop, seed.wrapping_add(view)));
+        let mut images = vec![shots.images.shallow_clone()];
+        images.extend(more.collect::<Result<Vec<_>, _>>()?);
+        let weights = shots.weights.as_ref().map(|weights| weights.f_repeat([images.len() as i64]));
+        Ok((Tensor::f_cat(&images, 0)?, weights.transpose()?))
     }
 
     /// How many weights each layer keeps at a sparsity, or within the recipe's target if that is no number of
@@ -164,8 +176,8 @@ fn output_powers(
         return Ok(BTreeMap::new());
     }
     let power = output_power(model, shots, batch)?;
-    let raised = power.into_iter().map(|(name, power)| {
-        Ok((name, power.f_pow_tensor_scalar(exponent).map_err(crate::torch::TorchError::from)?))
-    });
+    let raised = power
+        .into_iter()
+        .map(|(name, power)| Ok((name, power.f_pow_tensor_scalar(exponent).map_err(TorchError::from)?)));
     raised.collect()
 }

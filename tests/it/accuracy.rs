@@ -154,3 +154,24 @@ fn less_is_pruned_where_a_class_would_pay_too_much() {
     assert!(drops[0] > 0.1 && *drops.last().unwrap() <= 0.1, "{drops:?}");
     assert!(kept(&with) > kept(&without));
 }
+
+#[test]
+fn a_front_compares_targets_without_val() {
+    let root = tempfile::tempdir().unwrap();
+    let data = photos(&root.path().join("photos"));
+    let _hidden = Hidden::hide(&data.join("val"));
+    let mut recipe = recipe(data);
+    recipe.prune.solver = "magnitude".into();
+    let sparser = |fold: f64| {
+        let mut recipe = recipe.clone();
+        recipe.prune.sparsity = margay_core::Sparsity::from_compression(fold).unwrap();
+        recipe
+    };
+    let front = margay::pipeline::front(&[sparser(2.0), sparser(50.0)], &mut Silent).unwrap();
+    let names: Vec<&str> = front.all().map(|point| point.target.as_str()).collect();
+    assert_eq!((names, front.heldout), (vec!["dense", "2.0x", "50.0x"], 3));
+    let [gentle, harsh] = [&front.points[0], &front.points[1]];
+    assert!((gentle.compression - 2.0).abs() < 0.01 && (harsh.compression - 50.0).abs() < 0.5);
+    assert!(harsh.macs < gentle.macs && harsh.loss > gentle.loss && front.dense.ms > 0.0);
+    assert!(front.all().any(|point| point.best));
+}

@@ -30,6 +30,7 @@ fn help_texts() {
     insta::assert_snapshot!("help", told(&margay(&["--help"])));
     let commands = [
         "compress",
+        "front",
         "train",
         "predict",
         "eval",
