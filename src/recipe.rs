@@ -596,7 +596,7 @@ impl Default for PruneSpec {
             damping: Tuned::Value(0.1),
             general_share: Tuned::Auto,
             correction: 1.0,
-            fisher: 0.0,
+            fisher: 0.5,
             views: 1,
             batch: 64,
         }

@@ -139,7 +139,7 @@ pub struct PruneArgs {
     /// How far layers also make good what pruning changed before them, 0 to 1 [default: 1]
     #[arg(long, value_name = "X")]
     pub correction: Option<f64>,
-    /// How far outputs count by what the loss makes of them, 0 to 1 [default: 0]
+    /// How far outputs count by what the loss makes of them, 0 to 1 [default: 0.5]
     #[arg(long, value_name = "X")]
     pub fisher: Option<f64>,
     /// How often statistics see each shot: once as it is, then in random crops [default: 1]
