@@ -20,6 +20,8 @@ TASKS = ["wildlife", "vehicles"]
 FOLDS = [20, 10]
 # Cells of which three seeds are run, on the first task.
 HEADLINE = [("alps", "erk", 20), ("alps", "uniform", 10)]
+# What was compared then: neither correction nor Fisher weights, a shorter finetune of whole photos.
+SETTINGS = ["--correction", 0, "--fisher", 0, "--epochs", 20, "--crop", 1]
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t, two-sided, by number of seeds
 
 
@@ -44,6 +46,7 @@ def run(args, cell):
     command += [] if args.own_labels else ["--labels", args.data / "labels.json"]
     command += ["--data", args.data / "tasks" / task, "--shots", 16]
     command += ["--solver", solver, "--allocation", allocation, "--compression", f"{fold}x", "--seed", seed]
+    command += SETTINGS
     command += ["--recovery", "none"] if args.one_shot else []
     command += ["--threads", args.threads, "--out", target]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
