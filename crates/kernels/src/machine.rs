@@ -102,3 +102,13 @@ unsafe fn chains_body<S: Simd<E = f32>>(s: S, factor: f32) {
         black_box(values);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[cfg_attr(miri, ignore = "miri cannot ask the processor")]
+    fn the_processor_has_a_printable_name() {
+        let name = super::cpu_name();
+        assert!(!name.is_empty() && !name.contains(char::is_control), "{name:?}");
+    }
+}

@@ -6,10 +6,21 @@ mod tokens;
 
 use margay_core::Activation;
 use margay_kernels::{Isa, Layout, Margin, Precision, Tensor};
-use proptest::prelude::Strategy;
+use proptest::prelude::{ProptestConfig, Strategy};
 
 pub(crate) fn isas() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available())
+}
+
+/// A run of so many cases; of a few under miri, which takes a thousand times as long and looks at the memory.
+pub(crate) fn runs(cases: u32) -> ProptestConfig {
+    let few = ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() };
+    if cfg!(miri) { few } else { ProptestConfig::with_cases(cases) }
+}
+
+/// An extent, smaller under miri but still of several of its short vectors.
+pub(crate) const fn most(extent: usize) -> usize {
+    if cfg!(miri) && extent > 9 { 9 + extent % 4 } else { extent }
 }
 
 pub(crate) fn precisions() -> impl Strategy<Value = Precision> {
