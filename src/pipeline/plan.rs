@@ -77,7 +77,8 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
         dataset.classes.iter().enumerate().map(|(class, name)| {
             (name.clone(), count(&shots.calibration, class), count(&shots.heldout, class))
         });
-    let images = shots.calibration.len() + shots.heldout.len();
+    let general = recipe.general.as_ref().map_or(0, |_| recipe.shots.general);
+    let images = (shots.calibration.len() + shots.heldout.len()) * recipe.prune.views + general;
     Ok(Plan {
         architecture: graph.architecture.clone(),
         image: preprocess.size,
@@ -86,7 +87,7 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
         prunable: [dense, sparse],
         all: [total, total - dense + sparse],
         macs: [macs.iter().sum(), macs.iter().sum::<u64>() - fewer],
-        bytes: memory(&graph, images, &profiles),
+        bytes: memory(&graph, images, &profiles, recipe.prune.correction > 0.0),
         layers: profiles
             .iter()
             .zip(&kept)
@@ -95,14 +96,15 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
     })
 }
 
-/// Weights three times over, the four largest live activations of every image, and for the widest
-/// layer its Hessian in f64 and f32 with eigenvectors and work space.
-fn memory(graph: &margay_core::Graph, images: usize, profiles: &[LayerProfile]) -> u64 {
+/// Weights three times over, three of the largest live activations of every image, of the dense network too if
+/// that goes beside, and for the widest layer its moments in f64 and f32 with eigenvectors and work space.
+fn memory(graph: &margay_core::Graph, images: usize, profiles: &[LayerProfile], correction: bool) -> u64 {
+    let flows = if correction { 2 } else { 1 };
     let weights: usize = profiles.iter().map(LayerProfile::weights).sum();
     let shapes = graph.shapes().unwrap_or_default();
     let largest = shapes.iter().map(|s| s.len()).max().unwrap_or(0);
     let columns = profiles.iter().map(|p| p.weights() / p.out.max(1)).max().unwrap_or(0);
-    (12 * weights + 16 * largest * images + 32 * columns * columns) as u64
+    (12 * weights + 12 * largest * images * flows + (24 + 16 * flows) * columns * columns) as u64
 }
 
 /// Looks up solver and allocator.
