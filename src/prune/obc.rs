@@ -8,7 +8,7 @@ use super::{Alps, LayerProblem, LayerSolution, SolveError, Solver, refit};
 /// Optimal Brain Compression (arXiv 2208.11580) in geometric steps: the tenth of the layer's weights goes whose
 /// removal raises the error least, all rows are refitted exactly, and so on.
 ///
-/// The inverse of every row's own matrix is needed for that: layers with more than [`START`] weights per row
+/// The inverse of every row's own matrix is needed for that: layers with more than 384 weights per row
 /// begin with the support that `alps` gives so many.
 #[derive(Clone, Copy, Debug)]
 pub struct Obc;
