@@ -24,14 +24,22 @@ pub struct Cost(Vec<(f64, f64)>);
 
 /// The budget is less than what the layers cost at least.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error(
-    "the target is out of reach: the layers that can be pruned may cost {limit:.3}, but cost {least:.3} at least"
-)]
+#[error("the target is out of reach: {}; relax it", self.why())]
 pub struct Unreachable {
     /// What they may cost.
     pub limit: f64,
     /// What they cost at the lowest densities.
     pub least: f64,
+}
+
+impl Unreachable {
+    fn why(self) -> String {
+        let Self { limit, least } = self;
+        if limit <= 0.0 {
+            return "what cannot be pruned alone costs more than it allows".to_owned();
+        }
+        format!("it leaves {limit:.3} for the layers that can be pruned, which cost {least:.3} at least")
+    }
 }
 
 /// Layers keep at least this share of their weights.

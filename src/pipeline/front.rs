@@ -41,7 +41,15 @@ pub fn front(recipes: &[Recipe], progress: &mut dyn Progress) -> Result<Front, P
     let mut dense_times = Vec::new();
     for recipe in recipes {
         progress.note(&format!("target {}", recipe.cost()));
-        let specialist = tried(&task, recipe, progress)?;
+        let specialist = match tried(&task, recipe, progress) {
+            Ok(specialist) => specialist,
+            // One target out of reach does not end the others.
+            Err(error @ PipelineError::Allocate(_)) if recipes.len() > 1 => {
+                progress.warn(&format!("{}: {error}", recipe.cost()));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let judged = score(&specialist.model, &task.heldout)?;
         let exported = packed(&task, recipe, &dense, &specialist)?;
         let times = latency(&exported.dense, &exported.sparse, &options)?;
@@ -62,7 +70,7 @@ pub fn front(recipes: &[Recipe], progress: &mut dyn Progress) -> Result<Front, P
     }
     // Timed beside every specialist: the median is steadier than any.
     dense_times.sort_by(f64::total_cmp);
-    front.dense.ms = dense_times[dense_times.len() / 2];
+    front.dense.ms = *dense_times.get(dense_times.len() / 2).ok_or(PipelineError::NoTarget)?;
     front.mark();
     Ok(front)
 }

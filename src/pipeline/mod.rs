@@ -108,8 +108,8 @@ pub enum PipelineError {
     /// A photo is needed, but none can be read.
     #[error("no photo of {0} can be read")]
     NoImages(&'static str),
-    /// There is no target to make a specialist for.
-    #[error("there is no target")]
+    /// There is no target to make a specialist for, or none that can be met.
+    #[error("there is no target within reach")]
     NoTarget,
     /// The demo's world cannot be drawn.
     #[error("cannot draw the demo's photos")]
