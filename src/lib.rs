@@ -18,6 +18,7 @@ pub mod progress;
 pub mod recipe;
 pub mod record;
 pub mod report;
+mod scale;
 pub mod thumbnails;
 pub mod world;
 

@@ -55,6 +55,22 @@ pub fn varied(images: &Tensor, crop: f64, seed: u64) -> Result<Tensor, TorchErro
     window.show(images, &views)
 }
 
+/// All images `[n, c, h, w]` as they are and shifted into the corners by a sixteenth of their side, the border reflected,
+/// each of these mirrored, too.
+pub fn corners(images: &Tensor) -> Result<Vec<Tensor>, TorchError> {
+    let window = Window::of(images, 1.0)?;
+    let Window::Shifted { size, pad } = window else { return Ok(Vec::new()) };
+    let mut seen = Vec::new();
+    for [top, left] in [[1, 1], [0, 0], [0, 2], [2, 0], [2, 2]] {
+        for mirrored in [true, false] {
+            let view = || View { corner: [top * pad, left * pad], size, mirrored };
+            let views: Vec<View> = (0..images.size()[0]).map(|_| view()).collect();
+            seen.push(window.show(images, &views)?);
+        }
+    }
+    Ok(seen)
+}
+
 /// How images are cut out.
 enum Window {
     /// At full size from a border of `pad` reflected pixels.

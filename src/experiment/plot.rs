@@ -2,6 +2,7 @@ use askama::Template;
 
 use super::table::{columns, percent};
 use super::{Group, Row, Summary};
+use crate::scale::Scale;
 
 /// Where the marks begin and how wide the scale is, in user units.
 const LEFT: f64 = 250.0;
@@ -40,49 +41,25 @@ struct Dot {
     y: f64,
 }
 
-/// The part of the percentages that is drawn.
-struct Scale {
-    low: f64,
-    high: f64,
-}
-
-impl Scale {
-    /// Holds every mean; of an interval no more than the means' own spread, as those of two seeds are wide.
-    fn new(rows: &[Row]) -> Self {
-        let means = || rows.iter().flat_map(|row| [row.dense.mean, row.oneshot.mean, row.top1.mean]);
-        let (low, high) = (means().fold(1.0, f64::min), means().fold(0.0, f64::max));
-        let most = (high - low).max(0.05);
-        let widest = rows.iter().filter_map(|row| row.top1.half_width).fold(0.0, f64::max).min(most);
-        Self { low: low - widest - MARGIN, high: high + widest + MARGIN }
-    }
-
-    fn x(&self, value: f64) -> String {
-        let share = ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
-        format!("{:.1}", LEFT + SPAN * share)
-    }
-
-    /// Round percentages.
-    fn ticks(&self) -> Vec<(String, String)> {
-        let [low, high] = [100.0 * self.low, 100.0 * self.high];
-        let step = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0].into_iter().find(|step| (high - low) / step <= 8.0);
-        let step = step.unwrap_or(25.0);
-        let first = (low / step).ceil() as i64;
-        let last = (high / step).floor() as i64;
-        let tick = |n: i64| (self.x(n as f64 * step / 100.0), format!("{}", n as f64 * step));
-        (first..=last).map(tick).collect()
-    }
+/// Holds every mean; of an interval no more than the means' own spread, as those of two seeds are wide.
+fn scale(rows: &[Row]) -> Scale {
+    let means = || rows.iter().flat_map(|row| [row.dense.mean, row.oneshot.mean, row.top1.mean]);
+    let (low, high) = (means().fold(1.0, f64::min), means().fold(0.0, f64::max));
+    let most = (high - low).max(0.05);
+    let widest = rows.iter().filter_map(|row| row.top1.half_width).fold(0.0, f64::max).min(most);
+    Scale::new([low - widest - MARGIN, high + widest + MARGIN], [LEFT, LEFT + SPAN])
 }
 
 impl Dots {
     fn new(summary: &Summary, group: &Group) -> Self {
-        let scale = Scale::new(&group.rows);
+        let scale = scale(&group.rows);
         let axis = TOP + ROW * group.rows.len() as f64;
         let mean = |figure: fn(&Row) -> f64| {
             group.rows.iter().map(figure).sum::<f64>() / group.rows.len().max(1) as f64
         };
         let mut lines = [("dense", mean(|row| row.dense.mean)), ("one-shot", mean(|row| row.oneshot.mean))];
         lines.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let [left, right] = lines.map(|(name, mean)| (name, scale.x(mean)));
+        let [left, right] = lines.map(|(name, mean)| (name, scale.at(mean)));
         let columns = columns(summary, group);
         let dot = |(index, row): (usize, &Row)| {
             let [low, high] = row.top1.interval();
@@ -90,9 +67,9 @@ impl Dots {
             Dot {
                 label: settings.map(String::as_str).collect::<Vec<_>>().join(" "),
                 text: percent(&row.top1),
-                at: scale.x(row.top1.mean),
-                low: scale.x(low),
-                high: scale.x(high),
+                at: scale.at(row.top1.mean),
+                low: scale.at(low),
+                high: scale.at(high),
                 y: TOP + ROW * (index as f64 + 0.5),
             }
         };
@@ -100,7 +77,7 @@ impl Dots {
             title: group.title(),
             height: axis + 44.0,
             axis,
-            ticks: scale.ticks(),
+            ticks: scale.ticks(100.0),
             // The texts lean away from each other.
             lines: [(left.0, left.1, "end"), (right.0, right.1, "start")],
             rows: group.rows.iter().enumerate().map(dot).collect(),

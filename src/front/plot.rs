@@ -1,6 +1,7 @@
 use askama::Template;
 
 use super::{Front, Point};
+use crate::scale::Scale;
 
 /// Corners of the plane in user units.
 const LEFT: f64 = 60.0;
@@ -36,47 +37,18 @@ struct Mark {
     name: String,
 }
 
-/// A range of values along one side of the plane.
-struct Scale {
-    low: f64,
-    high: f64,
-    from: f64,
-    to: f64,
-}
-
-impl Scale {
-    fn new(values: impl Iterator<Item = f64> + Clone, [from, to]: [f64; 2]) -> Self {
-        let (low, high) = (values.clone().fold(f64::MAX, f64::min), values.fold(f64::MIN, f64::max));
-        let room = MARGIN * (high - low).max(1e-3);
-        Self { low: low - room, high: high + room, from, to }
-    }
-
-    fn at(&self, value: f64) -> f64 {
-        self.from + (self.to - self.from) * (value - self.low) / (self.high - self.low)
-    }
-
-    /// Round values with their places.
-    fn ticks(&self, factor: f64) -> Vec<(String, String)> {
-        let range = (self.high - self.low) * factor;
-        let step = 10_f64.powf(range.log10().floor());
-        let step = [0.1, 0.2, 0.5, 1.0].map(|part| part * step).into_iter().find(|s| range / s <= 8.0);
-        let step = step.unwrap_or(range);
-        let (first, last) =
-            ((self.low * factor / step).ceil() as i64, (self.high * factor / step).floor() as i64);
-        let digits = (-step.log10().floor()).max(0.0) as usize;
-        let tick = |n: i64| {
-            let value = n as f64 * step;
-            (format!("{:.1}", self.at(value / factor)), format!("{value:.digits$}"))
-        };
-        (first..=last).map(tick).collect()
-    }
+/// Holds all values with some room.
+fn scale(values: impl Iterator<Item = f64> + Clone, places: [f64; 2]) -> Scale {
+    let (low, high) = (values.clone().fold(f64::MAX, f64::min), values.fold(f64::MIN, f64::max));
+    let room = MARGIN * (high - low).max(1e-3);
+    Scale::new([low - room, high + room], places)
 }
 
 impl Plane {
     fn new(front: &Front) -> Self {
-        let x = Scale::new(front.all().map(|point| point.ms), [LEFT, RIGHT]);
-        let y = Scale::new(front.all().map(|point| point.top1), [BOTTOM, TOP]);
-        let place = |point: &Point| [x.at(point.ms), y.at(point.top1)].map(|px| format!("{px:.1}"));
+        let x = scale(front.all().map(|point| point.ms), [LEFT, RIGHT]);
+        let y = scale(front.all().map(|point| point.top1), [BOTTOM, TOP]);
+        let place = |point: &Point| [x.at(point.ms), y.at(point.top1)];
         let mut best: Vec<&Point> = front.all().filter(|point| point.best).collect();
         best.sort_by(|a, b| a.ms.total_cmp(&b.ms));
         let mark = |point: &Point| {

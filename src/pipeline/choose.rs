@@ -4,6 +4,7 @@ use super::PipelineError;
 use super::evaluate::{Score, score};
 use super::pruning::{Keep, Pruner, Settled};
 use super::recalibrate::recalibrate;
+use super::task::Task;
 use crate::progress::Progress;
 use crate::recipe::{Recalibration, Tuned};
 use crate::record::{Candidate, Choice};
@@ -18,13 +19,21 @@ const RECALIBRATED: [f64; 3] = [0.0, 0.5, 1.0];
 /// Taken where nothing is held out.
 const USUAL: Settled = Settled { damping: 0.1, general_share: 0.5, recalibrated: 0.0 };
 
+/// What was decided before the final network is made.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// What the recipe left open.
+    pub settled: Settled,
+    /// Weights that stay, by node name.
+    pub keep: Keep,
+    /// How it was decided.
+    pub choices: Vec<Choice>,
+}
+
 /// Decides one thing after the other that the recipe leaves open, and how much each layer keeps.
 ///
 /// Trials prune the calibration part of the shots and are thrown away.
-pub fn choose(
-    pruner: &Pruner,
-    progress: &mut dyn Progress,
-) -> Result<(Settled, Keep, Vec<Choice>), PipelineError> {
+pub fn choose(pruner: &Pruner, progress: &mut dyn Progress) -> Result<Chosen, PipelineError> {
     let (prune, recovery) = (&pruner.recipe.prune, &pruner.recipe.recovery);
     let dense = pruner.task.dense(&pruner.task.calibration)?;
     let mut fold = Fold { pruner, dense, settled: USUAL, choices: Vec::new() };
@@ -46,7 +55,16 @@ pub fn choose(
         Recalibration::Off => {}
         Recalibration::Auto => fold.recalibration(&keep, progress)?,
     }
-    Ok((fold.settled, keep, fold.choices))
+    Ok(Chosen { settled: fold.settled, keep, choices: fold.choices })
+}
+
+/// Whether the held-out fold can decide something; a warning if not.
+pub fn can_decide(task: &Task, what: &str, progress: &mut dyn Progress) -> bool {
+    let some = !task.heldout.is_empty();
+    if !some {
+        progress.warn(&format!("nothing is held out: {what} is not chosen by trial"));
+    }
+    some
 }
 
 /// The held-out fold and what it decided so far.
@@ -67,7 +85,7 @@ impl Fold<'_> {
         set: impl Fn(&mut Settled, f64),
         progress: &mut dyn Progress,
     ) -> Result<(), PipelineError> {
-        if !self.can_decide(what, progress) {
+        if !can_decide(self.pruner.task, what, progress) {
             return Ok(());
         }
         let keep = self.pruner.rough_keep(&self.dense)?;
@@ -84,10 +102,10 @@ impl Fold<'_> {
 
     /// Tries how far norms are recalibrated, on one pruned network.
     fn recalibration(&mut self, keep: &Keep, progress: &mut dyn Progress) -> Result<(), PipelineError> {
-        if !self.can_decide("recalibration of norms", progress) {
+        let task = self.pruner.task;
+        if !can_decide(task, "recalibration of norms", progress) {
             return Ok(());
         }
-        let task = self.pruner.task;
         let pruned = self.pruned(keep, progress)?;
         let batches = task.calibration.batches(self.pruner.recipe.prune.batch)?;
         let mut scores = Vec::with_capacity(RECALIBRATED.len());
@@ -104,14 +122,6 @@ impl Fold<'_> {
         let taken = self.take(what, &names.map(str::to_owned), &scores);
         self.settled.recalibrated = RECALIBRATED[taken];
         Ok(())
-    }
-
-    fn can_decide(&self, what: &str, progress: &mut dyn Progress) -> bool {
-        let some = !self.pruner.task.heldout.is_empty();
-        if !some {
-            progress.warn(&format!("nothing is held out: {what} is not chosen by trial"));
-        }
-        some
     }
 
     fn pruned(&self, keep: &Keep, progress: &mut dyn Progress) -> Result<TorchModel, PipelineError> {

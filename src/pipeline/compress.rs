@@ -1,11 +1,12 @@
 use std::path::Path;
 
 use margay_core::SparseModel;
-use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions};
+use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_name};
 
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros};
-use super::guard::guarded;
+use super::guard::decided;
+use super::pruning::Pruner;
 use super::sparsify::{Base, Specialist, base, recover, timed, trained};
 use super::task::{Task, examples, relative};
 use super::{PipelineError, host};
@@ -47,9 +48,9 @@ pub fn compress(
     Isa::choose(None).map_err(RuntimeError::from)?;
     let mut seconds = Stages::default();
     let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
-    let (guarded, guard) = timed(&mut seconds, "guard classes", || guarded(&task, recipe, progress))?;
-    let recipe = &guarded;
-    let base = base(&task, recipe, &mut seconds, progress)?;
+    let (recipe, chosen) = timed(&mut seconds, "choose", || decided(&task, recipe, progress))?;
+    let recipe = &recipe;
+    let base = base(&Pruner::new(&task, recipe)?, chosen, task.all_shots()?, &mut seconds, progress)?;
     let specialist = recover(&task, &base, recipe, &mut seconds, progress)?;
     let exported = timed(&mut seconds, "export", || export(&task, recipe, &base.dense, &specialist, out))?;
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
@@ -76,7 +77,7 @@ pub fn compress(
         peak_rss_bytes: host::peak_rss_bytes(),
         adapter: specialist.adapter.as_ref().map(|saved| trained(saved, &base.dense.graph)),
         layers: layers(&base),
-        choices: [&task.choices, guard.as_slice(), &base.choices, &specialist.choices].concat(),
+        choices: [&task.choices[..], &base.chosen.choices, &specialist.choices].concat(),
         bad_photos: task.bad.clone(),
         warnings: progress.warnings.clone(),
         changed: judged.changed,
@@ -195,7 +196,7 @@ pub(super) fn machine(task: &Task, model: &SparseModel) -> Result<Machine, Pipel
         tch::Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".to_owned(),
     };
-    Ok(Machine { cpu: host::cpu_name(), isa: session.isa().to_string(), threads: task.threads, device })
+    Ok(Machine { cpu: cpu_name(), isa: session.isa().to_string(), threads: task.threads, device })
 }
 
 pub(super) fn data_info(task: &Task, recipe: &Recipe) -> DataInfo {

@@ -5,7 +5,8 @@ use margay_runtime::SessionOptions;
 
 use super::evaluate::on_torch;
 use super::export::{latency, nonzeros, packed};
-use super::guard::guarded;
+use super::guard::decided;
+use super::pruning::Pruner;
 use super::sparsify::{Base, Specialist, base, recover, timed};
 use super::task::{Task, examples};
 use super::{PipelineError, host};
@@ -79,9 +80,9 @@ impl Shared {
     fn prepare(recipe: &Recipe, progress: &mut Recorder) -> Result<Self, PipelineError> {
         let mut seconds = Stages::default();
         let task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
-        let (recipe, guard) = timed(&mut seconds, "guard classes", || guarded(&task, recipe, progress))?;
-        let mut base = base(&task, &recipe, &mut seconds, progress)?;
-        base.choices.splice(0..0, guard);
+        let (recipe, chosen) = timed(&mut seconds, "choose", || decided(&task, recipe, progress))?;
+        let pruner = Pruner::new(&task, &recipe)?;
+        let base = base(&pruner, chosen, task.all_shots()?, &mut seconds, progress)?;
         let warnings = std::mem::take(&mut progress.warnings);
         Ok(Self { task, base, seconds, val: None, warnings })
     }
@@ -114,7 +115,7 @@ impl Shared {
             trainable: trainable(&self.base.dense, recipe, &specialist, &nonzeros),
             nonzeros,
             same_support: specialist.masks == self.base.masks,
-            choices: [&self.task.choices[..], &self.base.choices, &specialist.choices].concat(),
+            choices: [&self.task.choices[..], &self.base.chosen.choices, &specialist.choices].concat(),
             latency_ms,
             seconds,
             shared_seconds: self.seconds.clone(),

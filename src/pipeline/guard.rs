@@ -3,12 +3,13 @@
 use tch::Tensor;
 
 use super::PipelineError;
-use super::choose::choose;
+use super::choose::{Chosen, can_decide, choose};
 use super::evaluate::on_torch;
 use super::pruning::Pruner;
-use super::sparsify::{Specialist, build, recover};
+use super::sparsify::{Specialist, base, recover};
 use super::task::Task;
-use crate::distill::Examples;
+use crate::distill::{Examples, corners};
+use crate::experiment::ClassChange;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::record::{Candidate, Choice, Evaluation, Stages};
@@ -17,57 +18,69 @@ use crate::torch::{TorchError, TorchModel};
 /// Times that the target is relaxed at most.
 const STEPS: u32 = 8;
 
-/// The recipe with the most pruning at which no class loses more recall than the recipe allows.
-///
-/// Each trial prunes and recovers on the calibration part of the shots, as the final run does on all of them, and is
-/// held against the dense network on the held-out fold.
-pub fn guarded(
+/// Makes every choice on the held-out fold. Where the recipe limits what a class may lose, the recipe that is returned
+/// prunes as much as it can within the limit.
+pub fn decided(
     task: &Task,
     recipe: &Recipe,
     progress: &mut dyn Progress,
-) -> Result<(Recipe, Option<Choice>), PipelineError> {
-    let Some(allowed) = recipe.prune.max_class_drop else { return Ok((recipe.clone(), None)) };
-    if task.heldout.is_empty() {
-        progress.warn("nothing is held out: what a class loses cannot be limited");
-        return Ok((recipe.clone(), None));
+) -> Result<(Recipe, Chosen), PipelineError> {
+    match recipe.prune.max_class_drop {
+        Some(allowed) if can_decide(task, "what a class may lose", progress) => {
+            guarded(task, recipe, allowed, progress)
+        }
+        _ => Ok((recipe.clone(), choose(&Pruner::new(task, recipe)?, progress)?)),
     }
+}
+
+/// Relaxes the target until no class loses more recall than is allowed.
+///
+/// Each trial prunes and recovers on the calibration part of the shots, as the final run does on all of them, and is
+/// held against the dense network on the held-out fold.
+fn guarded(
+    task: &Task,
+    recipe: &Recipe,
+    allowed: f64,
+    progress: &mut dyn Progress,
+) -> Result<(Recipe, Chosen), PipelineError> {
     let dense = held_out_recall(task, &task.dense(&task.calibration)?)?;
     let mut candidates = Vec::new();
-    for step in 0..=STEPS {
+    for step in 0.. {
         let trial = recipe.relaxed(step);
-        let after = held_out_recall(task, &tried(task, &trial, progress)?.model)?;
-        let (drop, class) = largest_drop(&dense, &after);
-        progress.note(&format!(
-            "{}: held-out recall of `{class}` falls by {:.1} points",
-            trial.cost(),
-            100.0 * drop
-        ));
+        let (specialist, mut chosen) = tried(task, &trial, progress)?;
+        let after = held_out_recall(task, &specialist.model)?;
+        let (name, (drop, class)) = (trial.cost(), largest_drop(&dense, &after));
+        progress.note(&format!("{name}: held-out recall of `{class}` falls by {:.1} points", 100.0 * drop));
         candidates.push(Candidate {
-            name: trial.cost(),
+            name: name.clone(),
             top1: after.top1,
             loss: None,
             class_drop: Some(drop),
         });
-        let dense_again = trial.prune.target.is_none() && trial.prune.sparsity.fraction() == 0.0;
-        if drop <= allowed || dense_again || step == STEPS {
+        let whole = trial.prune.target.is_none() && trial.prune.sparsity.fraction() == 0.0;
+        if drop <= allowed || whole || step == STEPS {
             if drop > allowed {
-                progress.warn(&format!("even at {} `{class}` loses more than it may", trial.cost()));
+                progress.warn(&format!("even at {name} `{class}` loses more than it may"));
             }
             let what = format!("compression at which no class loses more than {:.1} points", 100.0 * allowed);
-            let choice = Choice { what, candidates, taken: trial.cost() };
-            return Ok((trial, Some(choice)));
+            chosen.choices.insert(0, Choice { what, candidates, taken: name });
+            return Ok((trial, chosen));
         }
     }
-    Ok((recipe.clone(), None))
+    unreachable!("the last step returns")
 }
 
-/// A network made from the calibration part of the shots as the final one is made from all.
-pub fn tried(task: &Task, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Specialist, PipelineError> {
+/// A network made from the calibration part of the shots as the final one is made from all, and what was chosen for it.
+pub fn tried(
+    task: &Task,
+    recipe: &Recipe,
+    progress: &mut dyn Progress,
+) -> Result<(Specialist, Chosen), PipelineError> {
     let pruner = Pruner::new(task, recipe)?;
-    let (settled, keep, _) = choose(&pruner, progress)?;
+    let chosen = choose(&pruner, progress)?;
     let shots = task.calibration.shallow_clone();
-    let base = build(&pruner, settled, keep, shots, &mut Stages::default(), progress)?;
-    recover(task, &base, recipe, &mut Stages::default(), progress)
+    let base = base(&pruner, chosen.clone(), shots, &mut Stages::default(), progress)?;
+    Ok((recover(task, &base, recipe, &mut Stages::default(), progress)?, chosen))
 }
 
 /// Recall of each class over several views of the held-out photos.
@@ -80,28 +93,13 @@ pub fn held_out_recall(task: &Task, model: &TorchModel) -> Result<Evaluation, Pi
 
 /// The most that the recall of a class falls, and which it is.
 pub fn largest_drop(dense: &Evaluation, after: &Evaluation) -> (f64, String) {
-    let drops = dense
-        .classes
-        .iter()
-        .zip(&after.classes)
-        .filter_map(|(dense, after)| Some((dense.recall? - after.recall?, dense.label.clone())));
-    drops.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default()
+    let [_, lost] = ClassChange::of(dense, after);
+    lost.map_or_else(Default::default, |change| (change.loss(), change.label))
 }
 
-/// Each image as it is and shifted into the corners by a sixteenth of its side, each of these mirrored, too: one or two
-/// photos of a rare class would tell its recall in steps of a half.
-fn views(examples: &Examples) -> Result<Examples, PipelineError> {
-    let made = || -> Result<Examples, tch::TchError> {
-        let (_, _, height, width) = examples.images.size4()?;
-        let pad = (height.min(width) / 16).max(1);
-        let padded = examples.images.f_reflection_pad2d([pad; 4])?;
-        let mut images = Vec::new();
-        for [top, left] in [[1, 1], [0, 0], [0, 2], [2, 0], [2, 2]] {
-            let view = padded.f_narrow(2, top * pad, height)?.f_narrow(3, left * pad, width)?;
-            images.extend([view.f_flip([3])?, view]);
-        }
-        let classes = examples.classes.f_repeat([images.len() as i64])?;
-        Ok(Examples::new(Tensor::f_cat(&images, 0)?, classes))
-    };
-    Ok(made().map_err(TorchError::from)?)
+/// The held-out photos from several sides: one or two photos of a rare class would tell its recall in steps of a half.
+fn views(examples: &Examples) -> Result<Examples, TorchError> {
+    let images = corners(&examples.images)?;
+    let classes = examples.classes.f_repeat([images.len() as i64])?;
+    Ok(Examples::new(Tensor::f_cat(&images, 0)?, classes))
 }

@@ -1,12 +1,5 @@
 //! Facts about the machine.
 
-/// Name of the processor, as the system gives it.
-pub fn cpu_name() -> String {
-    let info = fs_err::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
-}
-
 /// Largest resident set of this process so far, where the system tells.
 pub fn peak_rss_bytes() -> Option<u64> {
     let status = fs_err::read_to_string("/proc/self/status").ok()?;

@@ -20,6 +20,7 @@ mod pruning;
 mod recalibrate;
 mod sparsify;
 mod task;
+mod times;
 mod train;
 
 pub use adapt::adapt;

@@ -5,7 +5,7 @@ use super::PipelineError;
 use super::preprocess::prepared;
 use super::pruning::Method;
 use super::task::opened;
-use crate::allocate::{self, ALLOCATORS, Budget, Erk, LayerProfile, Nobody, allocate, profiles};
+use crate::allocate::{self, ALLOCATORS, Budget, LayerProfile, Nobody, allocate, profiles};
 use crate::data::{Dataset, FewShot};
 use crate::progress::Progress;
 use crate::prune::{self, SOLVERS};
@@ -57,13 +57,12 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
     let mut graph = checkpoint.into_model(preprocess.size)?.graph;
     graph.set_classes(dataset.classes.len());
     let profiles = profiles(&graph);
-    let allocator = if method.allocator.measures() { &Erk } else { method.allocator };
     if method.allocator.measures() || recipe.prune.target.is_some() {
         progress
             .note("what layers keep is measured in the run; shown is what their shapes and the sparsity say");
     }
     let budget = Budget::of_weights(&profiles, recipe.prune.sparsity);
-    let kept = allocate(allocator, &profiles, &budget, &mut Nobody)?;
+    let kept = allocate(method.by_shape(), &profiles, &budget, &mut Nobody)?;
     let macs = graph.macs().map_err(crate::models::ModelError::from)?;
     let total: usize = graph.params().map(|spec| spec.shape.iter().product::<usize>()).sum();
     let dense: usize = profiles.iter().map(LayerProfile::weights).sum();

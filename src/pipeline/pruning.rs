@@ -24,6 +24,13 @@ pub struct Method {
     pub allocator: &'static dyn Allocator,
 }
 
+impl Method {
+    /// The allocator, or what stands in for it before anything is measured.
+    pub fn by_shape(&self) -> &'static dyn Allocator {
+        if self.allocator.measures() { &Erk } else { self.allocator }
+    }
+}
+
 /// What a recipe may leave to the held-out fold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settled {
@@ -135,9 +142,8 @@ impl<'a> Pruner<'a> {
     /// What layers keep in trials before anything is measured: by shape, at the recipe's sparsity.
     pub fn rough_keep(&self, dense: &TorchModel) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
-        let allocator = if self.method.allocator.measures() { &Erk } else { self.method.allocator };
         let budget = Budget::of_weights(&layers, self.recipe.prune.sparsity);
-        Ok(by_name(&layers, allocate(allocator, &layers, &budget, &mut Nobody)?))
+        Ok(by_name(&layers, allocate(self.method.by_shape(), &layers, &budget, &mut Nobody)?))
     }
 
     /// What layers keep on the way to `keep`, at a sparsity: more, in the same proportions.

@@ -4,9 +4,9 @@ use margay_core::{Graph, Mask, Sparsity};
 use tch::Tensor;
 
 use super::PipelineError;
-use super::choose::{choose, least_loss};
+use super::choose::{Chosen, can_decide, least_loss};
 use super::evaluate::score;
-use super::pruning::{Keep, Pruner, Settled};
+use super::pruning::Pruner;
 use super::recalibrate::recalibrate;
 use super::task::Task;
 use crate::adapt::{self, Adapter, Merged, Saved};
@@ -28,13 +28,9 @@ pub struct Base {
     /// What became of each layer at the final sparsity.
     pub layers: Vec<LayerOutcome>,
     /// What was decided on the held-out fold.
-    pub choices: Vec<Choice>,
+    pub chosen: Chosen,
     /// What it was pruned on.
     pub shots: Examples,
-    /// What was left to the held-out fold.
-    pub settled: Settled,
-    /// Weights that stay, by node name.
-    pub keep: Keep,
     /// What it is finetuned on: the shots, and unlabelled photos if there are any.
     pub examples: Examples,
 }
@@ -64,30 +60,17 @@ pub fn trained(saved: &Saved, graph: &Graph) -> Trained {
     Trained { adapter, beside, share: saved.trained as f64 / all.max(1) as f64 }
 }
 
-/// Makes every choice on the held-out fold, then prunes on all shots down to the target. A gradual
-/// schedule finetunes on the way.
+/// Prunes some shots' network down to the target, with nothing left to choose. A gradual schedule finetunes on the
+/// way.
 pub fn base(
-    task: &Task,
-    recipe: &Recipe,
-    seconds: &mut Stages,
-    progress: &mut dyn Progress,
-) -> Result<Base, PipelineError> {
-    let pruner = Pruner::new(task, recipe)?;
-    let (settled, keep, choices) = timed(seconds, "choose", || choose(&pruner, progress))?;
-    let base = build(&pruner, settled, keep, task.all_shots()?, seconds, progress)?;
-    Ok(Base { choices, ..base })
-}
-
-/// Prunes some shots' network down to what it keeps, with nothing left to choose.
-pub fn build(
     pruner: &Pruner,
-    settled: Settled,
-    keep: Keep,
+    chosen: Chosen,
     shots: Examples,
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<Base, PipelineError> {
     let Pruner { task, recipe, .. } = *pruner;
+    let settled = chosen.settled;
     let dense = task.dense(&shots)?;
     let examples = match &task.unlabelled {
         Some(images) => shots.with_unlabelled(images)?,
@@ -98,19 +81,17 @@ pub fn build(
         dense,
         masks: BTreeMap::new(),
         layers: Vec::new(),
-        choices: Vec::new(),
         shots,
         examples,
-        settled,
-        keep,
+        chosen,
     };
     for (index, level) in before(recipe).into_iter().map(Some).chain([None]).enumerate() {
         if index > 0 {
             base.oneshot = finetuned(&base, recipe, index - 1, seconds, progress)?;
         }
         let keep = match level {
-            Some(level) => pruner.keep_before(&base.dense, &base.keep, level)?,
-            None => base.keep.clone(),
+            Some(level) => pruner.keep_before(&base.dense, &base.chosen.keep, level)?,
+            None => base.chosen.keep.clone(),
         };
         let (model, shots) = (&mut base.oneshot, &base.shots);
         let pruned = timed(seconds, "prune", || pruner.prune(model, shots, &keep, &settled, progress))?;
@@ -138,19 +119,13 @@ pub fn recover(
     let mut recipe = recipe.clone();
     let tried = std::mem::take(&mut recipe.recovery.try_epochs);
     let mut choices = Vec::new();
-    if !tried.is_empty() && recipe.recovery.schedule != Schedule::None && can_try(task, progress) {
+    let open = !tried.is_empty() && recipe.recovery.schedule != Schedule::None;
+    if open && can_decide(task, "the number of epochs", progress) {
         let choice = timed(seconds, "choose epochs", || best_epochs(task, base, &recipe, &tried, progress))?;
         recipe.recovery.epochs = choice.0;
         choices.push(choice.1);
     }
     Ok(Specialist { choices, ..recovered(base, &recipe, seconds, progress)? })
-}
-
-fn can_try(task: &Task, progress: &mut dyn Progress) -> bool {
-    if task.heldout.is_empty() {
-        progress.warn("nothing is held out: the number of epochs is not chosen by trial");
-    }
-    !task.heldout.is_empty()
 }
 
 /// The number of epochs after which the held-out loss is least.
@@ -163,7 +138,7 @@ fn best_epochs(
 ) -> Result<(usize, Choice), PipelineError> {
     let (pruner, mut seconds) = (Pruner::new(task, recipe)?, Stages::default());
     let shots = task.calibration.shallow_clone();
-    let trial = build(&pruner, base.settled, base.keep.clone(), shots, &mut seconds, progress)?;
+    let trial = self::base(&pruner, base.chosen.clone(), shots, &mut seconds, progress)?;
     let mut scores = Vec::with_capacity(tried.len());
     for &epochs in tried {
         let mut recipe = recipe.clone();

@@ -1,3 +1,4 @@
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use margay_core::{Graph, Params, Preprocess, SparseModel};
@@ -6,6 +7,7 @@ use tch::{Device, Tensor};
 
 use super::PipelineError;
 use super::preprocess::{check_constants, prepared};
+use super::times::Times;
 use crate::checkpoint::{Checkpoint, Dtype, Pretrained};
 use crate::data::{Dataset, FewShot, HeadPlan, Loaded, check_count, load, unlabelled};
 use crate::data::{match_classes, read_labels};
@@ -46,6 +48,7 @@ pub struct Task {
     pub choices: Vec<Choice>,
     /// Photos that could not be read so far.
     pub bad: Vec<BadPhoto>,
+    times: OnceCell<Times>,
 }
 
 impl Task {
@@ -128,6 +131,7 @@ impl Task {
             choices: Vec::new(),
             bad,
             dataset,
+            times: OnceCell::new(),
         })
     }
 
@@ -154,6 +158,22 @@ impl Task {
         let (mut graph, mut params) = (self.pretrained.graph.clone(), self.pretrained.params.clone());
         set_head(&mut graph, &mut params, &self.head, examples, self.dataset.classes.len())?;
         Ok(TorchModel::new(graph, &params, self.device)?)
+    }
+
+    /// What layers take on this machine; measured once, so that all targets of a run go by the same times.
+    pub fn times(
+        &self,
+        recipe: &Recipe,
+        dense: &TorchModel,
+        progress: &mut dyn Progress,
+    ) -> Result<&Times, PipelineError> {
+        if let Some(times) = self.times.get() {
+            return Ok(times);
+        }
+        progress.start("time layers", 0);
+        let times = Times::measure(self, recipe, dense)?;
+        progress.finish();
+        Ok(self.times.get_or_init(|| times))
     }
 
     /// How the head came about, for the record.

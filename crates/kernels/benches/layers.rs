@@ -3,9 +3,13 @@
 //!
 //! `taskset -c 1 cargo bench -p margay-kernels -- avx512/bf16/28x28` measures some of them.
 
+#[path = "../tests/oracle/noise.rs"]
+mod noise;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use margay_core::{Conv2d, Csr, Mask};
 use margay_kernels::{ConvSpec, DenseConv, Isa, Layout, Margin, Precision, SparseConv, Taps, Tensor};
+use noise::noise;
 
 /// `[in, out, kernel, side]`, stride 1; what strided layers read is split into planes before.
 const LAYERS: [[usize; 4]; 15] = [
@@ -74,18 +78,6 @@ impl Layer {
         let mask = Mask::top_k(&scores, (density * scores.len() as f64) as usize);
         Csr::from_dense(self.bias.len(), self.taps.columns(), &self.weight, &mask)
     }
-}
-
-/// Reproducible values in −1 .. 1 (xorshift).
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
 }
 
 fn bench_isa(c: &mut Criterion, isa: Isa, precision: Precision) {

@@ -6,6 +6,9 @@
 #[cfg(target_arch = "x86_64")]
 mod kernel;
 #[cfg(target_arch = "x86_64")]
+#[path = "../../tests/oracle/noise.rs"]
+mod noise;
+#[cfg(target_arch = "x86_64")]
 mod study;
 
 #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,7 @@ use margay_kernels::{
 };
 
 use crate::kernel::{self, Block, Blocks, LANES};
+use crate::noise::noise;
 
 /// `[in, out, kernel, height, width]`, stride 1: ResNet-50's, then DeiT-S's.
 const LAYERS: [[usize; 5]; 12] = [
@@ -234,16 +235,4 @@ fn clock(run: impl FnOnce()) -> f64 {
     let start = Instant::now();
     run();
     1e3 * start.elapsed().as_secs_f64()
-}
-
-/// Reproducible values in −1 .. 1 (xorshift).
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
 }

@@ -1,8 +1,11 @@
 //! Every kernel on every instruction set of this machine and in every precision against naive arithmetic in f64.
 
 mod layers;
+mod noise;
 mod planes;
 mod tokens;
+
+pub(crate) use noise::noise;
 
 use margay_core::Activation;
 use margay_kernels::{Isa, Layout, Margin, Precision, Tensor};
@@ -25,18 +28,6 @@ pub(crate) const fn most(extent: usize) -> usize {
 
 pub(crate) fn precisions() -> impl Strategy<Value = Precision> {
     proptest::sample::select(Precision::ALL.to_vec())
-}
-
-/// Reproducible values in −1 .. 1.
-pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
 }
 
 /// The nearest values that every precision stores exactly: inputs are made of them.
