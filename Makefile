@@ -8,7 +8,7 @@ DEMO_ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help libtorch build demo test parity parity-small parity-preprocess bench-peers check fmt lint doc torch-free deny
+.PHONY: help libtorch build demo test parity parity-small parity-preprocess bench-peers miri check fmt lint doc torch-free deny
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -59,6 +59,11 @@ PEERS_ARGS ?=
 bench-peers: build ## Time other engines beside ours, rewrite the tables of docs/performance.md (needs a quiet core)
 	$(CARGO) build --release --locked -p margay-runtime --example networks
 	$(PYTHON) scripts/bench_peers.py $(PEERS_ARGS)
+
+# Leaks: the threads of rayon's global pool outlive main. Crossbeam below it asks for the other two.
+miri: export MIRIFLAGS ?= -Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-ignore-leaks
+miri: ## Run the kernels' tests, portable code, under miri (needs a nightly toolchain with miri; a quarter of an hour)
+	$(CARGO) +nightly miri test --locked -p margay-kernels --lib --test oracle
 
 PHOTOS ?=
 parity-preprocess: ## Compare presets with torchvision, timm and transformers (PYTHON= with all three; PHOTOS= more JPEGs)
