@@ -37,6 +37,8 @@ pub struct LayerProfile {
     pub inner: usize,
     /// Kernel height and width; `[1, 1]` for a linear layer.
     pub kernel: [usize; 2],
+    /// Whether no shortcut leads around it: [`Graph::trunk`].
+    pub trunk: bool,
 }
 
 /// Measures what pruning does to a network.
@@ -85,13 +87,13 @@ impl Judge for Nobody {
 
 impl LayerProfile {
     /// Profile of a node that has a weight matrix.
-    pub fn of(node: &Node) -> Option<Self> {
+    fn of(node: &Node, trunk: bool) -> Option<Self> {
         let [out, columns] = node.matrix()?;
         let kernel = match &node.op {
             Op::Conv2d(conv) => conv.kernel,
             _ => [1, 1],
         };
-        Some(Self { name: node.name.clone(), out, inner: columns / (kernel[0] * kernel[1]), kernel })
+        Some(Self { name: node.name.clone(), out, inner: columns / (kernel[0] * kernel[1]), kernel, trunk })
     }
 
     /// Number of weights.
@@ -107,7 +109,8 @@ impl LayerProfile {
 
 /// Profiles of every prunable layer of a graph, in execution order.
 pub fn profiles(graph: &Graph) -> Vec<LayerProfile> {
-    graph.prunable().filter_map(|id| LayerProfile::of(graph.node(id))).collect()
+    let trunk = graph.trunk();
+    graph.prunable().filter_map(|id| LayerProfile::of(graph.node(id), trunk[id.index()])).collect()
 }
 
 /// The allocator of this name.

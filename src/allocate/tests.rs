@@ -3,9 +3,10 @@ use proptest::prelude::*;
 
 use super::dp::least_damage;
 use super::*;
+use crate::models::Design;
 
 fn layer(out: usize, inner: usize, k: usize) -> LayerProfile {
-    LayerProfile { name: format!("{out}x{inner}x{k}"), out, inner, kernel: [k, k] }
+    LayerProfile { name: format!("{out}x{inner}x{k}"), out, inner, kernel: [k, k], trunk: false }
 }
 
 /// Each layer does its own damage, the more the less is kept of it.
@@ -139,4 +140,31 @@ fn a_target_below_the_least_cost_is_refused() {
     let budget = Budget::Cost { limit: 1.0, layers: vec![Cost::new(vec![(0.0, 2.0), (1.0, 5.0)])] };
     let error = allocate(&Uniform, &layers, &budget, &mut Nobody).unwrap_err();
     assert!(error.to_string().contains("out of reach"), "{error}");
+}
+
+/// Layers of a network that no shortcut leads around.
+fn trunk(variant: &str) -> Vec<String> {
+    let design = Design { variant: variant.into(), width: None, depth: None, classes: 5, image: [64, 64] };
+    let layers = profiles(&crate::models::build(&design).unwrap());
+    layers.into_iter().filter(|layer| layer.trunk).map(|layer| layer.name).collect()
+}
+
+#[test]
+fn only_layers_without_a_way_around_are_trunk() {
+    let downsamplings = [1, 2, 3].map(|stage| format!("stages.{stage}.downsample.1"));
+    assert_eq!(trunk("convnext_atto"), downsamplings);
+    for variant in ["resnet18", "resnet50", "vit_tiny_patch16"] {
+        assert_eq!(trunk(variant), Vec::<String>::new(), "{variant}");
+    }
+}
+
+#[test]
+fn trunk_layers_are_denser_under_erk() {
+    let [inside, mut trunk] = [layer(64, 64, 1), layer(64, 64, 1)];
+    trunk.trunk = true;
+    let layers = [inside, trunk];
+    let budget = Budget::of_weights(&layers, Sparsity::new(0.9).unwrap());
+    let kept = allocate(&Erk, &layers, &budget, &mut Nobody).unwrap();
+    assert_eq!(kept.iter().sum::<usize>(), 819);
+    assert!((3.9..4.1).contains(&(kept[1] as f64 / kept[0] as f64)), "{kept:?}");
 }

@@ -201,6 +201,22 @@ impl Graph {
         readers
     }
 
+    /// By node, whether everything on its way to the output passes it: no shortcut leads around it.
+    pub fn trunk(&self) -> Vec<bool> {
+        let mut last_reader = vec![0; self.nodes.len()];
+        for (reader, node) in self.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|input| last_reader[input.index()] = reader);
+        }
+        // Nodes stand in the order of execution: an edge over a node is a way around it.
+        let mut reach = 0;
+        let passed = last_reader.into_iter().enumerate().map(|(node, last)| {
+            let on_trunk = reach <= node;
+            reach = reach.max(last);
+            on_trunk
+        });
+        passed.collect()
+    }
+
     /// The same graph for images of another height and width, with position embeddings for its patches.
     pub fn with_image_size(mut self, [height, width]: [usize; 2]) -> Result<Self, GraphError> {
         let Shape::Map { channels, .. } = self.input else { return Err(GraphError::Ends) };
