@@ -3,7 +3,7 @@ use super::{Allocator, Budget, Failed, Judge, LayerProfile};
 /// Erdős–Rényi-kernel densities (RigL, arXiv 1911.11134): `(out + in + kh + kw) / (out · in · kh · kw)`.
 ///
 /// Where no shortcut leads around a layer, such as the downsampling of a `ConvNeXt`, nothing carries the signal past its
-/// errors: such a layer is [`TRUNK`] times as dense. Measured allocations (`dp`) make it three to five times as dense.
+/// errors: such a layer is four times as dense. Measured allocations (`dp`) make it three to five times as dense.
 #[derive(Clone, Copy, Debug)]
 pub struct Erk;
 
