@@ -40,7 +40,8 @@ struct Mark {
 /// Holds all values with some room.
 fn scale(values: impl Iterator<Item = f64> + Clone, places: [f64; 2]) -> Scale {
     let (low, high) = (values.clone().fold(f64::MAX, f64::min), values.fold(f64::MIN, f64::max));
-    let room = MARGIN * (high - low).max(1e-3);
+    // Equal values would leave no range at all.
+    let room = (MARGIN * (high - low)).max(0.01 * high.abs()).max(1e-3);
     Scale::new([low - room, high + room], places)
 }
 
