@@ -26,7 +26,7 @@ pub fn decided(
     progress: &mut dyn Progress,
 ) -> Result<(Recipe, Chosen), PipelineError> {
     match recipe.prune.max_class_drop {
-        Some(allowed) if can_decide(task, "what a class may lose", progress) => {
+        Some(allowed) if can_decide(task, "a compression at which no class loses too much", progress) => {
             guarded(task, recipe, allowed, progress)
         }
         _ => Ok((recipe.clone(), choose(&Pruner::new(task, recipe)?, progress)?)),
@@ -45,7 +45,8 @@ fn guarded(
 ) -> Result<(Recipe, Chosen), PipelineError> {
     let dense = held_out_recall(task, &task.dense(&task.calibration)?)?;
     let mut candidates = Vec::new();
-    for step in 0.. {
+    let mut step = 0;
+    loop {
         let trial = recipe.relaxed(step);
         let (specialist, mut chosen) = tried(task, &trial, progress)?;
         let after = held_out_recall(task, &specialist.model)?;
@@ -66,8 +67,8 @@ fn guarded(
             chosen.choices.insert(0, Choice { what, candidates, taken: name });
             return Ok((trial, chosen));
         }
+        step += 1;
     }
-    unreachable!("the last step returns")
 }
 
 /// A network made from the calibration part of the shots as the final one is made from all, and what was chosen for it.

@@ -10,29 +10,11 @@ use margay_core::{Graph, Shape};
 pub(crate) fn segments(graph: &Graph) -> Vec<Range<usize>> {
     let shapes = graph.shapes().unwrap_or_else(|_| unreachable!("a model's graph was checked"));
     let sizes: Vec<usize> = shapes.into_iter().map(Shape::len).collect();
-    let cuts = cuts(graph);
+    let trunk = graph.trunk();
+    let cuts: Vec<usize> = (0..trunk.len()).filter(|node| trunk[*node]).collect();
     let total: usize = sizes.iter().sum();
     let plans = (1..=cuts.len()).map(|parts| plan(&sizes, &cuts, total / parts));
     plans.min_by_key(|plan| held(plan, &sizes)).unwrap_or_default()
-}
-
-/// Nodes after which no earlier value is read any more, the last one among them.
-fn cuts(graph: &Graph) -> Vec<usize> {
-    let mut last_reader = vec![0; graph.nodes().len()];
-    for (reader, node) in graph.nodes().iter().enumerate() {
-        for input in &node.inputs {
-            last_reader[input.index()] = reader;
-        }
-    }
-    let mut latest = 0;
-    let mut cuts = Vec::new();
-    for (node, reader) in last_reader.iter().enumerate() {
-        if latest <= node {
-            cuts.push(node);
-        }
-        latest = latest.max(*reader);
-    }
-    cuts
 }
 
 /// Parts of at least `least` values each, but for the last.

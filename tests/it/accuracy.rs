@@ -95,8 +95,8 @@ fn targets_other_than_weights_are_met() {
         let share = record.macs.sparse as f64 / record.macs.dense as f64;
         assert!((0.30..0.3334).contains(&share), "{allocation}: {share}");
     }
-    // Little is asked: how long layers take is up to the machine.
-    (recipe.prune.target, recipe.threads) = (Some(Target::Speedup(1.05)), 1);
+    // Two threads wait for each other where the machine is busy, and what cannot be pruned may take all the time.
+    (recipe.prune.target, recipe.threads) = (Some(Target::Speedup(1.3)), 1);
     let record = run(&recipe, &root.path().join("speedup"));
     assert!(record.nonzeros.sparse < record.nonzeros.dense);
     recipe.prune.target = Some(Target::Milliseconds(1e-6));

@@ -201,7 +201,8 @@ impl Graph {
         readers
     }
 
-    /// By node, whether everything on its way to the output passes it: no shortcut leads around it.
+    /// By node, whether everything on its way to the output passes it: no shortcut leads around it, and after it no
+    /// earlier value is read any more.
     pub fn trunk(&self) -> Vec<bool> {
         let mut last_reader = vec![0; self.nodes.len()];
         for (reader, node) in self.nodes.iter().enumerate() {
