@@ -5,9 +5,8 @@ use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_
 
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros};
-use super::guard::decided;
-use super::pruning::Pruner;
-use super::sparsify::{Base, Specialist, base, recover, timed, trained};
+use super::guard::pruned;
+use super::sparsify::{Base, Specialist, recover, timed, trained};
 use super::task::{Task, examples, relative};
 use super::{PipelineError, host};
 use crate::data::Loaded;
@@ -48,9 +47,8 @@ pub fn compress(
     Isa::choose(None).map_err(RuntimeError::from)?;
     let mut seconds = Stages::default();
     let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
-    let (recipe, chosen) = timed(&mut seconds, "choose", || decided(&task, recipe, progress))?;
+    let (recipe, base) = pruned(&task, recipe, &mut seconds, progress)?;
     let recipe = &recipe;
-    let base = base(&Pruner::new(&task, recipe)?, chosen, task.all_shots()?, &mut seconds, progress)?;
     let specialist = recover(&task, &base, recipe, &mut seconds, progress)?;
     let exported = timed(&mut seconds, "export", || export(&task, recipe, &base.dense, &specialist, out))?;
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;

@@ -5,15 +5,14 @@ use margay_runtime::SessionOptions;
 
 use super::evaluate::on_torch;
 use super::export::{latency, nonzeros, packed};
-use super::guard::decided;
-use super::pruning::Pruner;
-use super::sparsify::{Base, Specialist, base, recover, timed};
+use super::guard::pruned;
+use super::sparsify::{Base, Specialist, recover, timed};
 use super::task::{Task, examples};
 use super::{PipelineError, host};
 use crate::distill::Examples;
 use crate::experiment::{ClassChange, Line, Measured, Outcome, Run, Trainable};
 use crate::progress::{Progress, Recorder};
-use crate::recipe::{Recipe, Schedule};
+use crate::recipe::{PruneSpec, Recipe, Schedule};
 use crate::record::{Evaluation, Latency, Nonzeros, Stages};
 use crate::torch::TorchModel;
 
@@ -61,6 +60,8 @@ fn failed(error: &PipelineError) -> Outcome {
 /// What the runs of a group have in common.
 struct Shared {
     task: Task,
+    /// As it was after the guard of the classes.
+    prune: PruneSpec,
     base: Base,
     seconds: Stages,
     /// Read when the first run has its final network.
@@ -80,11 +81,9 @@ impl Shared {
     fn prepare(recipe: &Recipe, progress: &mut Recorder) -> Result<Self, PipelineError> {
         let mut seconds = Stages::default();
         let task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
-        let (recipe, chosen) = timed(&mut seconds, "choose", || decided(&task, recipe, progress))?;
-        let pruner = Pruner::new(&task, &recipe)?;
-        let base = base(&pruner, chosen, task.all_shots()?, &mut seconds, progress)?;
+        let (recipe, base) = pruned(&task, recipe, &mut seconds, progress)?;
         let warnings = std::mem::take(&mut progress.warnings);
-        Ok(Self { task, base, seconds, val: None, warnings })
+        Ok(Self { task, prune: recipe.prune, base, seconds, val: None, warnings })
     }
 
     /// Recovers from the pruned network as the recipe says, then measures the outcome on val.
@@ -97,6 +96,7 @@ impl Shared {
         host::reset_peak_rss();
         progress.warnings.clear();
         let mut seconds = Stages::default();
+        let recipe = &Recipe { prune: self.prune.clone(), ..recipe.clone() };
         let specialist = recover(&self.task, &self.base, recipe, &mut seconds, progress)?;
         let val = match self.val.take() {
             Some(val) => val,

@@ -6,7 +6,7 @@ use super::PipelineError;
 use super::choose::{Chosen, can_decide, choose};
 use super::evaluate::on_torch;
 use super::pruning::Pruner;
-use super::sparsify::{Specialist, base, recover};
+use super::sparsify::{Base, Specialist, base, recover, timed};
 use super::task::Task;
 use crate::distill::{Examples, corners};
 use crate::experiment::ClassChange;
@@ -18,9 +18,20 @@ use crate::torch::{TorchError, TorchModel};
 /// Times that the target is relaxed at most.
 const STEPS: u32 = 8;
 
-/// Makes every choice on the held-out fold. Where the recipe limits what a class may lose, the recipe that is returned
-/// prunes as much as it can within the limit.
-pub fn decided(
+/// Makes every choice on the held-out fold, then prunes the network of all the shots. Where the recipe limits what a
+/// class may lose, the recipe that is returned prunes as much as it can within the limit.
+pub fn pruned(
+    task: &Task,
+    recipe: &Recipe,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<(Recipe, Base), PipelineError> {
+    let (recipe, chosen) = timed(seconds, "choose", || decided(task, recipe, progress))?;
+    let base = base(&Pruner::new(task, &recipe)?, chosen, task.all_shots()?, seconds, progress)?;
+    Ok((recipe, base))
+}
+
+fn decided(
     task: &Task,
     recipe: &Recipe,
     progress: &mut dyn Progress,
