@@ -479,7 +479,7 @@ pub struct TrainSpec {
     pub batch: usize,
     /// What takes the steps.
     pub optimizer: OptimizerChoice,
-    /// Peak learning rate; absent: 0.1 for SGD, 0.001 for AdamW.
+    /// Peak learning rate; absent: 0.1 for SGD and 0.001 for AdamW from scratch, 0.003 and 0.0001 from a checkpoint.
     pub learning_rate: Option<f64>,
     /// L2 penalty on weights.
     pub weight_decay: f64,

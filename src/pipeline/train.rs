@@ -138,12 +138,11 @@ fn norms(start: &Start) -> Norms {
 fn recovery(spec: &TrainSpec, graph: &Graph) -> RecoverySpec {
     let unset = RecoverySpec { optimizer: spec.optimizer, ..RecoverySpec::default() };
     let optimizer = optimizer_of(&unset, graph);
-    let usual = if optimizer == OptimizerChoice::Adamw { 1e-3 } else { 0.1 };
     RecoverySpec {
         epochs: spec.epochs,
         batch: spec.batch,
         optimizer,
-        learning_rate: Some(spec.learning_rate.unwrap_or(usual)),
+        learning_rate: Some(spec.learning_rate.unwrap_or(usual_rate(&spec.start, optimizer))),
         weight_decay: spec.weight_decay,
         cross_entropy: 1.0,
         label_smoothing: spec.label_smoothing,
@@ -152,6 +151,17 @@ fn recovery(spec: &TrainSpec, graph: &Graph) -> RecoverySpec {
         square_head: 0.0,
         crop: 1.0,
         ..unset
+    }
+}
+
+/// Peak learning rates: those of the papers from scratch, far smaller ones where there is something to lose (SGD as in
+/// BiT, arXiv 1912.11370).
+fn usual_rate(start: &Start, optimizer: OptimizerChoice) -> f64 {
+    match (start, optimizer == OptimizerChoice::Adamw) {
+        (Start::Scratch { .. }, true) => 1e-3,
+        (Start::Scratch { .. }, false) => 0.1,
+        (Start::Checkpoint { .. }, true) => 1e-4,
+        (Start::Checkpoint { .. }, false) => 0.003,
     }
 }
 

@@ -71,7 +71,7 @@ pub struct TrainArgs {
     /// What takes the steps
     #[arg(long, value_parser = choice(OPTIMIZERS), default_value = "auto")]
     optimizer: OptimizerChoice,
-    /// Peak learning rate [default: 0.1 for sgd, 0.001 for adamw]
+    /// Peak learning rate [default: 0.1 for sgd, 0.001 for adamw; from a checkpoint 0.003 and 0.0001]
     #[arg(long, value_name = "X")]
     learning_rate: Option<f64>,
     /// L2 penalty on weights
