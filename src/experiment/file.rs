@@ -21,9 +21,9 @@ pub struct Experiment {
     /// What every run starts from.
     #[serde(default)]
     pub(super) recipe: Table,
-    /// Values per axis; each sweep is their cross product.
+    /// What is run, in the order of the file.
     #[serde(rename = "sweep")]
-    pub(super) sweeps: Vec<Table>,
+    pub(super) sweeps: Vec<Axes>,
 }
 
 /// What an experiment is called and what it is for.
@@ -38,6 +38,20 @@ pub struct About {
     /// The adapter that the others are compared with, seed by seed.
     #[serde(default)]
     pub reference: Option<String>,
+    /// The axis along which accuracy is drawn as a curve; absent: rows are drawn below each other.
+    #[serde(default)]
+    pub curve: Option<String>,
+}
+
+/// One `[[sweep]]`: the cross product of its axes.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Axes {
+    /// What its rows are called where all rows of a task share a table.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Values per axis.
+    #[serde(flatten)]
+    pub values: Table,
 }
 
 impl Experiment {

@@ -6,6 +6,7 @@ use margay_core::nearest_name;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
+use super::file::Axes;
 use super::{Experiment, ExperimentError};
 use crate::recipe::{AdaptSpec, Recipe, RecoverySpec, Schedule, parse_compression};
 
@@ -47,6 +48,8 @@ pub struct Run {
     pub checkpoint: String,
     /// Name of the task.
     pub task: String,
+    /// Name of the sweep, if it has one.
+    pub sweep: Option<String>,
     /// The whole recipe, options without effect at their defaults, paths as in the file.
     pub recipe: Recipe,
     /// What the sweep says of it beyond what its title has anyway.
@@ -54,7 +57,12 @@ pub struct Run {
 }
 
 impl Run {
-    fn new(names: [Option<&str>; 2], recipe: Recipe, note: String) -> Result<Self, ExperimentError> {
+    fn new(
+        names: [Option<&str>; 2],
+        sweep: Option<String>,
+        recipe: Recipe,
+        note: String,
+    ) -> Result<Self, ExperimentError> {
         let recipe = effective(recipe);
         let name = |given: Option<&str>, path: &Path| match given {
             Some(name) => name.to_owned(),
@@ -64,6 +72,7 @@ impl Run {
             key: key(VERSION, &recipe)?,
             checkpoint: name(names[0], &recipe.model),
             task: name(names[1], &recipe.data),
+            sweep,
             recipe,
             note,
         })
@@ -127,11 +136,15 @@ pub fn groups(runs: Vec<Run>) -> Vec<Vec<Run>> {
 impl Experiment {
     /// Every run once, sweep by sweep. `adapters` is what `adapter = "all"` stands for.
     pub fn runs(&self, adapters: &[&str]) -> Result<Vec<Run>, ExperimentError> {
+        let named = self.sweeps.iter().filter(|axes| axes.name.is_some()).count();
+        if ![0, self.sweeps.len()].contains(&named) {
+            return Err(ExperimentError::Names { named, sweeps: self.sweeps.len() });
+        }
         let mut seen = BTreeSet::new();
         let mut runs = Vec::new();
-        for (index, table) in self.sweeps.iter().enumerate() {
-            let sweep = Sweep { experiment: self, number: index + 1, adapters };
-            for run in sweep.runs(table)? {
+        for (index, axes) in self.sweeps.iter().enumerate() {
+            let sweep = Sweep { experiment: self, axes, number: index + 1, adapters };
+            for run in sweep.runs()? {
                 if seen.insert(run.key.clone()) {
                     runs.push(run);
                 }
@@ -144,6 +157,7 @@ impl Experiment {
 /// One `[[sweep]]` on its way to runs.
 struct Sweep<'a> {
     experiment: &'a Experiment,
+    axes: &'a Axes,
     number: usize,
     adapters: &'a [&'a str],
 }
@@ -152,9 +166,9 @@ struct Sweep<'a> {
 type Point = Vec<(String, Value)>;
 
 impl Sweep<'_> {
-    fn runs(&self, table: &Table) -> Result<Vec<Run>, ExperimentError> {
+    fn runs(&self) -> Result<Vec<Run>, ExperimentError> {
         let mut axes = Vec::new();
-        flatten("", table, &mut axes);
+        flatten("", &self.axes.values, &mut axes);
         axes.sort_by_key(|(name, _)| AXES.iter().position(|(axis, _)| axis == name).unwrap_or(AXES.len()));
         let mut points: Vec<Point> = vec![Vec::new()];
         for (axis, values) in axes {
@@ -205,7 +219,7 @@ impl Sweep<'_> {
         }
         let recipe =
             recipe.try_into().map_err(|source| ExperimentError::Recipe { sweep: self.number, source })?;
-        Run::new(names, recipe, note(point))
+        Run::new(names, self.axes.name.clone(), recipe, note(point))
     }
 
     /// The part of a recipe with this name.

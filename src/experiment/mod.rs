@@ -8,6 +8,7 @@
 //! A run is a recipe and is known by the hash of it. Runs that share everything up to the pruned network are a
 //! group, which is pruned once.
 
+mod curve;
 mod file;
 mod grid;
 mod journal;
@@ -47,6 +48,22 @@ pub enum ExperimentError {
         /// The name in the file.
         axis: String,
         /// The axis that looks most like it.
+        nearest: Option<String>,
+    },
+    /// Some sweeps have names and some do not.
+    #[error("{named} of {sweeps} sweeps have a `name`, but all must have one or none")]
+    Names {
+        /// How many have one.
+        named: usize,
+        /// How many there are.
+        sweeps: usize,
+    },
+    /// The axis of the curve is none.
+    #[error("`curve` is `{axis}`, which is no column of the tables")]
+    Curve {
+        /// The name in the file.
+        axis: String,
+        /// The column that looks most like it.
         nearest: Option<String>,
     },
     /// A sweep names a checkpoint or a task that the file does not have.

@@ -1,5 +1,6 @@
 use askama::Template;
 
+use super::curve::curves;
 use super::table::{columns, percent};
 use super::{Group, Row, Summary};
 use crate::scale::Scale;
@@ -13,10 +14,14 @@ const TOP: f64 = 34.0;
 /// Least room on each side of the marks, as a fraction.
 const MARGIN: f64 = 0.01;
 
-/// Top-1 of a group's rows with 95 % intervals over the seeds as SVG, readable on light and dark ground.
+/// Top-1 of a group's rows with 95 % intervals over the seeds as SVG, readable on light and dark ground: along the axis
+/// that the experiment names, else row below row.
 pub fn plot(summary: &Summary, group: &Group) -> String {
-    // Writing to memory does not fail.
-    Dots::new(summary, group).render().unwrap_or_default()
+    match &summary.curve {
+        Some(axis) => curves(summary, group, axis),
+        // Writing to memory does not fail.
+        None => Dots::new(summary, group).render().unwrap_or_default(),
+    }
 }
 
 #[derive(Template)]
@@ -27,14 +32,15 @@ struct Dots {
     /// Lower end of the scale.
     axis: f64,
     ticks: Vec<(String, String)>,
-    /// Dense and one-shot: name, position and the end of the text that is there.
-    lines: [(&'static str, String, &'static str); 2],
+    dense: String,
     rows: Vec<Dot>,
 }
 
 struct Dot {
     label: String,
     text: String,
+    /// Where pruning left the network, if it went on from there.
+    oneshot: Option<String>,
     at: String,
     low: String,
     high: String,
@@ -54,12 +60,7 @@ impl Dots {
     fn new(summary: &Summary, group: &Group) -> Self {
         let scale = scale(&group.rows);
         let axis = TOP + ROW * group.rows.len() as f64;
-        let mean = |figure: fn(&Row) -> f64| {
-            group.rows.iter().map(figure).sum::<f64>() / group.rows.len().max(1) as f64
-        };
-        let mut lines = [("dense", mean(|row| row.dense.mean)), ("one-shot", mean(|row| row.oneshot.mean))];
-        lines.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let [left, right] = lines.map(|(name, mean)| (name, scale.at(mean)));
+        let dense = group.rows.iter().map(|row| row.dense.mean).sum::<f64>() / group.rows.len().max(1) as f64;
         let columns = columns(summary, group);
         let dot = |(index, row): (usize, &Row)| {
             let [low, high] = row.top1.interval();
@@ -67,6 +68,7 @@ impl Dots {
             Dot {
                 label: settings.map(String::as_str).collect::<Vec<_>>().join(" "),
                 text: percent(&row.top1),
+                oneshot: group.recovered().then(|| scale.at(row.oneshot.mean)),
                 at: scale.at(row.top1.mean),
                 low: scale.at(low),
                 high: scale.at(high),
@@ -78,8 +80,7 @@ impl Dots {
             height: axis + 44.0,
             axis,
             ticks: scale.ticks(100.0),
-            // The texts lean away from each other.
-            lines: [(left.0, left.1, "end"), (right.0, right.1, "start")],
+            dense: scale.at(dense),
             rows: group.rows.iter().enumerate().map(dot).collect(),
         }
     }

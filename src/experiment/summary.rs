@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use margay_core::nearest_name;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -23,21 +24,23 @@ pub struct Summary {
     pub failed: Vec<(String, String)>,
     /// Names of what varies between the rows of a group, in the order of the columns.
     pub columns: Vec<String>,
+    /// The one of them along which accuracy is drawn, if it is drawn as a curve.
+    pub curve: Option<String>,
     /// Whatever shares a table.
     pub groups: Vec<Group>,
 }
 
-/// Runs on the same pruned networks, one per seed.
+/// Runs on the same pruned networks, one per seed; where sweeps have names, all runs of a task.
 #[derive(Clone, Debug, Serialize)]
 pub struct Group {
     /// Name of the checkpoint.
     pub checkpoint: String,
     /// Name of the task.
     pub task: String,
-    /// Images per class; 0 is all.
-    pub shots: usize,
-    /// Weights before for each weight after.
-    pub compression: f64,
+    /// Images per class; 0 is all. Absent where rows differ in it.
+    pub shots: Option<usize>,
+    /// Weights before for each weight after. Absent where rows differ in it.
+    pub compression: Option<f64>,
     /// What else is particular to this group, by axis.
     pub settings: BTreeMap<String, String>,
     /// One row per way of recovery.
@@ -73,6 +76,11 @@ pub struct Row {
     by_seed: BTreeMap<u64, f64>,
 }
 
+/// Keys of facts that are no plain keys of a recipe, or are read otherwise.
+const METHOD: &str = "method";
+const SHOTS: &str = "shots.per-class";
+const COMPRESSION: &str = "prune.sparsity";
+
 /// Values of a recipe by dotted key, as people read them.
 type Facts = BTreeMap<String, String>;
 
@@ -95,6 +103,7 @@ impl Summary {
             done: 0,
             failed: Vec::new(),
             columns: Vec::new(),
+            curve: about.curve.clone(),
             groups: Vec::new(),
         };
         let mut finished = Vec::new();
@@ -110,6 +119,12 @@ impl Summary {
         summary.done = finished.len();
         let (shared, own) = varied(&finished);
         summary.columns = own.iter().map(|key| axis_of(key).to_owned()).collect();
+        if let Some(axis) =
+            about.curve.as_ref().filter(|axis| summary.done > 1 && !summary.columns.contains(axis))
+        {
+            let nearest = nearest_name(axis, summary.columns.iter().map(String::as_str));
+            return Err(ExperimentError::Curve { axis: axis.clone(), nearest });
+        }
         summary.groups = collect(&finished, |run| (run.name(), run.pick(&shared)))
             .into_iter()
             .map(|group| Group::new(&group, &shared, &own, about.reference.as_deref()))
@@ -157,11 +172,13 @@ impl Group {
         }
         let mut settings = first.pick(shared);
         settings.retain(|axis, _| !["shots", "compression"].contains(&axis.as_str()));
+        let recipe = &first.run.recipe;
+        let agreed = |key: &str| runs.iter().all(|run| run.facts.get(key) == first.facts.get(key));
         Self {
             checkpoint: first.run.checkpoint.clone(),
             task: first.run.task.clone(),
-            shots: first.run.recipe.shots.per_class,
-            compression: first.run.recipe.prune.sparsity.compression(),
+            shots: agreed(SHOTS).then_some(recipe.shots.per_class),
+            compression: agreed(COMPRESSION).then(|| recipe.prune.sparsity.compression()),
             settings,
             rows,
         }
@@ -232,11 +249,11 @@ fn facts(run: &Run) -> Result<Facts, ExperimentError> {
     let mut leaves = Vec::new();
     flatten("", &Table::try_from(&run.recipe)?, &mut leaves);
     let mut facts: Facts = leaves.into_iter().map(|(key, value)| (key, text(&value))).collect();
-    for named in ["model", "labels", "data", "seed", "device", "threads", "prune.sparsity"] {
+    for named in ["model", "labels", "data", "seed", "device", "threads"] {
         facts.remove(named);
     }
-    let fold = run.recipe.prune.sparsity.compression();
-    facts.insert("prune.sparsity".to_owned(), format!("{fold:.1}"));
+    facts.insert(COMPRESSION.to_owned(), fold(run.recipe.prune.sparsity.compression()));
+    facts.insert(SHOTS.to_owned(), shots(run.recipe.shots.per_class));
     let adapter = run.adapter();
     // Options without effect would look like a choice.
     if adapter == NONE {
@@ -246,7 +263,20 @@ fn facts(run: &Run) -> Result<Facts, ExperimentError> {
         facts.retain(|key, _| !key.starts_with("adapt."));
     }
     facts.insert("adapt.method".to_owned(), adapter.to_owned());
+    if let Some(name) = &run.sweep {
+        facts.insert(METHOD.to_owned(), name.clone());
+    }
     Ok(facts)
+}
+
+/// `16`, or `all`.
+fn shots(count: usize) -> String {
+    if count == 0 { "all".to_owned() } else { count.to_string() }
+}
+
+/// `20×`, with one decimal where there is one.
+pub(super) fn fold(compression: f64) -> String {
+    format!("{}×", (10.0 * compression).round() / 10.0)
 }
 
 fn text(value: &Value) -> String {
@@ -258,17 +288,31 @@ fn is_shared(key: &str) -> bool {
     !key.starts_with("adapt.") && (!key.starts_with("recovery.") || key == "recovery.recalibrate")
 }
 
-/// Keys with more than one value: of what is pruned, and of how it is recovered, the adapter first.
+/// Keys that tell tables apart, and keys that tell the rows of a table apart, the adapter first.
+///
+/// Rows differ in how they are recovered. Where sweeps have names, rows differ in everything: in their names, and in
+/// what varies within a sweep, as the name says the rest.
 fn varied(finished: &[Finished]) -> (Vec<String>, Vec<String>) {
-    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (key, value) in finished.iter().flat_map(|run| &run.facts) {
-        values.entry(key).or_default().insert(value);
+    if finished.iter().any(|run| run.run.sweep.is_some()) {
+        let sweeps = collect(finished, |run| &run.run.sweep);
+        let within: BTreeSet<&str> =
+            sweeps.iter().flat_map(|sweep| differing(sweep.iter().copied())).collect();
+        let own = std::iter::once(METHOD).chain(within).map(str::to_owned).collect();
+        return (Vec::new(), own);
     }
-    values.retain(|_, values| values.len() > 1);
-    let keys = values.into_keys().map(str::to_owned);
+    let keys = differing(finished).into_iter().map(str::to_owned);
     let (shared, mut own): (Vec<String>, Vec<String>) = keys.partition(|key| is_shared(key));
     own.sort_by_key(|key| key != "adapt.method");
     (shared, own)
+}
+
+/// Keys with more than one value.
+fn differing<'f, 'r: 'f>(finished: impl IntoIterator<Item = &'f Finished<'r>>) -> Vec<&'f str> {
+    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (key, value) in finished.into_iter().flat_map(|run| &run.facts) {
+        values.entry(key).or_default().insert(value);
+    }
+    values.into_iter().filter(|(_, values)| values.len() > 1).map(|(key, _)| key).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use std::fmt::Write as _;
 
+use super::summary::fold;
 use super::{Estimate, Group, Row, Summary};
 
 /// What stands where a figure is absent.
@@ -36,29 +37,39 @@ pub fn slug(summary: &Summary, group: &Group) -> String {
 impl Group {
     /// What the runs of the group share, in a line.
     pub fn title(&self) -> String {
-        let shots = if self.shots == 0 { "all photos".to_owned() } else { format!("{} shots", self.shots) };
-        let own =
-            [self.checkpoint.clone(), self.task.clone(), shots, format!("{}×", round(self.compression))];
+        let shots = self.shots.map(|shots| match shots {
+            0 => "all photos".to_owned(),
+            1 => "1 shot".to_owned(),
+            _ => format!("{shots} shots"),
+        });
+        let own = [self.checkpoint.clone(), self.task.clone()];
+        let common = shots.into_iter().chain(self.compression.map(fold));
         let other = self.settings.iter().map(|(axis, value)| format!("{axis} {value}"));
-        own.into_iter().chain(other).collect::<Vec<_>>().join(" · ")
+        own.into_iter().chain(common).chain(other).collect::<Vec<_>>().join(" · ")
     }
-}
 
-/// One decimal where there is one.
-fn round(value: f64) -> f64 {
-    (10.0 * value).round() / 10.0
+    /// Whether any row was recovered; what was not ends where pruning left it.
+    pub(super) fn recovered(&self) -> bool {
+        self.rows.iter().any(|row| row.trained + row.beside > 0.0)
+    }
 }
 
 fn table(text: &mut String, summary: &Summary, group: &Group) {
     let columns = columns(summary, group);
     let mut head: Vec<String> = columns.iter().map(|column| (*column).to_owned()).collect();
-    head.extend(["seeds", "dense", "one-shot", "final"].map(str::to_owned));
+    head.extend(["seeds", "dense", "one-shot"].map(str::to_owned));
+    if group.recovered() {
+        head.push("final".to_owned());
+    }
     head.extend(summary.reference.iter().map(|name| format!("against {name}")));
-    head.extend(["worst class", "largest drop", "trained", "seconds"].map(str::to_owned));
+    head.extend(["worst class", "largest drop"].map(str::to_owned));
+    if group.recovered() {
+        head.extend(["trained", "seconds"].map(str::to_owned));
+    }
     line(text, &head);
     line(text, &vec!["---".to_owned(); head.len()]);
     for row in &group.rows {
-        line(text, &cells(row, &columns, summary.reference.is_some()));
+        line(text, &cells(row, &columns, group.recovered(), summary.reference.is_some()));
     }
 }
 
@@ -76,18 +87,23 @@ pub(super) fn columns<'a>(summary: &'a Summary, group: &Group) -> Vec<&'a str> {
     columns.filter(|axis| *axis == "adapter" || varies(axis)).collect()
 }
 
-fn cells(row: &Row, columns: &[&str], compared: bool) -> Vec<String> {
+fn cells(row: &Row, columns: &[&str], recovered: bool, compared: bool) -> Vec<String> {
     let setting = |axis: &&str| row.settings.get(*axis).cloned().unwrap_or_else(|| ABSENT.to_owned());
     let mut cells: Vec<String> = columns.iter().map(setting).collect();
     cells.push(row.seeds.len().to_string());
-    cells.extend([&row.dense, &row.oneshot, &row.top1].map(percent));
+    cells.extend([&row.dense, &row.oneshot].map(percent));
+    if recovered {
+        cells.push(percent(&row.top1));
+    }
     if compared {
         cells.push(row.difference.as_ref().map_or_else(|| ABSENT.to_owned(), points));
     }
     let maybe = |estimate: &Option<Estimate>| estimate.as_ref().map_or_else(|| ABSENT.to_owned(), percent);
     cells.extend([maybe(&row.worst_recall), maybe(&row.largest_drop)]);
-    cells.push(format!("{:.2} + {:.2} %", 100.0 * row.trained, 100.0 * row.beside));
-    cells.push(format!("{:.0}", row.seconds.mean));
+    if recovered {
+        cells.push(format!("{:.2} + {:.2} %", 100.0 * row.trained, 100.0 * row.beside));
+        cells.push(format!("{:.0}", row.seconds.mean));
+    }
     cells
 }
 

@@ -232,7 +232,9 @@ fn described(error: ExperimentError) -> Failure {
         ExperimentError::Toml(source) | ExperimentError::Recipe { source, .. } => {
             suggestion(source.message())
         }
-        ExperimentError::Axis { nearest, .. } | ExperimentError::Name { nearest, .. } => {
+        ExperimentError::Axis { nearest, .. }
+        | ExperimentError::Name { nearest, .. }
+        | ExperimentError::Curve { nearest, .. } => {
             nearest.as_ref().map(|near| format!("did you mean `{near}`?"))
         }
         ExperimentError::Marker(mark) => {

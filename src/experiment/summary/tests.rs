@@ -1,5 +1,5 @@
 use super::super::testing::{experiment, line, results};
-use super::super::{Line, Outcome, Plan, groups, markdown, plot, slug};
+use super::super::{Line, Outcome, Plan, Trainable, groups, markdown, plot, slug};
 use super::*;
 
 fn summary() -> Summary {
@@ -69,7 +69,68 @@ fn plots_are_sound_xml_for_both_grounds() {
     let svg = plot(&summary, &summary.groups[0]);
     assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
     assert!(svg.contains("prefers-color-scheme: dark") && !svg.contains("<bees>"), "{svg}");
-    assert_eq!(svg.matches("<circle").count(), 4);
+    assert_eq!(svg.matches("<circle").count(), 8, "final and one-shot of four rows");
     assert!(!svg.contains("NaN"), "{svg}");
     assert_eq!(slug(&summary, &summary.groups[0]), "try-small-birds-bees-5-shots-20x");
+}
+
+/// Two named sweeps of networks that are only pruned, the first at three numbers of shots and two shares.
+fn named(curve: &str) -> Result<Summary, ExperimentError> {
+    let text = format!(
+        "[experiment]\nname = 'try'\n{curve}\n[checkpoints.small]\nmodel = 'small.pth'\n
+        [tasks.birds]\ndata = 'birds'\n[tasks.fish]\ndata = 'fish'\n
+        [[sweep]]\nname = 'ours'\ncheckpoint = 'small'\ntask = 'all'\nshots = [1, 5, 0]\nadapter = 'none'\nseed = [0, 1]
+        'prune.general-share' = [0.0, 0.5]\n
+        [[sweep]]\nname = 'theirs'\ncheckpoint = 'small'\ntask = 'birds'\nshots = 5\nadapter = 'none'\nseed = [0, 1]
+        solver = 'sparsegpt'\n"
+    );
+    let experiment = Experiment::parse(&text)?;
+    let runs = experiment.runs(&[])?;
+    let mut results = Results::default();
+    for run in &runs {
+        let mut line = line(run, 40 + run.recipe.shots.per_class);
+        if let Outcome::Measured(measured) = &mut line.outcome {
+            measured.trainable = Trainable { layers: 0, beside: 0, all: 10_000 };
+        }
+        results.insert(line);
+    }
+    Summary::new(&experiment, &runs, &results)
+}
+
+#[test]
+fn named_sweeps_share_a_table_for_each_task() {
+    let summary = named("").unwrap();
+    let titles: Vec<_> = summary.groups.iter().map(Group::title).collect();
+    assert_eq!(titles, ["small · birds · 20×", "small · fish · 20×"]);
+    assert_eq!([summary.groups[0].rows.len(), summary.groups[1].rows.len()], [7, 6]);
+    let text = markdown(&summary, "plots/");
+    let lines: Vec<&str> = text.lines().collect();
+    let head = "| method | general-share | shots | seeds | dense | one-shot | worst class | largest drop |";
+    assert_eq!(lines[2], head, "nothing was recovered, and the name says what the solver is");
+    assert!(lines[4].starts_with("| ours | 0.0 | 1 | 2 | 85.0"), "{}", lines[4]);
+    assert!(lines[10].starts_with("| theirs | auto | 5 | 2 | 85.0"), "{}", lines[10]);
+    assert!(text.contains("\n| general-share | shots | seeds | dense |"), "one name tells nothing: {text}");
+    assert!(text.contains("| 0.5 | all | 2 |"), "{text}");
+}
+
+#[test]
+fn curves_follow_an_axis() {
+    let summary = named("curve = 'shots'").unwrap();
+    let svg = plot(&summary, &summary.groups[1]);
+    assert!(svg.contains("prefers-color-scheme: dark") && !svg.contains("NaN"), "{svg}");
+    assert_eq!((svg.matches("<polyline").count(), svg.matches("<circle").count()), (2, 6));
+    assert!(svg.contains(">general-share 0.5</text>") && svg.contains(">all</text>"), "{svg}");
+    let error = named("curve = 'shot'").unwrap_err();
+    assert!(
+        matches!(&error, ExperimentError::Curve { nearest: Some(near), .. } if near == "shots"),
+        "{error}"
+    );
+}
+
+#[test]
+fn either_all_sweeps_have_names_or_none() {
+    let text = "[experiment]\nname = 'try'\n[recipe]\nmodel = 'a.pth'\ndata = 'b'\n
+        [[sweep]]\nname = 'ours'\nshots = 1\n[[sweep]]\nshots = 2\n";
+    let error = Experiment::parse(text).unwrap().runs(&[]).unwrap_err();
+    assert_eq!(error.to_string(), "1 of 2 sweeps have a `name`, but all must have one or none");
 }
