@@ -60,6 +60,12 @@ impl Cost {
         Self(vec![(0.0, 0.0), (1.0, dense)])
     }
 
+    /// The same in another unit.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        Self(self.0.into_iter().map(|(density, cost)| (density, factor * cost)).collect())
+    }
+
     /// The cost at a density, by linear interpolation.
     pub fn at(&self, density: f64) -> f64 {
         let after = self.0.partition_point(|(d, _)| *d < density);

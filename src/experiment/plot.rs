@@ -33,6 +33,7 @@ struct Dots {
     axis: f64,
     ticks: Vec<(String, String)>,
     dense: String,
+    recovered: bool,
     rows: Vec<Dot>,
 }
 
@@ -81,6 +82,7 @@ impl Dots {
             axis,
             ticks: scale.ticks(100.0),
             dense: scale.at(dense),
+            recovered: group.recovered(),
             rows: group.rows.iter().enumerate().map(dot).collect(),
         }
     }

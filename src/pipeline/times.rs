@@ -1,9 +1,9 @@
 //! What the layers of a task's network take on this machine, in milliseconds at batch 1.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use margay_runtime::{Session, SessionOptions, layer_costs};
+use margay_runtime::{Session, SessionOptions, StepProfile, layer_costs};
 
 use super::PipelineError;
 use super::export::pack;
@@ -27,30 +27,50 @@ pub struct Times {
 }
 
 impl Times {
-    /// Times single layers, then the whole network. Steps that are timed one by one add up to more than a run takes, the
-    /// more so the smaller they are: all are scaled to the run.
+    /// Times the whole network, then single layers. Steps that are timed one by one add up to more than a run takes, the
+    /// more so the smaller they are: all are scaled to the run. What is not pruned has its share of the run's own steps,
+    /// as a difference of two measured sums would be mostly noise.
     pub fn measure(task: &Task, recipe: &Recipe, dense: &TorchModel) -> Result<Self, PipelineError> {
         let model = pack(task, recipe, dense, &BTreeMap::new())?;
         let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
         let costs = layer_costs(&model, &options, &TIMED)?;
-        let mut session = Session::new(&model, &options)?;
-        let image = vec![0.5; session.image_len()];
-        session.profile(&image, 1)?;
-        let steps = session.profile(&image, RUNS)?.min_ms;
-        let scale = fastest_run(&mut session, &image)? / steps;
+        let whole = Whole::measure(&mut Session::new(&model, &options)?, dense)?;
         let of_layer = |weight: String| {
             let own = costs.iter().filter(|cost| cost.weight == weight);
-            Cost::new(own.map(|cost| (1.0 - cost.sparsity, scale * cost.ms)).collect())
+            Cost::new(own.map(|cost| (1.0 - cost.sparsity, cost.ms)).collect())
         };
         let weights = dense.graph.prunable().map(|id| dense.graph.node(id).weight());
-        let layers: Vec<Cost> = weights.map(of_layer).collect();
-        let prunable: f64 = layers.iter().map(|cost| cost.at(1.0)).sum();
-        Ok(Self { layers, rest: (scale * steps - prunable).max(0.0) })
+        let single: Vec<Cost> = weights.map(of_layer).collect();
+        let scale = (whole.ms - whole.rest) / single.iter().map(|cost| cost.at(1.0)).sum::<f64>();
+        Ok(Self { layers: single.into_iter().map(|cost| cost.times(scale)).collect(), rest: whole.rest })
     }
 
     /// The dense network.
     pub fn dense(&self) -> f64 {
         self.rest + self.layers.iter().map(|cost| cost.at(1.0)).sum::<f64>()
+    }
+}
+
+/// The dense network as it is run.
+struct Whole {
+    /// Milliseconds of the fastest of some runs.
+    ms: f64,
+    /// What is spent of them outside of the layers that can be pruned.
+    rest: f64,
+}
+
+impl Whole {
+    fn measure(session: &mut Session, dense: &TorchModel) -> Result<Self, PipelineError> {
+        let image = vec![0.5; session.image_len()];
+        session.profile(&image, 1)?;
+        let steps = session.profile(&image, RUNS)?.steps;
+        let prunable: BTreeSet<&str> =
+            dense.graph.prunable().map(|id| dense.graph.node(id).name.as_str()).collect();
+        let beside = |step: &&StepProfile| !step.nodes.iter().any(|node| prunable.contains(node.as_str()));
+        let rest: f64 = steps.iter().filter(beside).map(|step| step.min_ms).sum();
+        let all: f64 = steps.iter().map(|step| step.min_ms).sum();
+        let ms = fastest_run(session, &image)?;
+        Ok(Self { ms, rest: ms * rest / all })
     }
 }
 

@@ -102,3 +102,16 @@ fn mistakes_are_named() {
     let nearest = error("adaptor = 'lora'");
     assert!(matches!(nearest, ExperimentError::Axis { nearest: Some(near), .. } if near == "adapter"));
 }
+
+#[test]
+fn every_recipe_that_is_shipped_unfolds() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/recipes");
+    let files: Vec<_> = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for path in files {
+        let experiment = Experiment::parse(&fs_err::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(path.file_stem().unwrap().to_str(), Some(experiment.about.name.as_str()));
+        let runs = experiment.runs(&["lora", "rosa"]).unwrap();
+        assert!(runs.len() > 3, "{}: {} runs", path.display(), runs.len());
+    }
+}
