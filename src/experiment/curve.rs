@@ -76,12 +76,11 @@ impl Curves {
             Curve { label: name.clone(), y: TOP + LINE * (number as f64 + 0.5), path: path.join(" "), points }
         };
         let curves = labels.iter().enumerate().map(curve).collect();
-        let dense = group.rows.iter().map(|row| row.dense.mean).sum::<f64>() / group.rows.len().max(1) as f64;
         Self {
             title: group.title(),
             axis: axis.to_owned(),
             ticks: scale.ticks(100.0),
-            dense: scale.at(dense),
+            dense: scale.at(group.dense()),
             curves,
             values: values.into_iter().enumerate().map(|(index, value)| (at(index), value)).collect(),
         }

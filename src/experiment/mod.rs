@@ -59,11 +59,11 @@ pub enum ExperimentError {
         sweeps: usize,
     },
     /// The axis of the curve is none.
-    #[error("`curve` is `{axis}`, which is no column of the tables")]
+    #[error("`curve` is `{axis}`, which no sweep varies")]
     Curve {
         /// The name in the file.
         axis: String,
-        /// The column that looks most like it.
+        /// The axis that looks most like it.
         nearest: Option<String>,
     },
     /// A sweep names a checkpoint or a task that the file does not have.

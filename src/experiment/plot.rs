@@ -18,9 +18,9 @@ const MARGIN: f64 = 0.01;
 /// that the experiment names, else row below row.
 pub fn plot(summary: &Summary, group: &Group) -> String {
     match &summary.curve {
-        Some(axis) => curves(summary, group, axis),
+        Some(axis) if summary.columns.contains(axis) => curves(summary, group, axis),
         // Writing to memory does not fail.
-        None => Dots::new(summary, group).render().unwrap_or_default(),
+        _ => Dots::new(summary, group).render().unwrap_or_default(),
     }
 }
 
@@ -61,7 +61,6 @@ impl Dots {
     fn new(summary: &Summary, group: &Group) -> Self {
         let scale = scale(&group.rows);
         let axis = TOP + ROW * group.rows.len() as f64;
-        let dense = group.rows.iter().map(|row| row.dense.mean).sum::<f64>() / group.rows.len().max(1) as f64;
         let columns = columns(summary, group);
         let dot = |(index, row): (usize, &Row)| {
             let [low, high] = row.top1.interval();
@@ -81,7 +80,7 @@ impl Dots {
             height: axis + 44.0,
             axis,
             ticks: scale.ticks(100.0),
-            dense: scale.at(dense),
+            dense: scale.at(group.dense()),
             recovered: group.recovered(),
             rows: group.rows.iter().enumerate().map(dot).collect(),
         }

@@ -95,6 +95,9 @@ impl Summary {
     /// Sorts the results of an experiment into tables.
     pub fn new(experiment: &Experiment, runs: &[Run], results: &Results) -> Result<Self, ExperimentError> {
         let about = &experiment.about;
+        if let Some(axis) = &about.curve {
+            check_curve(axis, runs)?;
+        }
         let mut summary = Self {
             name: about.name.clone(),
             description: about.description.clone(),
@@ -119,12 +122,6 @@ impl Summary {
         summary.done = finished.len();
         let (shared, own) = varied(&finished);
         summary.columns = own.iter().map(|key| axis_of(key).to_owned()).collect();
-        if let Some(axis) =
-            about.curve.as_ref().filter(|axis| summary.done > 1 && !summary.columns.contains(axis))
-        {
-            let nearest = nearest_name(axis, summary.columns.iter().map(String::as_str));
-            return Err(ExperimentError::Curve { axis: axis.clone(), nearest });
-        }
         summary.groups = collect(&finished, |run| (run.name(), run.pick(&shared)))
             .into_iter()
             .map(|group| Group::new(&group, &shared, &own, about.reference.as_deref()))
@@ -269,6 +266,16 @@ fn facts(run: &Run) -> Result<Facts, ExperimentError> {
     Ok(facts)
 }
 
+/// An axis that all runs agree on has no curve.
+fn check_curve(axis: &str, runs: &[Run]) -> Result<(), ExperimentError> {
+    let facts = runs.iter().map(facts).collect::<Result<Vec<_>, _>>()?;
+    let axes: Vec<&str> = differing(&facts).into_iter().map(axis_of).collect();
+    if axes.contains(&axis) {
+        return Ok(());
+    }
+    Err(ExperimentError::Curve { axis: axis.to_owned(), nearest: nearest_name(axis, axes.into_iter()) })
+}
+
 /// `16`, or `all`.
 fn shots(count: usize) -> String {
     if count == 0 { "all".to_owned() } else { count.to_string() }
@@ -296,20 +303,20 @@ fn varied(finished: &[Finished]) -> (Vec<String>, Vec<String>) {
     if finished.iter().any(|run| run.run.sweep.is_some()) {
         let sweeps = collect(finished, |run| &run.run.sweep);
         let within: BTreeSet<&str> =
-            sweeps.iter().flat_map(|sweep| differing(sweep.iter().copied())).collect();
+            sweeps.iter().flat_map(|sweep| differing(sweep.iter().map(|run| &run.facts))).collect();
         let own = std::iter::once(METHOD).chain(within).map(str::to_owned).collect();
         return (Vec::new(), own);
     }
-    let keys = differing(finished).into_iter().map(str::to_owned);
+    let keys = differing(finished.iter().map(|run| &run.facts)).into_iter().map(str::to_owned);
     let (shared, mut own): (Vec<String>, Vec<String>) = keys.partition(|key| is_shared(key));
     own.sort_by_key(|key| key != "adapt.method");
     (shared, own)
 }
 
 /// Keys with more than one value.
-fn differing<'f, 'r: 'f>(finished: impl IntoIterator<Item = &'f Finished<'r>>) -> Vec<&'f str> {
+fn differing<'f>(facts: impl IntoIterator<Item = &'f Facts>) -> Vec<&'f str> {
     let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (key, value) in finished.into_iter().flat_map(|run| &run.facts) {
+    for (key, value) in facts.into_iter().flatten() {
         values.entry(key).or_default().insert(value);
     }
     values.into_iter().filter(|(_, values)| values.len() > 1).map(|(key, _)| key).collect()

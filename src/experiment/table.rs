@@ -48,6 +48,11 @@ impl Group {
         own.into_iter().chain(common).chain(other).collect::<Vec<_>>().join(" · ")
     }
 
+    /// Mean top-1 of the dense network over the rows.
+    pub(super) fn dense(&self) -> f64 {
+        self.rows.iter().map(|row| row.dense.mean).sum::<f64>() / self.rows.len().max(1) as f64
+    }
+
     /// Whether any row was recovered; what was not ends where pruning left it.
     pub(super) fn recovered(&self) -> bool {
         self.rows.iter().any(|row| row.trained + row.beside > 0.0)

@@ -76,6 +76,11 @@ fn plots_are_sound_xml_for_both_grounds() {
 
 /// Two named sweeps of networks that are only pruned, the first at three numbers of shots and two shares.
 fn named(curve: &str) -> Result<Summary, ExperimentError> {
+    named_after(curve, usize::MAX)
+}
+
+/// The same with that many runs done.
+fn named_after(curve: &str, done: usize) -> Result<Summary, ExperimentError> {
     let text = format!(
         "[experiment]\nname = 'try'\n{curve}\n[checkpoints.small]\nmodel = 'small.pth'\n
         [tasks.birds]\ndata = 'birds'\n[tasks.fish]\ndata = 'fish'\n
@@ -87,7 +92,7 @@ fn named(curve: &str) -> Result<Summary, ExperimentError> {
     let experiment = Experiment::parse(&text)?;
     let runs = experiment.runs(&[])?;
     let mut results = Results::default();
-    for run in &runs {
+    for run in runs.iter().take(done) {
         let mut line = line(run, 40 + run.recipe.shots.per_class);
         if let Outcome::Measured(measured) = &mut line.outcome {
             measured.trainable = Trainable { layers: 0, beside: 0, all: 10_000 };
@@ -120,6 +125,8 @@ fn curves_follow_an_axis() {
     assert!(svg.contains("prefers-color-scheme: dark") && !svg.contains("NaN"), "{svg}");
     assert_eq!((svg.matches("<polyline").count(), svg.matches("<circle").count()), (2, 6));
     assert!(svg.contains(">general-share 0.5</text>") && svg.contains(">all</text>"), "{svg}");
+    let early = named_after("curve = 'shots'", 2).unwrap();
+    assert!(plot(&early, &early.groups[0]).contains("<circle"), "nothing varies yet");
     let error = named("curve = 'shot'").unwrap_err();
     assert!(
         matches!(&error, ExperimentError::Curve { nearest: Some(near), .. } if near == "shots"),
