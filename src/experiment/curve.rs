@@ -31,7 +31,7 @@ struct Curves {
     /// Where each value of the axis is, and the value.
     values: Vec<(f64, String)>,
     dense: String,
-    curves: Vec<Curve>,
+    series: Vec<Curve>,
 }
 
 struct Curve {
@@ -75,13 +75,13 @@ impl Curves {
                 points.iter().map(|point| format!("{:.1},{}", point.x, point.y)).collect();
             Curve { label: name.clone(), y: TOP + LINE * (number as f64 + 0.5), path: path.join(" "), points }
         };
-        let curves = labels.iter().enumerate().map(curve).collect();
+        let series = labels.iter().enumerate().map(curve).collect();
         Self {
             title: group.title(),
             axis: axis.to_owned(),
             ticks: scale.ticks(100.0),
             dense: scale.at(group.dense()),
-            curves,
+            series,
             values: values.into_iter().enumerate().map(|(index, value)| (at(index), value)).collect(),
         }
     }

@@ -155,7 +155,7 @@ fn recovery(spec: &TrainSpec, graph: &Graph) -> RecoverySpec {
 }
 
 /// Peak learning rates: those of the papers from scratch, far smaller ones where there is something to lose (SGD as in
-/// BiT, arXiv 1912.11370).
+/// arXiv 1912.11370).
 fn usual_rate(start: &Start, optimizer: OptimizerChoice) -> f64 {
     match (start, optimizer == OptimizerChoice::Adamw) {
         (Start::Scratch { .. }, true) => 1e-3,
