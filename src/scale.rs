@@ -1,5 +1,10 @@
 //! Axes of plots.
 
+/// The least and the greatest of some values.
+pub fn extent(values: impl Iterator<Item = f64>) -> [f64; 2] {
+    values.fold([f64::MAX, f64::MIN], |[low, high], value| [low.min(value), high.max(value)])
+}
+
 /// A range of values along one side of a plot.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {

@@ -2,7 +2,7 @@ use askama::Template;
 
 use super::table::{columns, percent};
 use super::{Estimate, Group, Row, Summary};
-use crate::scale::Scale;
+use crate::scale::{Scale, extent};
 
 /// Ends of the axes, in user units.
 const LEFT: f64 = 50.0;
@@ -107,7 +107,6 @@ fn distinct<T: ToString>(values: impl Iterator<Item = T>) -> Vec<String> {
 
 /// Holds every mean and the dense network; intervals may be cut.
 fn scale(rows: &[Row]) -> Scale {
-    let means = || rows.iter().flat_map(|row| [row.dense.mean, row.top1.mean]);
-    let (low, high) = (means().fold(1.0, f64::min), means().fold(0.0, f64::max));
+    let [low, high] = extent(rows.iter().flat_map(|row| [row.dense.mean, row.top1.mean]));
     Scale::new([low - MARGIN, high + MARGIN], [BOTTOM, TOP])
 }

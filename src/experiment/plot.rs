@@ -3,7 +3,7 @@ use askama::Template;
 use super::curve::curves;
 use super::table::{columns, percent};
 use super::{Group, Row, Summary};
-use crate::scale::Scale;
+use crate::scale::{Scale, extent};
 
 /// Where the marks begin and how wide the scale is, in user units.
 const LEFT: f64 = 250.0;
@@ -50,8 +50,7 @@ struct Dot {
 
 /// Holds every mean; of an interval no more than the means' own spread, as those of two seeds are wide.
 fn scale(rows: &[Row]) -> Scale {
-    let means = || rows.iter().flat_map(|row| [row.dense.mean, row.oneshot.mean, row.top1.mean]);
-    let (low, high) = (means().fold(1.0, f64::min), means().fold(0.0, f64::max));
+    let [low, high] = extent(rows.iter().flat_map(|row| [row.dense.mean, row.oneshot.mean, row.top1.mean]));
     let most = (high - low).max(0.05);
     let widest = rows.iter().filter_map(|row| row.top1.half_width).fold(0.0, f64::max).min(most);
     Scale::new([low - widest - MARGIN, high + widest + MARGIN], [LEFT, LEFT + SPAN])

@@ -1,7 +1,7 @@
 use askama::Template;
 
 use super::{Front, Point};
-use crate::scale::Scale;
+use crate::scale::{Scale, extent};
 
 /// Corners of the plane in user units.
 const LEFT: f64 = 60.0;
@@ -38,8 +38,8 @@ struct Mark {
 }
 
 /// Holds all values with some room.
-fn scale(values: impl Iterator<Item = f64> + Clone, places: [f64; 2]) -> Scale {
-    let (low, high) = (values.clone().fold(f64::MAX, f64::min), values.fold(f64::MIN, f64::max));
+fn scale(values: impl Iterator<Item = f64>, places: [f64; 2]) -> Scale {
+    let [low, high] = extent(values);
     // Equal values would leave no range at all.
     let room = (MARGIN * (high - low)).max(0.01 * high.abs()).max(1e-3);
     Scale::new([low - room, high + room], places)

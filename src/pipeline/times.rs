@@ -27,7 +27,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// Times the whole network, then single layers. Steps that are timed one by one add up to more than a run takes, the
+    /// Times single layers, then the whole network. Steps that are timed one by one add up to more than a run takes, the
     /// more so the smaller they are: all are scaled to the run. What is not pruned has its share of the run's own steps,
     /// as a difference of two measured sums would be mostly noise.
     pub fn measure(task: &Task, recipe: &Recipe, dense: &TorchModel) -> Result<Self, PipelineError> {
