@@ -64,6 +64,12 @@ impl Examples {
         }
     }
 
+    /// Some of the labelled images, all counting the same.
+    pub fn select(&self, at: &[i64]) -> Result<Self, TorchError> {
+        let at = Tensor::f_from_slice(at)?.f_to_device(self.images.device())?;
+        Ok(Self::new(self.images.f_index_select(0, &at)?, self.classes.f_index_select(0, &at)?))
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.images.size()[0] as usize

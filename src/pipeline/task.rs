@@ -1,5 +1,7 @@
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use margay_core::{Graph, Params, Preprocess, SparseModel};
 use margay_runtime::Preprocessor;
@@ -31,7 +33,7 @@ pub struct Task {
     /// The user's photos.
     pub dataset: Dataset,
     /// The pretrained network with its own head.
-    pub pretrained: Pretrained,
+    pub pretrained: Rc<Pretrained>,
     /// Where the task's head comes from.
     pub head: HeadPlan,
     /// How photos become inputs.
@@ -48,7 +50,7 @@ pub struct Task {
     pub choices: Vec<Choice>,
     /// Photos that could not be read so far.
     pub bad: Vec<BadPhoto>,
-    times: OnceCell<Times>,
+    times: Rc<OnceCell<Times>>,
 }
 
 impl Task {
@@ -120,7 +122,7 @@ impl Task {
         Ok(Self {
             device,
             threads,
-            pretrained,
+            pretrained: Rc::new(pretrained),
             head,
             preprocess,
             calibration: examples(&calibration, device)?.balanced(classes)?,
@@ -131,7 +133,7 @@ impl Task {
             choices: Vec::new(),
             bad,
             dataset,
-            times: OnceCell::new(),
+            times: Rc::default(),
         })
     }
 
@@ -151,6 +153,38 @@ impl Task {
         let classes = join(&self.calibration.classes, &self.heldout.classes)?;
         let balance = self.balance.then_some(self.dataset.classes.len());
         Ok(Examples::new(images, classes).balanced(balance)?)
+    }
+
+    /// The task with its shots split otherwise, once for each of `count` folds: together they hold out every shot once, but
+    /// for the only one of a class. Folds that would hold nothing out are left out.
+    pub fn folds(&self, count: usize) -> Result<Vec<Self>, PipelineError> {
+        let shots = self.all_shots()?;
+        let classes: Vec<i64> = Vec::try_from(&shots.classes).map_err(crate::torch::TorchError::from)?;
+        let fold_of = fold_of(&classes, count);
+        let tasks = (0..count).filter(|fold| fold_of.contains(&Some(*fold)));
+        tasks.map(|fold| self.split(&shots, |at| fold_of[at] == Some(fold))).collect()
+    }
+
+    /// The task with the shots held out that `held` says.
+    fn split(&self, shots: &Examples, held: impl Fn(usize) -> bool) -> Result<Self, PipelineError> {
+        let (out, stay): (Vec<i64>, Vec<i64>) = (0..shots.len() as i64).partition(|at| held(*at as usize));
+        let classes = self.balance.then_some(self.dataset.classes.len());
+        Ok(Self {
+            device: self.device,
+            threads: self.threads,
+            balance: self.balance,
+            dataset: self.dataset.clone(),
+            pretrained: Rc::clone(&self.pretrained),
+            head: self.head.clone(),
+            preprocess: self.preprocess.clone(),
+            calibration: shots.select(&stay)?.balanced(classes)?,
+            heldout: shots.select(&out)?.balanced(classes)?,
+            general: self.general.as_ref().map(Tensor::shallow_clone),
+            unlabelled: self.unlabelled.as_ref().map(Tensor::shallow_clone),
+            choices: Vec::new(),
+            bad: Vec::new(),
+            times: Rc::clone(&self.times),
+        })
     }
 
     /// The dense network with the task's head; a probe is fitted on `examples`.
@@ -258,6 +292,19 @@ pub(super) fn opened(
     Ok(checkpoint)
 }
 
+/// The fold that holds out each photo: those of a class in turns, from another fold for each class; none for the only photo
+/// of a class.
+fn fold_of(classes: &[i64], count: usize) -> Vec<Option<usize>> {
+    let mut seen = BTreeMap::<i64, usize>::new();
+    let fold = |class: &i64| {
+        let all = classes.iter().filter(|other| *other == class).count();
+        let nth = seen.entry(*class).or_default();
+        *nth += 1;
+        (all > 1).then_some((*nth + *class as usize) % count)
+    };
+    classes.iter().map(fold).collect()
+}
+
 /// Finds the user's classes among a checkpoint's labels: those of a file, else those stored in it.
 pub(super) fn head_plan(
     labels: Option<&Path>,
@@ -313,6 +360,18 @@ mod tests {
     use crate::models::{Design, build};
     use crate::pipeline::random_params;
     use crate::progress::{Recorder, Silent};
+
+    #[test]
+    fn folds_hold_out_every_shot_once_but_for_a_classes_only_one() {
+        let classes = [0, 0, 0, 1, 2, 2, 0];
+        let folds = fold_of(&classes, 3);
+        let held = |fold| (0..7).filter(|at| folds[*at] == Some(fold)).collect::<Vec<_>>();
+        assert_eq!([held(0), held(1), held(2)], [vec![2, 4], vec![0, 5, 6], vec![1]]);
+        assert_eq!(folds[3], None);
+        assert!((0..3).all(|fold| {
+            (0..3).all(|class| (0..7).any(|at| classes[at] == class && folds[at] != Some(fold)))
+        }));
+    }
 
     #[test]
     fn a_list_in_another_order_than_the_checkpoints_is_told() {
