@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use margay_core::{Pattern, Sparsity};
+use margay_core::{Granularity, Sparsity};
 use serde::{Deserialize, Serialize};
 
 /// Everything that determines a compressed model. Field order is the order in `recipe.toml`.
@@ -106,12 +106,12 @@ pub struct PruneSpec {
     /// What the pruned network may cost; absent: the weights that the sparsity leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// The most that the recall of a class may fall on the held-out fold, 0–1; beyond it less is pruned.
+    /// The most that the recall of a class may fall, 0–1, by cross-validation on the shots; beyond it less is pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_class_drop: Option<f64>,
-    /// Which weights may stay together: `unstructured`, `2:4`, `4x1` and the like.
+    /// What stays or goes as one: `unstructured`, `2:4`, `4x1` and the like, `channels`.
     #[serde(with = "as_text")]
-    pub pattern: Pattern,
+    pub pattern: Granularity,
     /// Added to the Hessian's diagonal, relative to its mean.
     pub damping: Tuned,
     /// Weight of the general photos' statistics beside those of the shots, 0–1.
@@ -592,7 +592,7 @@ impl Default for PruneSpec {
             sparsity,
             target: None,
             max_class_drop: None,
-            pattern: Pattern::Unstructured,
+            pattern: Granularity::UNSTRUCTURED,
             damping: Tuned::Value(0.1),
             general_share: Tuned::Auto,
             correction: 1.0,

@@ -129,7 +129,7 @@ impl Budget {
 }
 
 /// The largest factor that holds, of those from 0 to a million; at 0 it must hold.
-fn largest(holds: impl Fn(f64) -> bool) -> f64 {
+pub(super) fn largest(holds: impl Fn(f64) -> bool) -> f64 {
     let (mut low, mut high) = (0.0, 1e6);
     if holds(high) {
         return high;

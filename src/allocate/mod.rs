@@ -3,10 +3,11 @@
 //! ```text
 //! uniform, erk     densities by shape, up to a common factor
 //! dp, evo          densities by the damage that pruning was measured to do, layer by layer or as a whole
-//!                              └─ a Judge measures it; this module knows no network
+//!                              └─ a Judge measures it; this module runs no network
 //! ```
 
 mod budget;
+mod channels;
 mod dp;
 mod erk;
 mod evo;
@@ -15,6 +16,7 @@ mod uniform;
 use margay_core::{Graph, Node, Op};
 
 pub use budget::{Budget, Cost, Unreachable};
+pub use channels::{Slim, slim};
 pub use dp::Dp;
 pub use erk::Erk;
 pub use evo::Evo;

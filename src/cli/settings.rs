@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use margay_core::{Pattern, Sparsity, nearest_name};
+use margay_core::{Granularity, Sparsity, nearest_name};
 use toml::{Table, Value};
 
 use super::exit::{Failure, OrFail};
@@ -124,12 +124,13 @@ pub struct PruneArgs {
         long, value_name = "TARGET", value_parser = parse_target, conflicts_with_all = ["sparsity", "compression"],
     )]
     pub target: Option<Wanted>,
-    /// Most that a class's recall may fall on the held-out fold, in points; beyond it less is pruned
+    /// Most that a class's recall may fall, in points, by cross-validation on the shots; beyond it less is pruned
     #[arg(long, value_name = "POINTS")]
     pub max_class_drop: Option<f64>,
-    /// Which weights may stay together: unstructured, 2:4 (N:M), 4x1 (rows x columns of blocks) [default: unstructured]
+    /// What stays or goes as one: unstructured (any weight), 2:4 (N:M), 4x1 (rows x columns of blocks), channels (whole
+    /// channels and heads; --allocation erk or uniform) [default: unstructured]
     #[arg(long, value_name = "PATTERN")]
-    pub pattern: Option<Pattern>,
+    pub pattern: Option<Granularity>,
     /// Added to the Hessian's diagonal, relative to the diagonal; auto asks the held-out fold [default: 0.1]
     #[arg(long, value_name = "X|auto")]
     pub damping: Option<Tuned>,

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use margay_core::{Mask, NodeId, Pattern, Provenance, SparseModel, Weight, fold};
+use margay_core::{Granularity, Mask, NodeId, Pattern, Provenance, SparseModel, Weight, fold, hidden};
 use margay_runtime::{Session, SessionOptions};
 
 use super::PipelineError;
@@ -66,7 +66,8 @@ pub fn packed(
     Ok(Exported { sparse: SparseModel::from_bytes(&sparse)?, dense, bytes })
 }
 
-/// Folds what can be folded and packs masked weights as CSR.
+/// Folds what can be folded and packs masked weights as CSR. Where whole channels were pruned, they are taken out and what
+/// is left is dense.
 pub fn pack(
     task: &Task,
     recipe: &Recipe,
@@ -84,6 +85,13 @@ pub fn pack(
         licence: None,
     };
     let labels = task.dataset.classes.clone();
+    let (graph, params, masks) = match recipe.prune.pattern {
+        Granularity::Channels if !masks.is_empty() => {
+            let (graph, params) = hidden::compact(&graph, &params).map_err(TorchError::from)?;
+            (graph, params, &BTreeMap::new())
+        }
+        _ => (graph, params, masks),
+    };
     let model = SparseModel::pack(graph, &params, masks, labels, task.preprocess.clone(), provenance)
         .map_err(|e| torch(TorchError::from(e)))?;
     let patterns = kept_patterns(&model, recipe.prune.pattern);
@@ -91,7 +99,8 @@ pub fn pack(
 }
 
 /// The pattern of each weight that has it: a layer that keeps all, or an adapter that grew weights, need not.
-fn kept_patterns(model: &SparseModel, pattern: Pattern) -> BTreeMap<String, Pattern> {
+fn kept_patterns(model: &SparseModel, granularity: Granularity) -> BTreeMap<String, Pattern> {
+    let Granularity::Weights(pattern) = granularity else { return BTreeMap::new() };
     if pattern.is_unstructured() {
         return BTreeMap::new();
     }

@@ -8,7 +8,7 @@ use super::pruning::{Pruner, Settled};
 use crate::allocate::{Failed, Judge, LEVELS, LayerProfile};
 use crate::distill::Examples;
 use crate::progress::Progress;
-use crate::prune::solve_layer;
+use crate::prune::{Quota, solve_layer};
 use crate::torch::{Flow, TorchError, TorchModel};
 
 /// Images per forward pass.
@@ -145,8 +145,10 @@ fn solve(
             let whole =
                 weight.f_ones_like().and_then(|ones| ones.f_to_kind(Kind::Bool)).map_err(TorchError::from)?;
             let mut levels = vec![Compact::new(&weight, &whole).map_err(TorchError::from)?];
+            let pattern = pruning.granularity.pattern(node, None);
             for level in 1..LEVELS.len() {
-                let solution = solve_layer(&weight, node, &hessians, &pruning, layer.kept(level))?;
+                let quota = Quota { keep: layer.kept(level), pattern };
+                let solution = solve_layer(&weight, node, &hessians, &pruning, quota)?;
                 let shape = weight.size();
                 let compact =
                     || Compact::new(&solution.weight.f_reshape(&shape)?, &solution.mask.f_reshape(&shape)?);

@@ -53,6 +53,11 @@ pub enum PipelineError {
         /// The name that looks most like it.
         nearest: Option<String>,
     },
+    /// Whole channels are spread by shape, for a number of weights or multiply-adds.
+    #[error(
+        "--pattern channels does not go with {0}; take --allocation erk or uniform, and a target like 2x or 2x-macs"
+    )]
+    Channels(String),
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

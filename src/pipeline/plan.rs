@@ -1,15 +1,15 @@
-use margay_core::{NodeId, nearest_name};
+use margay_core::{Granularity, NodeId, nearest_name};
 use serde::Serialize;
 
 use super::PipelineError;
 use super::preprocess::prepared;
 use super::pruning::Method;
 use super::task::opened;
-use crate::allocate::{self, ALLOCATORS, Budget, LayerProfile, Nobody, allocate, profiles};
+use crate::allocate::{self, ALLOCATORS, Budget, LayerProfile, profiles};
 use crate::data::{Dataset, FewShot};
 use crate::progress::Progress;
 use crate::prune::{self, SOLVERS};
-use crate::recipe::Recipe;
+use crate::recipe::{PruneSpec, Recipe, Target};
 
 /// What a run would do, without doing it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -62,7 +62,7 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
             .note("what layers keep is measured in the run; shown is what their shapes and the sparsity say");
     }
     let budget = Budget::of_weights(&profiles, recipe.prune.sparsity);
-    let kept = allocate(method.by_shape(), &profiles, &budget, &mut Nobody)?;
+    let kept = method.by_shape(&graph, &budget)?.left;
     let macs = graph.macs().map_err(crate::models::ModelError::from)?;
     let total: usize = graph.params().map(|spec| spec.shape.iter().product::<usize>()).sum();
     let dense: usize = profiles.iter().map(LayerProfile::weights).sum();
@@ -106,7 +106,7 @@ fn memory(graph: &margay_core::Graph, images: usize, profiles: &[LayerProfile], 
     (12 * weights + 12 * largest * images * flows + (24 + 16 * flows) * columns * columns) as u64
 }
 
-/// Looks up solver and allocator.
+/// Looks up solver and allocator, and whether they go with what is pruned as one.
 pub fn method(recipe: &Recipe) -> Result<Method, PipelineError> {
     let unknown = |kind, name: &str, names: &[&str]| PipelineError::Unknown {
         kind,
@@ -116,8 +116,20 @@ pub fn method(recipe: &Recipe) -> Result<Method, PipelineError> {
     let (solver, allocation) = (&recipe.prune.solver, &recipe.prune.allocation);
     let solvers: Vec<&str> = SOLVERS.iter().map(|s| s.name()).collect();
     let allocators: Vec<&str> = ALLOCATORS.iter().map(|a| a.name()).collect();
-    Ok(Method {
+    let PruneSpec { target, pattern: granularity, .. } = recipe.prune;
+    let method = Method {
+        granularity,
         solver: prune::find(solver).ok_or_else(|| unknown("solver", solver, &solvers))?,
         allocator: allocate::find(allocation).ok_or_else(|| unknown("allocator", allocation, &allocators))?,
-    })
+    };
+    match target {
+        _ if granularity != Granularity::Channels => Ok(method),
+        _ if method.allocator.measures() => {
+            Err(PipelineError::Channels(format!("--allocation {allocation}")))
+        }
+        Some(Target::Speedup(_) | Target::Milliseconds(_)) => {
+            Err(PipelineError::Channels(format!("--target {}", recipe.cost())))
+        }
+        Some(Target::Macs(_)) | None => Ok(method),
+    }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use margay_core::Sparsity;
+use margay_core::{Granularity, Graph, Sparsity};
 use tch::Tensor;
 
 use super::ladder::Ladder;
 use super::task::Task;
 use super::{PipelineError, budget, plan};
-use crate::allocate::{Allocator, Budget, Erk, LayerProfile, Nobody, allocate, profiles};
+use crate::allocate::{Allocator, Budget, Erk, Failed, LayerProfile, Nobody, Slim, allocate, profiles, slim};
 use crate::calibrate::{Calibration, output_power};
 use crate::distill::{Examples, varied};
 use crate::progress::Progress;
@@ -22,12 +22,23 @@ pub struct Method {
     pub solver: &'static dyn Solver,
     /// Spreads the budget.
     pub allocator: &'static dyn Allocator,
+    /// What stays or goes as one.
+    pub granularity: Granularity,
 }
 
 impl Method {
-    /// The allocator, or what stands in for it before anything is measured.
-    pub fn by_shape(&self) -> &'static dyn Allocator {
-        if self.allocator.measures() { &Erk } else { self.allocator }
+    /// What layers keep by their shapes: all that there is to know where the allocator does not measure, a stand-in
+    /// before it has measured.
+    pub fn by_shape(&self, graph: &Graph, budget: &Budget) -> Result<Slim, Failed> {
+        let allocator = if self.allocator.measures() { &Erk } else { self.allocator };
+        let layers = profiles(graph);
+        match self.granularity {
+            Granularity::Channels => slim(allocator, graph, &layers, budget),
+            Granularity::Weights(_) => {
+                let kept = allocate(allocator, &layers, budget, &mut Nobody)?;
+                Ok(Slim { solved: kept.clone(), left: kept })
+            }
+        }
     }
 }
 
@@ -82,10 +93,10 @@ impl<'a> Pruner<'a> {
         shots: &Examples,
         settled: &Settled,
     ) -> Result<Pruning<'static>, PipelineError> {
-        let PruneSpec { pattern, correction, fisher, batch, .. } = self.recipe.prune;
+        let PruneSpec { correction, fisher, batch, .. } = self.recipe.prune;
         Ok(Pruning {
             solver: self.method.solver,
-            pattern,
+            granularity: self.method.granularity,
             damping: settled.damping,
             correction,
             output_power: output_powers(model, shots, fisher, batch)?,
@@ -127,15 +138,13 @@ impl<'a> Pruner<'a> {
     ) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
         let budget = budget::budget(self.task, self.recipe, dense, &layers, sparsity, progress)?;
-        let kept = if self.method.allocator.measures() {
-            let mut ladder = Ladder::solve(self, dense, &layers, settled, progress)?;
-            progress.start("allocate", 0);
-            let kept = allocate(self.method.allocator, &layers, &budget, &mut ladder)?;
-            progress.finish();
-            kept
-        } else {
-            allocate(self.method.allocator, &layers, &budget, &mut Nobody)?
-        };
+        if !self.method.allocator.measures() {
+            return Ok(by_name(&layers, self.method.by_shape(&dense.graph, &budget)?.solved));
+        }
+        let mut ladder = Ladder::solve(self, dense, &layers, settled, progress)?;
+        progress.start("allocate", 0);
+        let kept = allocate(self.method.allocator, &layers, &budget, &mut ladder)?;
+        progress.finish();
         Ok(by_name(&layers, kept))
     }
 
@@ -143,7 +152,7 @@ impl<'a> Pruner<'a> {
     pub fn rough_keep(&self, dense: &TorchModel) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
         let budget = Budget::of_weights(&layers, self.recipe.prune.sparsity);
-        Ok(by_name(&layers, allocate(self.method.by_shape(), &layers, &budget, &mut Nobody)?))
+        Ok(by_name(&layers, self.method.by_shape(&dense.graph, &budget)?.solved))
     }
 
     /// What layers keep on the way to `keep`, at a sparsity: more, in the same proportions.
@@ -155,9 +164,9 @@ impl<'a> Pruner<'a> {
     ) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
         let budget = Budget::of_weights(&layers, sparsity);
-        let by_shape = self.recipe.prune.target.is_none() && !self.method.allocator.measures();
-        let kept = if by_shape {
-            allocate(self.method.allocator, &layers, &budget, &mut Nobody)?
+        let measured = self.recipe.prune.target.is_some() || self.method.allocator.measures();
+        let kept = if !measured || self.method.granularity == Granularity::Channels {
+            self.method.by_shape(&dense.graph, &budget)?.solved
         } else {
             let density = |l: &LayerProfile| keep[&l.name] as f64 / l.weights().max(1) as f64;
             budget.fill(&layers.iter().map(density).collect::<Vec<_>>(), &layers)?

@@ -21,7 +21,7 @@ pub use alps::Alps;
 pub use magnitude::Magnitude;
 pub use obc::Obc;
 pub use refit::{refit, refit_exact};
-pub use sequential::{LayerOutcome, Pruned, Pruning, sequential, solve_layer};
+pub use sequential::{LayerOutcome, Pruned, Pruning, Quota, sequential, solve_layer};
 pub use sparsegpt::SparseGpt;
 pub use wanda::Wanda;
 

@@ -14,8 +14,30 @@ const EXACT_LIMIT: i64 = 768;
 
 /// Best values `[r, d]` on `mask[r, d]` for targets `w0[r, d]` under the positive definite `h[d, d]`.
 pub fn refit(w0: &Tensor, h: &Tensor, mask: &Tensor) -> Result<Tensor, SolveError> {
+    if let Some(columns) = shared_columns(mask)? {
+        return refit_shared(w0, h, &columns);
+    }
     let longest = mask.f_sum_dim_intlist(1, false, Kind::Int64)?.f_max()?.int64_value(&[]);
     if longest > EXACT_LIMIT { refit_iterative(w0, h, mask, 40) } else { refit_exact(w0, h, mask) }
+}
+
+/// The columns that every row keeps, where all rows keep the same.
+fn shared_columns(mask: &Tensor) -> Result<Option<Tensor>, SolveError> {
+    let first = mask.f_narrow(0, 0, 1)?;
+    let same = mask.f_logical_xor(&first)?.f_any()?.int64_value(&[]) == 0;
+    Ok(if same { Some(first.f_squeeze_dim(0)?.f_nonzero()?.f_squeeze_dim(1)?) } else { None })
+}
+
+/// [`refit`] of rows that keep the same columns K, in f64: `W_K = (W₀ H)_K (H_KK)⁻¹`, one factorisation for all.
+fn refit_shared(w0: &Tensor, h: &Tensor, columns: &Tensor) -> Result<Tensor, SolveError> {
+    let (h, w0) = (h.f_to_kind(Kind::Double)?, w0.f_to_kind(Kind::Double)?);
+    let of_columns = h.f_index_select(1, columns)?;
+    let (factor, info) = of_columns.f_index_select(0, columns)?.f_linalg_cholesky_ex(false, false)?;
+    if info.int64_value(&[]) != 0 {
+        return Err(SolveError::Singular);
+    }
+    let values = w0.f_matmul(&of_columns)?.f_tr()?.f_cholesky_solve(&factor, false)?.f_tr()?;
+    Ok(w0.f_zeros_like()?.f_index_copy(1, columns, &values)?.f_to_kind(Kind::Float)?)
 }
 
 /// [`refit`] by one Cholesky factorisation per row, in f64.

@@ -1,27 +1,36 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use margay_core::{Mask, Node, Pattern};
+use margay_core::{Granularity, Hidden, Mask, Node, Pattern};
 use tch::{Kind, Tensor};
 
 use super::{LayerProblem, LayerSolution, SolveError, Solver, corrected, relative_error};
 use crate::calibrate::{Calibration, Hessian};
 use crate::progress::Progress;
-use crate::torch::{Flow, TorchModel, tensor_to_mask};
+use crate::torch::{Flow, TorchModel, mask_to_tensor, tensor_to_mask};
 
 /// How layers are pruned, beside how many weights each keeps.
 #[derive(Debug)]
 pub struct Pruning<'a> {
     /// Chooses masks and values.
     pub solver: &'a dyn Solver,
-    /// Which supports layers may have.
-    pub pattern: Pattern,
+    /// What stays or goes as one.
+    pub granularity: Granularity,
     /// Added to the diagonal of `H`.
     pub damping: f64,
     /// How far a layer also makes good what its pruned predecessors changed, 0–1.
     pub correction: f64,
     /// How much each output feature of a layer counts, `[out]` by node name; absent layers: all the same.
     pub output_power: BTreeMap<String, Tensor>,
+}
+
+/// What a layer may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Quota {
+    /// Number of weights, as near as the pattern allows.
+    pub keep: usize,
+    /// Which supports it may have.
+    pub pattern: Pattern,
 }
 
 /// What became of one layer.
@@ -66,6 +75,7 @@ pub fn sequential(
     } else {
         None
     };
+    let hidden = pruning.granularity.hidden(&model.graph);
     progress.start("prune", keep.len() as u64);
     for id in model.graph.clone().ids() {
         let node = model.graph.node(id).clone();
@@ -74,10 +84,15 @@ pub fn sequential(
             let started = Instant::now();
             let beside = dense.as_ref().map(|(_, flow)| flow.inputs(id));
             let hessians = calibration.hessians(&node, flow.inputs(id), beside)?;
-            let (mask, error) = prune_layer(model, &node, &hessians, pruning, kept)?;
+            let read = hidden.iter().find(|hidden| hidden.reader == id);
+            let quota = Quota { keep: kept, pattern: pruning.granularity.pattern(&node, read) };
+            let (mask, error) = prune_layer(model, &node, &hessians, pruning, quota)?;
             let (matrix, seconds) = (node.matrix().unwrap_or_default(), started.elapsed().as_secs_f64());
             let kept = mask.count();
             pruned.layers.push(LayerOutcome { name: node.name.clone(), matrix, kept, error, seconds });
+            if let Some(hidden) = read {
+                forget(model, hidden, &mask, &mut pruned)?;
+            }
             pruned.masks.insert(node.weight(), mask);
             progress.advance(1);
         }
@@ -95,10 +110,10 @@ fn prune_layer(
     node: &Node,
     hessians: &[Hessian],
     pruning: &Pruning,
-    keep: usize,
+    quota: Quota,
 ) -> Result<(Mask, f64), SolveError> {
     let weight = model.get(&node.weight())?.f_flatten(1, -1)?;
-    let solution = solve_layer(&weight, node, hessians, pruning, keep)?;
+    let solution = solve_layer(&weight, node, hessians, pruning, quota)?;
     let groups = hessians.len() as i64;
     let parts = weight.f_chunk(groups, 0)?.into_iter().zip(solution.weight.f_chunk(groups, 0)?);
     let mut error = 0.0;
@@ -109,13 +124,37 @@ fn prune_layer(
     Ok((tensor_to_mask(&solution.mask)?, error))
 }
 
-/// Solves a layer's weight `[out, …]` group by group, each with its Hessian and its share of `keep`.
+/// Takes the rows that write hidden channels which their reader's mask has given up out of the producer.
+fn forget(
+    model: &mut TorchModel,
+    hidden: &Hidden,
+    read: &Mask,
+    pruned: &mut Pruned,
+) -> Result<(), SolveError> {
+    let name = model.graph.node(hidden.producer).weight();
+    let Some(mask) = pruned.masks.get_mut(&name) else { return Ok(()) };
+    // Columns stay or go for all rows at once: the first row tells.
+    let gone = (0..hidden.channels).filter(|channel| !read.get(channel * hidden.columns));
+    let gone: BTreeSet<usize> = gone.flat_map(|channel| hidden.rows(channel)).collect();
+    let weight = model.get(&name)?;
+    let row = mask.len() / weight.size()[0] as usize;
+    *mask = Mask::from_fn(mask.len(), |at| mask.get(at) && !gone.contains(&(at / row)));
+    let kept = mask_to_tensor(mask, &weight.size(), weight.device())?;
+    model.set(&name, &weight.f_mul(&kept)?)?;
+    let producer = &model.graph.node(hidden.producer).name;
+    if let Some(layer) = pruned.layers.iter_mut().find(|layer| layer.name == *producer) {
+        layer.kept = mask.count();
+    }
+    Ok(())
+}
+
+/// Solves a layer's weight `[out, …]` group by group, each with its Hessian and its share of the quota.
 pub fn solve_layer(
     weight: &Tensor,
     node: &Node,
     hessians: &[Hessian],
     pruning: &Pruning,
-    keep: usize,
+    Quota { keep, pattern }: Quota,
 ) -> Result<LayerSolution, SolveError> {
     let parts = weight.f_flatten(1, -1)?.f_chunk(hessians.len() as i64, 0)?;
     let power = pruning.output_power.get(&node.name).map(|power| power.f_unsqueeze(1)).transpose()?;
@@ -124,7 +163,7 @@ pub fn solve_layer(
     for (group, (weight, hessian)) in parts.iter().zip(hessians).enumerate() {
         let keep = keep * (group + 1) / parts.len() - keep * group / parts.len();
         let power = powers.as_ref().map(|powers| &powers[group]);
-        solved.push(solve_group(weight, hessian, pruning, power, keep)?);
+        solved.push(solve_group(weight, hessian, pruning, power, Quota { keep, pattern })?);
     }
     let joined =
         |of: fn(&LayerSolution) -> &Tensor| Tensor::f_cat(&solved.iter().map(of).collect::<Vec<_>>(), 0);
@@ -137,9 +176,9 @@ fn solve_group(
     hessian: &Hessian,
     pruning: &Pruning,
     power: Option<&Tensor>,
-    keep: usize,
+    Quota { keep, pattern }: Quota,
 ) -> Result<LayerSolution, SolveError> {
-    let Pruning { solver, pattern, damping, correction, .. } = *pruning;
+    let Pruning { solver, damping, correction, .. } = *pruning;
     let target = corrected(weight, hessian, damping, correction)?;
     if keep == weight.numel() {
         let mask = weight.f_ones_like()?.f_to_kind(Kind::Bool)?;

@@ -26,12 +26,16 @@ impl Solver for SparseGpt {
         let mut weight = problem.weight.f_detach_copy()?;
         let [rows, columns] = [weight.size()[0], weight.size()[1]];
         let mask = Tensor::f_zeros([rows, columns], (Kind::Bool, weight.device()))?;
-        let mut start = 0;
+        let (mut start, mut taken) = (0, 0);
+        let [_, block] = problem.pattern.block();
+        // No block of the pattern is cut, and what one step cannot take the next may.
+        let step = (BLOCK / block as i64).max(1) * block as i64;
         while start < columns {
-            let width = BLOCK.min(columns - start);
-            let quota = share(problem.keep, columns, start + width) - share(problem.keep, columns, start);
+            let width = step.min(columns - start);
+            let quota = share(problem.keep, columns, start + width).saturating_sub(taken);
             let kept = block_mask(&weight, &factor, [start, width], quota, problem.pattern)?;
             mask.f_narrow(1, start, width)?.f_copy_(&kept)?;
+            taken += kept.f_sum(Kind::Int64)?.int64_value(&[]) as usize;
             weight = sweep(&weight, &factor, &kept, start, width)?;
             start += width;
         }

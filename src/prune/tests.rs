@@ -1,12 +1,20 @@
 //! The laws that every solver must obey.
 
+use std::collections::BTreeMap;
+
+use margay_core::{Granularity, Sparsity, hidden};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Kind, Tensor};
 
 use super::*;
-use crate::torch::tensor_to_mask;
+use crate::allocate::{Budget, LayerProfile, Uniform, profiles, slim};
+use crate::calibrate::Calibration;
+use crate::models::{Design, build};
+use crate::pipeline::random_params;
+use crate::progress::Silent;
+use crate::torch::{Norms, TorchModel, forward, tensor_to_mask};
 
 /// Correlated inputs, as real layers have: `X = Z M` with a decaying spectrum.
 fn hessian(samples: i64, columns: i64, seed: u64) -> Hessian {
@@ -96,6 +104,58 @@ fn the_refit_leaves_no_gradient_on_the_support() {
     let gradient = (&refitted - &w).matmul(&h) * &mask;
     let scale = w.matmul(&h).abs().max().double_value(&[]);
     assert!(gradient.abs().max().double_value(&[]) / scale < 1e-5);
+}
+
+#[test]
+fn rows_with_the_same_support_are_refitted_at_once() {
+    let h = hessian(400, 60, 9).matrix().unwrap() + Tensor::eye(60, (Kind::Float, Device::Cpu)) * 0.01;
+    let (w, columns) = (weight(7, 60), Tensor::arange(60, (Kind::Int64, Device::Cpu)).remainder(3).eq(1));
+    let mask = columns.unsqueeze(0).expand([7, 60], false).contiguous();
+    let gap = |mask: &Tensor| {
+        let exact = refit_exact(&w, &h, mask).unwrap();
+        (refit(&w, &h, mask).unwrap() - &exact).abs().max().double_value(&[])
+            / exact.abs().max().double_value(&[])
+    };
+    assert!(gap(&mask) < 1e-5, "{}", gap(&mask));
+    let none = Tensor::zeros([7, 60], (Kind::Bool, Device::Cpu));
+    assert_eq!(refit(&w, &h, &none).unwrap().abs().sum(Kind::Float).double_value(&[]), 0.0);
+}
+
+#[test]
+fn what_is_left_of_pruned_channels_is_the_same_network() {
+    for (variant, width) in
+        [("resnet18", Some(8)), ("resnet50", Some(8)), ("vit_tiny_patch16", None), ("convnext_atto", None)]
+    {
+        let design = Design { variant: variant.into(), width, depth: None, classes: 5, image: [32, 32] };
+        let graph = build(&design).unwrap();
+        let mut model = TorchModel::new(graph.clone(), &random_params(&graph, 3), Device::Cpu).unwrap();
+        let images = normal([6, 3 * 32 * 32], 5).reshape([6, 3, 32, 32]);
+        let layers = profiles(&graph);
+        let budget = Budget::of_weights(&layers, Sparsity::new(0.6).unwrap());
+        let kept = slim(&Uniform, &graph, &layers, &budget).unwrap();
+        let keep = layers.iter().map(|layer| layer.name.clone()).zip(kept.solved).collect();
+        let pruning = Pruning {
+            solver: &Alps,
+            granularity: Granularity::Channels,
+            damping: 0.1,
+            correction: 1.0,
+            output_power: BTreeMap::new(),
+        };
+        let calibration = Calibration::new(&images, None, 3).unwrap();
+        let pruned = sequential(&mut model, &calibration, &pruning, &keep, &mut Silent).unwrap();
+        let left: Vec<usize> = pruned.layers.iter().map(|layer| layer.kept).collect();
+        assert_eq!(left, kept.left, "{variant}");
+        let (smaller, params) = hidden::compact(&graph, &model.to_params().unwrap()).unwrap();
+        let sizes = profiles(&smaller).iter().map(LayerProfile::weights).collect::<Vec<_>>();
+        assert_eq!(sizes, kept.left, "{variant}");
+        let smaller = TorchModel::new(smaller, &params, Device::Cpu).unwrap();
+        let logits =
+            |model: &TorchModel| forward(&model.graph, model, Norms::Stored, &images, &[]).unwrap().logits;
+        let _no_grad = tch::no_grad_guard();
+        let gap = (logits(&model) - logits(&smaller)).abs().max().double_value(&[]);
+        let scale = logits(&model).abs().max().double_value(&[]);
+        assert!(gap <= 1e-5 * scale, "{variant}: {gap} of {scale}");
+    }
 }
 
 #[test]

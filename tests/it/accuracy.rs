@@ -6,7 +6,7 @@ use margay::pipeline::{CompressOptions, PipelineError, compress};
 use margay::progress::{Progress, Silent};
 use margay::recipe::{Recipe, Schedule, Target, Tuned};
 use margay::record::RunRecord;
-use margay_core::{Pattern, SparseModel, Weight};
+use margay_core::{Granularity, Pattern, SparseModel, Weight};
 
 use crate::pipeline::{GENERALIST, photos, run};
 
@@ -127,10 +127,36 @@ fn patterns_reach_the_file() {
                 Weight::Dense(_) => None,
             })
             .collect();
-        assert!(!patterns.is_empty() && patterns.iter().all(|p| *p == recipe.prune.pattern), "{name}");
+        assert!(!patterns.is_empty() && patterns.iter().all(|p| p.to_string() == name), "{name}");
         assert!((record.nonzeros.sparse as f64 / record.nonzeros.dense as f64 - 0.5).abs() < 0.01);
     }
     assert!(bytes[2] < bytes[0], "one position for four weights: {bytes:?}");
+}
+
+#[test]
+fn whole_channels_leave_a_smaller_dense_network() {
+    let root = tempfile::tempdir().unwrap();
+    let mut recipe = recipe(photos(&root.path().join("photos")));
+    recipe.prune.pattern = Granularity::Channels;
+    recipe.prune.target = Some(Target::Macs(1.6));
+    (recipe.recovery.schedule, recipe.recovery.epochs) = (Schedule::OneShot, 1);
+    let out = root.path().join("out");
+    let record = run(&recipe, &out);
+    let model = SparseModel::read(out.join("specialist.margay")).unwrap();
+    assert!(model.weights.values().all(|weight| matches!(weight, Weight::Dense(_))));
+    let macs: u64 = model.graph.macs().unwrap().iter().sum();
+    let share = macs as f64 / record.macs.dense as f64;
+    assert!(share <= 1.0 / 1.6 && share > 0.55, "{share}");
+    assert!((macs as f64 / record.macs.sparse as f64 - 1.0).abs() < 1e-3, "{macs} {:?}", record.macs);
+    assert!(record.bytes.sparse < record.bytes.dense * 3 / 4, "{:?}", record.bytes);
+    // The checkpoint keeps the shapes that other libraries expect.
+    let checkpoint = fs_err::metadata(out.join("model.safetensors")).unwrap().len();
+    assert!(checkpoint > record.bytes.sparse * 5 / 4);
+    recipe.prune.target = Some(Target::Milliseconds(1.0));
+    let refused = |recipe: &Recipe| margay::pipeline::plan(recipe, &mut Silent).unwrap_err().to_string();
+    assert!(refused(&recipe).contains("does not go with --target 1ms"), "{}", refused(&recipe));
+    (recipe.prune.target, recipe.prune.allocation) = (None, "dp".into());
+    assert!(refused(&recipe).contains("--allocation dp"), "{}", refused(&recipe));
 }
 
 #[test]

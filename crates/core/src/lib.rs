@@ -12,7 +12,9 @@ pub mod adapter;
 pub mod branch;
 mod csr;
 pub mod fold;
+mod granularity;
 mod graph;
+pub mod hidden;
 mod mask;
 pub mod model;
 mod op;
@@ -23,7 +25,9 @@ mod shape;
 mod sparsity;
 
 pub use csr::{Csr, CsrError};
+pub use granularity::{Granularity, UnknownGranularity};
 pub use graph::{Graph, GraphBuilder, GraphError, Node, NodeId, Role};
+pub use hidden::Hidden;
 pub use mask::Mask;
 pub use model::{FormatError, Provenance, SparseModel, Weight};
 pub use op::{

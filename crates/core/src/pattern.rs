@@ -23,9 +23,9 @@ pub enum Pattern {
     /// Blocks that stay or go as a whole, counted from the first row and column; those at the end may be cut.
     Block {
         /// Rows of a block.
-        rows: u8,
+        rows: u16,
         /// Columns of a block.
-        cols: u8,
+        cols: u16,
     },
 }
 
@@ -92,6 +92,11 @@ fn has_whole_blocks(columns: &[u32], block: usize, width: usize) -> bool {
     })
 }
 
+fn pair<T: FromStr>(text: &str, by: char) -> Option<(T, T)> {
+    let (a, b) = text.split_once(by)?;
+    Some((a.parse().ok()?, b.parse().ok()?))
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -107,11 +112,7 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
         let unknown = || PatternError::Unknown(text.to_owned());
-        let pair = |by: char| {
-            let (a, b) = text.split_once(by)?;
-            Some((a.parse::<u8>().ok()?, b.parse::<u8>().ok()?))
-        };
-        match (text, pair(':'), pair('x')) {
+        match (text, pair::<u8>(text, ':'), pair::<u16>(text, 'x')) {
             ("unstructured", ..) => Ok(Self::Unstructured),
             (_, Some((n, m)), _) if (1..=m).contains(&n) => Ok(Self::NM { n, m }),
             (_, _, Some((rows, cols))) if rows > 0 && cols > 0 => Ok(Self::Block { rows, cols }),

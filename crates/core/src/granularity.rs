@@ -1,0 +1,77 @@
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{Graph, Hidden, Node, Pattern};
+
+/// What stays or goes as one (Mao et al., arXiv 1705.08922).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granularity {
+    /// Weights, of which a pattern may forbid some to stay together.
+    Weights(Pattern),
+    /// Whole channels between two layers, or heads: [`Hidden`].
+    Channels,
+}
+
+/// The text names no granularity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown pattern `{0}` (known: unstructured, channels, N:M as 2:4, ROWSxCOLUMNS as 4x1)")]
+pub struct UnknownGranularity(String);
+
+impl Granularity {
+    /// Any weight by itself.
+    pub const UNSTRUCTURED: Self = Self::Weights(Pattern::Unstructured);
+
+    /// The channels that may go.
+    pub fn hidden(self, graph: &Graph) -> Vec<Hidden> {
+        match self {
+            Self::Weights(_) => Vec::new(),
+            Self::Channels => graph.hidden(),
+        }
+    }
+
+    /// The pattern of a layer's weights, `hidden` being the channels that it reads: whole columns of these.
+    pub fn pattern(self, node: &Node, hidden: Option<&Hidden>) -> Pattern {
+        let blocks = |hidden: &Hidden| {
+            let [rows, _] = node.matrix()?;
+            Some(Pattern::Block { rows: rows.try_into().ok()?, cols: hidden.columns.try_into().ok()? })
+        };
+        match self {
+            Self::Weights(pattern) => pattern,
+            Self::Channels => hidden.and_then(blocks).unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for Granularity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Weights(pattern) => pattern.fmt(f),
+            Self::Channels => f.write_str("channels"),
+        }
+    }
+}
+
+impl FromStr for Granularity {
+    type Err = UnknownGranularity;
+
+    fn from_str(text: &str) -> Result<Self, UnknownGranularity> {
+        match text {
+            "channels" => Ok(Self::Channels),
+            _ => text.parse().map(Self::Weights).map_err(|_| UnknownGranularity(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_others_are_refused() {
+        for name in ["unstructured", "channels", "2:4", "4x1"] {
+            assert_eq!(name.parse::<Granularity>().unwrap().to_string(), name);
+        }
+        let error = "channel".parse::<Granularity>().unwrap_err();
+        assert!(error.to_string().contains("known: unstructured, channels,"), "{error}");
+    }
+}
