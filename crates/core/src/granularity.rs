@@ -31,13 +31,12 @@ impl Granularity {
 
     /// The pattern of a layer's weights, `hidden` being the channels that it reads: whole columns of these.
     pub fn pattern(self, node: &Node, hidden: Option<&Hidden>) -> Pattern {
-        let blocks = |hidden: &Hidden| {
-            let [rows, _] = node.matrix()?;
-            Some(Pattern::Block { rows: rows.try_into().ok()?, cols: hidden.columns.try_into().ok()? })
-        };
-        match self {
-            Self::Weights(pattern) => pattern,
-            Self::Channels => hidden.and_then(blocks).unwrap_or_default(),
+        match (self, hidden, node.matrix()) {
+            (Self::Weights(pattern), ..) => pattern,
+            (Self::Channels, Some(hidden), Some([rows, _])) => {
+                Pattern::Block { rows: rows as u32, cols: hidden.columns as u32 }
+            }
+            (Self::Channels, ..) => Pattern::Unstructured,
         }
     }
 }

@@ -23,9 +23,9 @@ pub enum Pattern {
     /// Blocks that stay or go as a whole, counted from the first row and column; those at the end may be cut.
     Block {
         /// Rows of a block.
-        rows: u16,
+        rows: u32,
         /// Columns of a block.
-        cols: u16,
+        cols: u32,
     },
 }
 
@@ -63,20 +63,29 @@ impl Pattern {
         }
     }
 
+    /// Checks that a file may have the pattern: groups and blocks of at most 255 rows and columns, of which some stay.
+    pub fn check_extents(self) -> Result<(), PatternError> {
+        let possible = match self {
+            Self::Unstructured => true,
+            Self::NM { n, m } => (1..=m).contains(&n),
+            Self::Block { rows, cols } => [rows, cols].iter().all(|extent| (1..=255).contains(extent)),
+        };
+        if possible { Ok(()) } else { Err(PatternError::Extents(self)) }
+    }
+
     /// Checks that a matrix has the pattern.
     pub fn check(self, csr: &Csr) -> Result<(), PatternError> {
+        self.check_extents()?;
         let bad_row = match self {
             Self::Unstructured => None,
-            Self::NM { n, m } if n == 0 || n > m => return Err(PatternError::Extents(self)),
-            Self::Block { rows, cols } if rows == 0 || cols == 0 => return Err(PatternError::Extents(self)),
             Self::NM { n, m } => (0..csr.rows()).find(|row| {
                 csr.columns(*row)
                     .chunk_by(|a, b| a / u32::from(m) == b / u32::from(m))
                     .any(|group| group.len() > usize::from(n))
             }),
             Self::Block { rows, cols } => (0..csr.rows()).find(|row| {
-                let first = csr.columns(row / usize::from(rows) * usize::from(rows));
-                csr.columns(*row) != first || !has_whole_blocks(first, usize::from(cols), csr.cols())
+                let first = csr.columns(row / rows as usize * rows as usize);
+                csr.columns(*row) != first || !has_whole_blocks(first, cols as usize, csr.cols())
             }),
         };
         bad_row.map_or(Ok(()), |row| Err(PatternError::Broken { pattern: self, row }))
@@ -112,12 +121,13 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
         let unknown = || PatternError::Unknown(text.to_owned());
-        match (text, pair::<u8>(text, ':'), pair::<u16>(text, 'x')) {
+        match (text, pair::<u8>(text, ':'), pair::<u32>(text, 'x')) {
             ("unstructured", ..) => Ok(Self::Unstructured),
-            (_, Some((n, m)), _) if (1..=m).contains(&n) => Ok(Self::NM { n, m }),
-            (_, _, Some((rows, cols))) if rows > 0 && cols > 0 => Ok(Self::Block { rows, cols }),
+            (_, Some((n, m)), _) => Ok(Self::NM { n, m }),
+            (_, _, Some((rows, cols))) => Ok(Self::Block { rows, cols }),
             _ => Err(unknown()),
         }
+        .and_then(|pattern| pattern.check_extents().map(|()| pattern).map_err(|_| unknown()))
     }
 }
 
@@ -143,7 +153,7 @@ mod tests {
         for pattern in patterns {
             assert_eq!(pattern.to_string().parse(), Ok(pattern));
         }
-        for bad in ["", "2", "5:4", "0:4", "0x1", "4x", "4x1x1", "300:400"] {
+        for bad in ["", "2", "5:4", "0:4", "0x1", "4x", "4x1x1", "300:400", "256x1"] {
             assert_eq!(bad.parse::<Pattern>(), Err(PatternError::Unknown(bad.to_owned())));
         }
     }
@@ -170,9 +180,12 @@ mod tests {
 
     #[test]
     fn impossible_extents_are_refused() {
-        for bad in
-            [Pattern::NM { n: 5, m: 4 }, Pattern::NM { n: 0, m: 0 }, Pattern::Block { rows: 0, cols: 4 }]
-        {
+        for bad in [
+            Pattern::NM { n: 5, m: 4 },
+            Pattern::NM { n: 0, m: 0 },
+            Pattern::Block { rows: 0, cols: 4 },
+            Pattern::Block { rows: 4, cols: 256 },
+        ] {
             assert_eq!(bad.check(&csr(1, 1, |_, _| false)), Err(PatternError::Extents(bad)));
         }
     }

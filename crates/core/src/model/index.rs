@@ -3,7 +3,7 @@
 
 use super::rice::{self, Reader, Writer};
 use super::{Csr, FormatError};
-use crate::{Pattern, PatternError};
+use crate::Pattern;
 
 /// A coded index and its two parameters.
 pub(super) struct Coded {
@@ -58,11 +58,9 @@ impl Claim<'_> {
                 return Err(FormatError::Parameter { name: self.name.to_owned(), parameter });
             }
         }
+        let refuse = |source| FormatError::Pattern { name: self.name.to_owned(), source };
+        self.pattern.check_extents().map_err(refuse)?;
         let [block_rows, block_cols] = self.pattern.block();
-        if block_rows == 0 || block_cols == 0 {
-            let source = PatternError::Extents(self.pattern);
-            return Err(FormatError::Pattern { name: self.name.to_owned(), source });
-        }
         // Every row and every gap takes at least one bit.
         let least = self.nnz.div_ceil(block_rows * block_cols);
         if self.rows.div_ceil(block_rows).saturating_add(least) > bytes.len().saturating_mul(8) {
