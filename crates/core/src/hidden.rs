@@ -91,8 +91,8 @@ impl Hidden {
     fn keep(&self, channels: &[usize], nodes: &mut [Node], params: &mut Params) -> Result<(), ParamsError> {
         let of = |channel: &usize| channel * self.features..(channel + 1) * self.features;
         let features: Vec<usize> = channels.iter().flat_map(of).collect();
-        let parts = |part: usize| features.iter().map(move |at| part * self.channels * self.features + at);
-        let rows: Vec<usize> = (0..self.parts).flat_map(parts).collect();
+        let mut rows: Vec<usize> = channels.iter().flat_map(|channel| self.rows(*channel)).collect();
+        rows.sort_unstable();
         let reader = &mut nodes[self.reader.index()];
         select(params, &reader.weight(), 1, &features)?;
         match &mut reader.op {
