@@ -42,7 +42,7 @@ pub fn front(recipes: &[Recipe], progress: &mut dyn Progress) -> Result<Front, P
     for recipe in recipes {
         progress.note(&format!("target {}", recipe.cost()));
         let specialist = match tried(&task, recipe, progress) {
-            Ok((specialist, _)) => specialist,
+            Ok(specialist) => specialist,
             // One target out of reach does not end the others.
             Err(error @ PipelineError::Allocate(_)) if recipes.len() > 1 => {
                 progress.warn(&format!("{}: {error}", recipe.cost()));

@@ -123,7 +123,7 @@ impl Jury {
         let (mut answers, mut at) = (self.dense.clone(), 0);
         let mut verdict = Verdict { drop: 0.0, class: String::new(), top1: None };
         for fold in &self.folds {
-            let (specialist, _) = tried(fold, recipe, progress)?;
+            let specialist = tried(fold, recipe, progress)?;
             let (_, of_fold) = held_out_answers(fold, &specialist.model)?;
             answers[at..at + of_fold.len()].copy_from_slice(&of_fold);
             at += of_fold.len();
@@ -138,17 +138,13 @@ impl Jury {
     }
 }
 
-/// A network made from the calibration part of the shots as the final one is made from all, and what was chosen for it.
-pub fn tried(
-    task: &Task,
-    recipe: &Recipe,
-    progress: &mut dyn Progress,
-) -> Result<(Specialist, Chosen), PipelineError> {
+/// A network made from the calibration part of the shots as the final one is made from all.
+pub fn tried(task: &Task, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Specialist, PipelineError> {
     let pruner = Pruner::new(task, recipe)?;
     let chosen = choose(&pruner, progress)?;
     let shots = task.calibration.shallow_clone();
-    let base = base(&pruner, chosen.clone(), shots, &mut Stages::default(), progress)?;
-    Ok((recover(task, &base, recipe, &mut Stages::default(), progress)?, chosen))
+    let base = base(&pruner, chosen, shots, &mut Stages::default(), progress)?;
+    recover(task, &base, recipe, &mut Stages::default(), progress)
 }
 
 /// Recall of each class over several views of the held-out photos.

@@ -122,14 +122,12 @@ pub fn method(recipe: &Recipe) -> Result<Method, PipelineError> {
         solver: prune::find(solver).ok_or_else(|| unknown("solver", solver, &solvers))?,
         allocator: allocate::find(allocation).ok_or_else(|| unknown("allocator", allocation, &allocators))?,
     };
-    match target {
-        _ if granularity != Granularity::Channels => Ok(method),
-        _ if method.allocator.measures() => {
+    let timed = matches!(target, Some(Target::Speedup(_) | Target::Milliseconds(_)));
+    match granularity {
+        Granularity::Channels if method.allocator.measures() => {
             Err(PipelineError::Channels(format!("--allocation {allocation}")))
         }
-        Some(Target::Speedup(_) | Target::Milliseconds(_)) => {
-            Err(PipelineError::Channels(format!("--target {}", recipe.cost())))
-        }
-        Some(Target::Macs(_)) | None => Ok(method),
+        Granularity::Channels if timed => Err(PipelineError::Channels(format!("--target {}", recipe.cost()))),
+        Granularity::Channels | Granularity::Weights(_) => Ok(method),
     }
 }

@@ -198,13 +198,7 @@ fn answers(
 fn spread(shots: &Examples) -> Result<Examples, PipelineError> {
     let (count, wanted) = (shots.len(), shots.len().min(IMAGES));
     let picked: Vec<i64> = (0..wanted).map(|i| (i * count / wanted) as i64).collect();
-    let pick = |from: &Tensor| -> Result<Tensor, tch::TchError> {
-        from.f_index_select(0, &Tensor::f_from_slice(&picked)?.f_to_device(from.device())?)
-    };
-    let picked = || -> Result<Examples, tch::TchError> {
-        Ok(Examples::new(pick(&shots.images)?, pick(&shots.classes)?))
-    };
-    Ok(picked().map_err(TorchError::from)?)
+    Ok(shots.select(&picked)?)
 }
 
 /// Images `[n, 3, h, w]` as if they had been normalised with other constants.

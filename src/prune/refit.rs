@@ -32,10 +32,7 @@ fn shared_columns(mask: &Tensor) -> Result<Option<Tensor>, SolveError> {
 fn refit_shared(w0: &Tensor, h: &Tensor, columns: &Tensor) -> Result<Tensor, SolveError> {
     let (h, w0) = (h.f_to_kind(Kind::Double)?, w0.f_to_kind(Kind::Double)?);
     let of_columns = h.f_index_select(1, columns)?;
-    let (factor, info) = of_columns.f_index_select(0, columns)?.f_linalg_cholesky_ex(false, false)?;
-    if info.int64_value(&[]) != 0 {
-        return Err(SolveError::Singular);
-    }
+    let factor = cholesky(&of_columns.f_index_select(0, columns)?)?;
     let values = w0.f_matmul(&of_columns)?.f_tr()?.f_cholesky_solve(&factor, false)?.f_tr()?;
     Ok(w0.f_zeros_like()?.f_index_copy(1, columns, &values)?.f_to_kind(Kind::Float)?)
 }
@@ -108,8 +105,7 @@ impl Rows {
         let gathered = h.f_index(&[Some(columns.f_unsqueeze(2)?), Some(columns.f_unsqueeze(1)?)])?;
         let identity = Tensor::f_eye(columns.size()[1], (Kind::Double, h.device()))?;
         let matrices = gathered.f_where_self(&both, &identity.f_expand_as(&gathered)?)?;
-        let (factor, info) = matrices.f_linalg_cholesky_ex(false, false)?;
-        if info.f_max()?.int64_value(&[]) == 0 { Ok(factor) } else { Err(SolveError::Singular) }
+        cholesky(&matrices)
     }
 
     /// Best values on the support `[n, d]`.
@@ -126,6 +122,12 @@ impl Rows {
         let zeros = Tensor::f_zeros([self.indices.numel() as i64, width], (Kind::Double, like.device()))?;
         Ok(zeros.f_scatter_add(1, &self.columns, &values.f_mul(&self.kept)?)?)
     }
+}
+
+/// Lower Cholesky factors of one or more matrices.
+fn cholesky(matrices: &Tensor) -> Result<Tensor, SolveError> {
+    let (factor, info) = matrices.f_linalg_cholesky_ex(false, false)?;
+    if info.f_max()?.int64_value(&[]) == 0 { Ok(factor) } else { Err(SolveError::Singular) }
 }
 
 /// Diagonals of the inverses `[n, longest]` of matrices with these factors.
