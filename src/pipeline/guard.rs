@@ -19,6 +19,8 @@ use crate::torch::{TorchError, TorchModel};
 const STEPS: u32 = 8;
 /// Parts that the shots are split into to judge a target.
 const FOLDS: usize = 3;
+/// Recalls are quotients of counts: what their differences may be off by rounding, less than one photo of a billion.
+const ROUNDING: f64 = 1e-9;
 
 /// Makes every choice on the held-out fold, then prunes the network of all the shots. Where the recipe limits what a
 /// class may lose, the recipe that is returned prunes as much as it can within the limit.
@@ -60,7 +62,7 @@ fn guarded(
     loop {
         let trial = recipe.relaxed(step);
         let Verdict { drop, class, top1 } = jury.judge(&trial, allowed, progress)?;
-        let (name, within) = (trial.cost(), drop <= allowed);
+        let (name, within) = (trial.cost(), within(drop, allowed));
         let least = if within { "" } else { "at least " };
         progress.note(&format!(
             "{name}: held-out recall of `{class}` falls by {least}{:.1} points",
@@ -130,7 +132,7 @@ impl Jury {
             let after = evaluate(&answers);
             (verdict.drop, verdict.class) = largest_drop(&before, &after);
             verdict.top1 = after.top1.filter(|_| at == answers.len());
-            if verdict.drop > allowed {
+            if !within(verdict.drop, allowed) {
                 break;
             }
         }
@@ -167,9 +169,30 @@ pub fn largest_drop(dense: &Evaluation, after: &Evaluation) -> (f64, String) {
     lost.map_or_else(Default::default, |change| (change.loss(), change.label))
 }
 
+/// Whether a class loses no more than it may; exactly that much is within.
+fn within(drop: f64, allowed: f64) -> bool {
+    drop <= allowed + ROUNDING
+}
+
 /// The held-out photos from several sides: one or two photos of a rare class would tell its recall in steps of a half.
 fn views(examples: &Examples) -> Result<Examples, TorchError> {
     let images = corners(&examples.images)?;
     let classes = examples.classes.f_repeat([images.len() as i64])?;
     Ok(Examples::new(Tensor::f_cat(&images, 0)?, classes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_class_may_lose_is_within_whatever_the_counts() {
+        for tenth in 1..20_u32 {
+            let recall = |right: u32| f64::from(right) / f64::from(10 * tenth);
+            for right in tenth..=10 * tenth {
+                assert!(within(recall(right) - recall(right - tenth), 0.1), "{right} of {}", 10 * tenth);
+                assert!(!within(recall(right) - recall(right - tenth) + recall(1), 0.1));
+            }
+        }
+    }
 }
