@@ -5,6 +5,7 @@ mod accuracy;
 #[cfg(feature = "torch")]
 mod adapt;
 mod cli;
+mod docs;
 #[cfg(feature = "torch")]
 mod experiment;
 #[cfg(feature = "torch")]

@@ -1,0 +1,52 @@
+//! The tables and plots of docs/results.md are those of the runs that are kept in docs/runs.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+
+/// Lines say which version made them; a release alone makes no table stale.
+fn as_of_this_version(runs: &str) -> String {
+    let lines = runs.lines().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["version"] = env!("CARGO_PKG_VERSION").into();
+        line.to_string() + "\n"
+    });
+    lines.collect()
+}
+
+#[test]
+fn tables_and_plots_are_those_of_the_runs_that_are_kept() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scratch = tempfile::tempdir().unwrap();
+    let page = scratch.path().join("results.md");
+    fs_err::copy(project.join("docs/results.md"), &page).unwrap();
+    let mut checked = 0;
+    for kept in fs_err::read_dir(project.join("docs/runs")).unwrap() {
+        let kept = kept.unwrap();
+        let name = kept.file_name().into_string().unwrap();
+        let out = scratch.path().join(&name);
+        fs_err::create_dir(&out).unwrap();
+        let runs = fs_err::read_to_string(kept.path().join("runs.jsonl")).unwrap();
+        fs_err::write(out.join("runs.jsonl"), as_of_this_version(&runs)).unwrap();
+        let recipe = project.join("examples/recipes").join(&name).with_extension("toml");
+        let mut command = Command::cargo_bin("margay").expect("the binary is built");
+        command
+            .arg("experiment")
+            .arg(recipe)
+            .arg("--out")
+            .arg(&out)
+            .arg("--tables")
+            .arg("--splice")
+            .arg(&page);
+        command.assert().success();
+        checked += 1;
+    }
+    assert!(checked > 0, "docs/runs is empty");
+    let told = fs_err::read_to_string(project.join("docs/results.md")).unwrap();
+    assert_eq!(fs_err::read_to_string(&page).unwrap(), told, "--splice docs/results.md again");
+    for plot in fs_err::read_dir(scratch.path().join("images")).unwrap() {
+        let plot = plot.unwrap();
+        let told = fs_err::read_to_string(project.join("docs/images").join(plot.file_name())).unwrap();
+        assert_eq!(fs_err::read_to_string(plot.path()).unwrap(), told, "{}", plot.path().display());
+    }
+}
