@@ -30,14 +30,7 @@ fn tables_and_plots_are_those_of_the_runs_that_are_kept() {
         fs_err::write(out.join("runs.jsonl"), as_of_this_version(&runs)).unwrap();
         let recipe = project.join("examples/recipes").join(&name).with_extension("toml");
         let mut command = Command::cargo_bin("margay").expect("the binary is built");
-        command
-            .arg("experiment")
-            .arg(recipe)
-            .arg("--out")
-            .arg(&out)
-            .arg("--tables")
-            .arg("--splice")
-            .arg(&page);
+        command.args(["experiment", "--tables", "--out"]).arg(&out).arg("--splice").arg(&page).arg(recipe);
         command.assert().success();
         checked += 1;
     }
