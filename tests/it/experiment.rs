@@ -130,3 +130,24 @@ fn a_run_that_fails_is_a_line_and_the_rest_goes_on() {
     ends_with(&margay(root, &recipe, &["--retry-failed"]), 1);
     assert_eq!(lines(root).len(), 3);
 }
+
+#[test]
+fn what_would_spoil_the_tables_is_told_before_any_run() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let recipe = recipe(root, "adapter = 'none'\nseed = [0, 1]");
+    let refused = |more: &[&str], why: &str| {
+        let output = margay(root, &recipe, more);
+        ends_with(&output, 2);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(why), "{stderr}");
+        assert!(!root.join("out").exists(), "nothing was run");
+    };
+    fs_err::write(root.join("text.md"), "no marks\n").unwrap();
+    refused(&["--splice", "text.md"], "<!-- experiment: try -->");
+    refused(&["--splice", "absent.md"], "absent.md");
+    let text = fs_err::read_to_string(&recipe).unwrap();
+    fs_err::write(&recipe, text.replace("[checkpoints", "curve = 'shots'\n[checkpoints")).unwrap();
+    refused(&[], "which no sweep varies");
+    refused(&["--dry-run"], "which no sweep varies");
+}

@@ -65,6 +65,7 @@ pub fn run(args: &ExperimentArgs, context: &Context) -> Result<Exit, Failure> {
     if args.retry_failed {
         results.forget_failures();
     }
+    check_tables(args, &experiment, &runs, &results)?;
     let mine = match args.shard {
         Some(shard) => shard.take(groups(runs.clone())),
         None => groups(runs.clone()),
@@ -95,6 +96,17 @@ fn read(args: &ExperimentArgs, context: &Context) -> Result<(Experiment, Vec<Run
         run.recipe.threads = context.threads.unwrap_or(run.recipe.threads);
     }
     Ok((experiment, runs))
+}
+
+/// What would spoil the tables is told before hours of work.
+fn check_tables(
+    args: &ExperimentArgs,
+    experiment: &Experiment,
+    runs: &[Run],
+    results: &Results,
+) -> Result<(), Failure> {
+    let summary = Summary::new(experiment, runs, results).map_err(described)?;
+    args.splice.as_ref().map_or(Ok(()), |path| spliced(path, &summary).map(drop))
 }
 
 #[cfg(not(feature = "torch"))]
@@ -205,12 +217,16 @@ fn publish(args: &ExperimentArgs, out: &Path, summary: &Summary, context: &Conte
     write(&out.join("tables.md"), &markdown(summary, "plots/"))?;
     plots(&out.join("plots"), summary)?;
     if let Some(path) = &args.splice {
-        let text = fs_err::read_to_string(path).or_usage("could not read the text")?;
-        let text = splice(&text, &summary.name, &markdown(summary, "images/")).map_err(described)?;
-        write(path, &text)?;
+        write(path, &spliced(path, summary)?)?;
         plots(&path.with_file_name("images"), summary)?;
     }
     context.printer.show(args.json, summary, |summary| markdown(summary, "plots/"))
+}
+
+/// A text with the tables between their marks.
+fn spliced(path: &Path, summary: &Summary) -> Result<String, Failure> {
+    let text = fs_err::read_to_string(path).or_usage("could not read the text")?;
+    splice(&text, &summary.name, &markdown(summary, "images/")).map_err(described)
 }
 
 fn plots(folder: &Path, summary: &Summary) -> Result<(), Failure> {
