@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
 use super::file::Axes;
+use super::summary::check_curve;
 use super::{Experiment, ExperimentError};
 use crate::recipe::{AdaptSpec, Recipe, RecoverySpec, Schedule, parse_compression};
 
@@ -149,6 +150,9 @@ impl Experiment {
                     runs.push(run);
                 }
             }
+        }
+        if let Some(axis) = &self.about.curve {
+            check_curve(axis, &runs)?;
         }
         Ok(runs)
     }

@@ -60,12 +60,15 @@ pub struct ExperimentArgs {
 
 pub fn run(args: &ExperimentArgs, context: &Context) -> Result<Exit, Failure> {
     let (experiment, runs) = read(args, context)?;
+    if let Some(path) = &args.splice {
+        // A text without a place for the tables is told before hours of work.
+        spliced(path, &experiment.about.name, "")?;
+    }
     let out = args.out.clone().unwrap_or_else(|| Path::new("out").join(&experiment.about.name));
     let mut results = Results::read(&out).map_err(described)?;
     if args.retry_failed {
         results.forget_failures();
     }
-    check_tables(args, &experiment, &runs, &results)?;
     let mine = match args.shard {
         Some(shard) => shard.take(groups(runs.clone())),
         None => groups(runs.clone()),
@@ -96,17 +99,6 @@ fn read(args: &ExperimentArgs, context: &Context) -> Result<(Experiment, Vec<Run
         run.recipe.threads = context.threads.unwrap_or(run.recipe.threads);
     }
     Ok((experiment, runs))
-}
-
-/// What would spoil the tables is told before hours of work.
-fn check_tables(
-    args: &ExperimentArgs,
-    experiment: &Experiment,
-    runs: &[Run],
-    results: &Results,
-) -> Result<(), Failure> {
-    let summary = Summary::new(experiment, runs, results).map_err(described)?;
-    args.splice.as_ref().map_or(Ok(()), |path| spliced(path, &summary).map(drop))
 }
 
 #[cfg(not(feature = "torch"))]
@@ -217,16 +209,16 @@ fn publish(args: &ExperimentArgs, out: &Path, summary: &Summary, context: &Conte
     write(&out.join("tables.md"), &markdown(summary, "plots/"))?;
     plots(&out.join("plots"), summary)?;
     if let Some(path) = &args.splice {
-        write(path, &spliced(path, summary)?)?;
+        write(path, &spliced(path, &summary.name, &markdown(summary, "images/"))?)?;
         plots(&path.with_file_name("images"), summary)?;
     }
     context.printer.show(args.json, summary, |summary| markdown(summary, "plots/"))
 }
 
 /// A text with the tables between their marks.
-fn spliced(path: &Path, summary: &Summary) -> Result<String, Failure> {
+fn spliced(path: &Path, name: &str, tables: &str) -> Result<String, Failure> {
     let text = fs_err::read_to_string(path).or_usage("could not read the text")?;
-    splice(&text, &summary.name, &markdown(summary, "images/")).map_err(described)
+    splice(&text, name, tables).map_err(described)
 }
 
 fn plots(folder: &Path, summary: &Summary) -> Result<(), Failure> {
