@@ -60,6 +60,8 @@ pub struct Shots {
     pub balance: bool,
     /// Most photos taken from the folder of general ones.
     pub general: usize,
+    /// Most photos of that folder looked at; where these are more, those that resemble the task are taken.
+    pub general_pool: usize,
     /// Most photos taken from the folder of unlabelled ones.
     pub unlabelled: usize,
 }
@@ -579,7 +581,14 @@ fn auto() -> String {
 
 impl Default for Shots {
     fn default() -> Self {
-        Self { per_class: 16, holdout: 0.2, balance: true, general: 256, unlabelled: 1024 }
+        Self {
+            per_class: 16,
+            holdout: 0.2,
+            balance: true,
+            general: 256,
+            general_pool: 2048,
+            unlabelled: 1024,
+        }
     }
 }
 

@@ -154,6 +154,9 @@ pub struct DataInfo {
     pub holdout: usize,
     /// Images of the final evaluation.
     pub val: usize,
+    /// Photos of anything whose statistics were taken, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub general: Vec<String>,
 }
 
 /// Top-1 accuracy on a set of images, with what is needed to see how sure it is.

@@ -62,6 +62,9 @@ pub struct RecipeArgs {
     /// Most photos to take from --general [default: 256]
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub general_images: Option<usize>,
+    /// Most photos of --general to look at for those that resemble the task; 0 takes any [default: 2048]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    pub general_pool: Option<usize>,
     /// Most photos to take from --unlabelled [default: 1024]
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub unlabelled_images: Option<usize>,
@@ -335,6 +338,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         general,
         unlabelled,
         general_images,
+        general_pool,
         unlabelled_images,
         unbalanced,
         seed,
@@ -364,6 +368,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
             holdout: holdout.unwrap_or(from.shots.holdout),
             balance: from.shots.balance && !unbalanced,
             general: general_images.unwrap_or(from.shots.general),
+            general_pool: general_pool.unwrap_or(from.shots.general_pool),
             unlabelled: unlabelled_images.unwrap_or(from.shots.unlabelled),
         },
         input: InputSpec {

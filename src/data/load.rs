@@ -11,6 +11,9 @@ use super::{DataError, Sample};
 /// Photos are decoded in groups of this many, so that progress can be told in between.
 const GROUP: usize = 32;
 
+/// What progress is told.
+const STAGE: &str = "decode photos";
+
 /// The sizes of at most this many photos are looked at for a hint.
 const HINT_PHOTOS: usize = 64;
 
@@ -38,10 +41,44 @@ pub fn load(
     preprocessor: &Preprocessor,
     progress: &mut dyn Progress,
 ) -> Result<Loaded, DataError> {
+    progress.start(STAGE, samples.len() as u64);
+    let loaded = piece(samples, preprocessor, progress);
+    progress.finish();
+    some_readable(loaded.len(), loaded.bad.len(), loaded.bad.first().map(|(_, error)| error.to_string()))?;
+    Ok(loaded)
+}
+
+/// Decodes photos as [`load`] does, `size` at a time, and hands on each piece.
+pub fn load_in_pieces<E: From<DataError>>(
+    samples: &[Sample],
+    size: usize,
+    preprocessor: &Preprocessor,
+    progress: &mut dyn Progress,
+    mut each: impl FnMut(Loaded) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut readable, mut bad, mut first) = (0, 0, None);
+    progress.start(STAGE, samples.len() as u64);
+    for samples in samples.chunks(size.max(1)) {
+        let loaded = piece(samples, preprocessor, progress);
+        (readable, bad) = (readable + loaded.len(), bad + loaded.bad.len());
+        first = first.or_else(|| loaded.bad.first().map(|(_, error)| error.to_string()));
+        each(loaded)?;
+    }
+    progress.finish();
+    Ok(some_readable(readable, bad, first)?)
+}
+
+fn some_readable(readable: usize, bad: usize, first: Option<String>) -> Result<(), DataError> {
+    match first {
+        Some(first) if readable == 0 => Err(DataError::NothingReadable { count: bad, first }),
+        _ => Ok(()),
+    }
+}
+
+fn piece(samples: &[Sample], preprocessor: &Preprocessor, progress: &mut dyn Progress) -> Loaded {
     let [height, width] = preprocessor.spec().size;
     let mut images = Array4::zeros((samples.len(), 3, height, width));
     let (mut kept, mut bad) = (Vec::with_capacity(samples.len()), Vec::new());
-    progress.start("decode photos", samples.len() as u64);
     for (group, mut slots) in samples.chunks(GROUP).zip(images.axis_chunks_iter_mut(Axis(0), GROUP)) {
         let slots: Vec<&mut [f32]> =
             slots.axis_iter_mut(Axis(0)).filter_map(ndarray::ArrayViewMut3::into_slice).collect();
@@ -61,13 +98,9 @@ pub fn load(
         }
         progress.advance(group.len() as u64);
     }
-    progress.finish();
-    if let (true, Some((_, first))) = (kept.is_empty(), bad.first()) {
-        return Err(DataError::NothingReadable { count: bad.len(), first: first.to_string() });
-    }
     let images = without_bad(images, samples, &bad);
     let (classes, paths) = kept.into_iter().map(|sample| (sample.class, sample.path.clone())).unzip();
-    Ok(Loaded { images, classes, paths, bad })
+    Loaded { images, classes, paths, bad }
 }
 
 fn without_bad(images: Array4<f32>, samples: &[Sample], bad: &[(PathBuf, PhotoError)]) -> Array4<f32> {

@@ -17,8 +17,8 @@ mod scan;
 mod shots;
 
 pub use labels::{HeadPlan, LabelError, Unmatched, check_count, match_classes, read_labels};
-pub use load::{Loaded, image_size_hint, load};
-pub use scan::{Dataset, SplitOrigin, unlabelled};
+pub use load::{Loaded, image_size_hint, load, load_in_pieces};
+pub use scan::{Dataset, SplitOrigin};
 pub use shots::FewShot;
 
 #[cfg(test)]
@@ -69,6 +69,12 @@ pub enum DataError {
     /// A folder of unlabelled photos holds none.
     #[error("`{}` holds no JPEG, PNG, WebP, BMP, GIF or TIFF file", folder.display())]
     NoPhotos {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A folder of unlabelled photos holds none that may be learnt from.
+    #[error("every photo in `{}` is one of the evaluation split, which nothing may be learnt from", folder.display())]
+    OnlyVal {
         /// The folder.
         folder: PathBuf,
     },

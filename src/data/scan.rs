@@ -106,6 +106,30 @@ impl Dataset {
         self.warnings.iter().for_each(|warning| progress.warn(&warning.to_string()));
     }
 
+    /// Photos without labels under a folder, whatever its sub-folders are called, without those of the evaluation split: at
+    /// most `most`, drawn with `seed`, in the order of their paths.
+    pub fn unlabelled(&self, folder: &Path, most: usize, seed: u64) -> Result<Vec<Sample>, DataError> {
+        if !folder.is_dir() {
+            return Err(DataError::NotAFolder { root: folder.to_owned() });
+        }
+        let (mut paths, mut seen) = (Vec::new(), BTreeSet::new());
+        Found::default().walk(folder, MAX_DEPTH, &mut seen, &mut paths)?;
+        if paths.is_empty() {
+            return Err(DataError::NoPhotos { folder: folder.to_owned() });
+        }
+        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        let val: BTreeSet<PathBuf> = self.val.iter().map(|sample| real(&sample.path)).collect();
+        paths.retain(|path| !val.contains(&real(path)));
+        if paths.is_empty() {
+            return Err(DataError::OnlyVal { folder: folder.to_owned() });
+        }
+        paths.sort();
+        shuffle(&mut paths, &mut generator(seed, "unlabelled", ""));
+        paths.truncate(most);
+        paths.sort();
+        Ok(paths.into_iter().map(|path| Sample { path, class: 0 }).collect())
+    }
+
     fn empty(root: &Path, classes: Vec<String>, split: SplitOrigin) -> Self {
         let (train, val, notes, warnings) = Default::default();
         Self { root: root.to_owned(), classes, train, val, split, notes, warnings }
@@ -165,24 +189,6 @@ impl Dataset {
             }
         }
     }
-}
-
-/// Photos under a folder, whatever its sub-folders are called: at most `most`, drawn with `seed`, in the order of
-/// their paths.
-pub fn unlabelled(folder: &Path, most: usize, seed: u64) -> Result<Vec<Sample>, DataError> {
-    if !folder.is_dir() {
-        return Err(DataError::NotAFolder { root: folder.to_owned() });
-    }
-    let (mut paths, mut seen) = (Vec::new(), BTreeSet::new());
-    Found::default().walk(folder, MAX_DEPTH, &mut seen, &mut paths)?;
-    if paths.is_empty() {
-        return Err(DataError::NoPhotos { folder: folder.to_owned() });
-    }
-    paths.sort();
-    shuffle(&mut paths, &mut generator(seed, "unlabelled", ""));
-    paths.truncate(most);
-    paths.sort();
-    Ok(paths.into_iter().map(|path| Sample { path, class: 0 }).collect())
 }
 
 /// Lists photos and remembers what it skipped.

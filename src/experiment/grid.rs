@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::file::Axes;
 use super::summary::check_curve;
 use super::{Experiment, ExperimentError};
-use crate::recipe::{AdaptSpec, Recipe, RecoverySpec, Schedule, parse_compression};
+use crate::recipe::{AdaptSpec, Recipe, RecoverySpec, Schedule, Shots, Tuned, parse_compression};
 
 /// Axes by name with the key of a recipe that they set, outermost first. Four of them do more than that.
 const AXES: &[(&str, &str)] = &[
@@ -345,6 +345,12 @@ fn effective(mut recipe: Recipe) -> Recipe {
         recipe.adapt = AdaptSpec::default();
     } else if !has_options(&recipe.adapt.method) {
         recipe.adapt = AdaptSpec { method: recipe.adapt.method, ..AdaptSpec::default() };
+    }
+    let unused = recipe.general.is_none() || recipe.prune.general_share == Tuned::Value(0.0);
+    if unused {
+        recipe.shots.general_pool = Shots::default().general_pool;
+    } else if recipe.shots.general_pool <= recipe.shots.general {
+        recipe.shots.general_pool = 0;
     }
     recipe
 }

@@ -198,11 +198,13 @@ pub(super) fn machine(task: &Task, model: &SparseModel) -> Result<Machine, Pipel
 }
 
 pub(super) fn data_info(task: &Task, recipe: &Recipe) -> DataInfo {
+    let general = task.general.iter().flat_map(|general| &general.photos);
     DataInfo {
         path: recipe.data.to_string_lossy().into_owned(),
         calibration: task.calibration.len(),
         holdout: task.heldout.len(),
         val: task.dataset.val.len(),
+        general: general.map(|path| relative(&task.dataset, path)).collect(),
     }
 }
 

@@ -60,7 +60,7 @@ impl Ladder {
         let mut images =
             if task.heldout.is_empty() { &task.calibration } else { &task.heldout }.batches(BATCH)?;
         if let Some(general) = &task.general {
-            images.extend(general.f_split(BATCH as i64, 0).map_err(TorchError::from)?);
+            images.extend(general.images.f_split(BATCH as i64, 0).map_err(TorchError::from)?);
         }
         let flow = Flow::new(&dense.graph, &images);
         let teacher = answers(dense, flow.fork(), 0)?;

@@ -11,6 +11,7 @@ mod evaluate;
 mod experiment;
 mod export;
 mod front;
+mod general;
 mod guard;
 mod host;
 mod ladder;

@@ -110,7 +110,7 @@ impl<'a> Pruner<'a> {
         let task = Calibration::new(&images, weights.as_ref(), batch)?;
         Ok(match &self.task.general {
             Some(general) if settled.general_share > 0.0 => {
-                task.with_general(general, settled.general_share, batch)?
+                task.with_general(&general.images, settled.general_share, batch)?
             }
             _ => task,
         })

@@ -8,10 +8,11 @@ use margay_runtime::Preprocessor;
 use tch::{Device, Tensor};
 
 use super::PipelineError;
+use super::general::General;
 use super::preprocess::{check_constants, prepared};
 use super::times::Times;
 use crate::checkpoint::{Checkpoint, Dtype, Pretrained};
-use crate::data::{Dataset, FewShot, HeadPlan, Loaded, check_count, load, unlabelled};
+use crate::data::{Dataset, FewShot, HeadPlan, Loaded, check_count, load};
 use crate::data::{match_classes, read_labels};
 use crate::distill::Examples;
 use crate::head;
@@ -42,8 +43,8 @@ pub struct Task {
     pub calibration: Examples,
     /// Shots held out for choices; may be empty.
     pub heldout: Examples,
-    /// Photos of anything `[n, 3, h, w]`, whose statistics steady those of the shots.
-    pub general: Option<Tensor>,
+    /// Photos of anything, if there are any.
+    pub general: Option<Rc<General>>,
     /// Photos of the user's without labels `[n, 3, h, w]`, on which the dense network is imitated.
     pub unlabelled: Option<Tensor>,
     /// What was tried on the shots.
@@ -106,20 +107,19 @@ impl Task {
         let calibration = load(&shots.calibration, &preprocessor, progress)?;
         let heldout = load(&shots.heldout, &preprocessor, progress)?;
         calibration.check_classes(&shots.calibration, &dataset.classes)?;
-        let mut read = |folder: &Option<PathBuf>, most: usize| {
-            let Some(folder) = folder else { return Ok::<_, PipelineError>(None) };
-            Ok(Some(load(&unlabelled(folder, most, recipe.seed)?, &preprocessor, progress)?))
+        let more = match &recipe.unlabelled {
+            Some(folder) => {
+                let photos = dataset.unlabelled(folder, recipe.shots.unlabelled, recipe.seed)?;
+                Some(load(&photos, &preprocessor, progress)?)
+            }
+            None => None,
         };
-        let general = read(&recipe.general, recipe.shots.general)?;
-        let more = read(&recipe.unlabelled, recipe.shots.unlabelled)?;
-        let skipped = [&general, &more].into_iter().flatten().flat_map(|loaded| &loaded.bad);
+        let skipped = more.iter().flat_map(|loaded| &loaded.bad);
         let unreadable = shots.bad.iter().chain(&calibration.bad).chain(&heldout.bad).chain(skipped);
         let bad = unreadable.map(|(path, error)| bad_photo(&dataset, path, error)).collect();
-        let images = |loaded: Option<Loaded>| {
-            loaded.map(|loaded| Ok::<_, PipelineError>(examples(&loaded, device)?.images)).transpose()
-        };
+        let more = more.map(|loaded| Ok::<_, PipelineError>(examples(&loaded, device)?.images));
         let classes = recipe.shots.balance.then_some(dataset.classes.len());
-        Ok(Self {
+        let mut task = Self {
             device,
             threads,
             pretrained: Rc::new(pretrained),
@@ -127,14 +127,19 @@ impl Task {
             preprocess,
             calibration: examples(&calibration, device)?.balanced(classes)?,
             heldout: examples(&heldout, device)?.balanced(classes)?,
-            general: images(general)?,
-            unlabelled: images(more)?,
+            general: None,
+            unlabelled: more.transpose()?,
             balance: recipe.shots.balance,
             choices: Vec::new(),
             bad,
             dataset,
             times: Rc::default(),
-        })
+        };
+        task.general = General::read(&task, recipe, progress)?.map(Rc::new);
+        if let Some(general) = &task.general {
+            task.bad.extend(general.bad.iter().map(|(path, error)| bad_photo(&task.dataset, path, error)));
+        }
+        Ok(task)
     }
 
     /// Tries other constants than the assumed ones on the shots.
@@ -179,7 +184,7 @@ impl Task {
             preprocess: self.preprocess.clone(),
             calibration: shots.select(&stay)?.balanced(classes)?,
             heldout: shots.select(&out)?.balanced(classes)?,
-            general: self.general.as_ref().map(Tensor::shallow_clone),
+            general: self.general.clone(),
             unlabelled: self.unlabelled.as_ref().map(Tensor::shallow_clone),
             choices: Vec::new(),
             bad: Vec::new(),

@@ -6,6 +6,7 @@ use margay::pipeline::{CompressOptions, PipelineError, compress};
 use margay::progress::{Progress, Silent};
 use margay::recipe::{Recipe, Schedule, Target, Tuned};
 use margay::record::RunRecord;
+use margay::world::{SPECIES, Survey, World};
 use margay_core::{Granularity, Pattern, SparseModel, Weight};
 
 use crate::pipeline::{GENERALIST, photos, run};
@@ -61,9 +62,9 @@ fn no_choice_sees_val() {
     let root = tempfile::tempdir().unwrap();
     let data = photos(&root.path().join("photos"));
     let mut recipe = recipe(data.clone());
-    recipe.general = Some(data.join("train/fox"));
-    recipe.unlabelled = Some(data.join("train"));
-    recipe.shots.unlabelled = 13;
+    // Val lies in these folders and is left out.
+    (recipe.general, recipe.unlabelled) = (Some(data.clone()), Some(data.clone()));
+    (recipe.shots.general, recipe.shots.general_pool, recipe.shots.unlabelled) = (11, 20, 13);
     recipe.prune.allocation = "dp".into();
     recipe.prune.damping = Tuned::Auto;
     recipe.prune.max_class_drop = Some(1.0);
@@ -81,6 +82,29 @@ fn no_choice_sees_val() {
         assert!(decided.iter().any(|decided| decided.contains(what)), "{what} in {decided:?}");
     }
     assert!(record.choices.iter().all(|choice| choice.candidates.iter().any(|c| c.name == choice.taken)));
+}
+
+#[test]
+fn of_photos_of_anything_those_that_resemble_the_task_are_taken() {
+    let root = tempfile::tempdir().unwrap();
+    let anything = root.path().join("anything");
+    let survey = Survey { species: SPECIES.iter().collect(), cameras: 300..306, per_species: 6 };
+    World::new(2).write_dataset(&anything, &survey, &mut Silent).unwrap();
+    let mut recipe = recipe(photos(&root.path().join("photos")));
+    recipe.prune.solver = "magnitude".into();
+    recipe.prune.general_share = Tuned::Value(0.5);
+    (recipe.general, recipe.shots.general) = (Some(anything), 12);
+    let taken = |recipe: &Recipe, out: &str| run(recipe, &root.path().join(out)).data.general;
+    let of_task = |taken: &[String]| {
+        let species =
+            |photo: &&String| ["/fox/", "/deer/", "/empty/"].iter().any(|name| photo.contains(name));
+        taken.iter().filter(species).count()
+    };
+    let nearest = taken(&recipe, "nearest");
+    assert_eq!((nearest.len(), of_task(&nearest) >= 10), (12, true), "{nearest:?}");
+    recipe.shots.general_pool = 0;
+    let any = taken(&recipe, "any");
+    assert_eq!((any.len(), of_task(&any) < 9), (12, true), "{any:?}");
 }
 
 #[test]

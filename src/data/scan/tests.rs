@@ -164,3 +164,27 @@ fn a_class_name_has_to_be_unicode() {
     fs_err::create_dir(dir.path().join(std::ffi::OsStr::from_bytes(b"f\xFFx"))).unwrap();
     assert!(matches!(Dataset::scan(dir.path(), 0), Err(DataError::ClassName { .. })));
 }
+
+#[test]
+fn photos_without_labels_are_none_of_the_evaluation_split() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, count) in [("photos/fox", 9), ("photos/owl", 6), ("more/deep/down", 4)] {
+        class(&dir.path().join(name), count);
+    }
+    let dataset = Dataset::scan(&dir.path().join("photos"), 0).unwrap();
+    // Another way to the same files.
+    let around = dir.path().join("more/../photos");
+    let found = dataset.unlabelled(&around, 100, 0).unwrap();
+    assert_eq!(found.len(), 10, "two thirds of either class");
+    let real = |sample: &Sample| sample.path.canonicalize().unwrap();
+    assert!(found.iter().all(|photo| dataset.val.iter().all(|val| real(val) != real(photo))));
+    assert_eq!(dataset.unlabelled(dir.path(), 100, 0).unwrap().len(), 14);
+    let some = dataset.unlabelled(dir.path(), 5, 3).unwrap();
+    assert_eq!((some.len(), some.is_sorted()), (5, true));
+    let split = dir.path().join("split");
+    class(&split.join("train/fox"), 2);
+    class(&split.join("val/fox"), 2);
+    let split = Dataset::scan(&split, 0).unwrap();
+    let error = split.unlabelled(&split.root.join("val"), 5, 0).unwrap_err();
+    assert!(matches!(error, DataError::OnlyVal { .. }), "{error}");
+}
