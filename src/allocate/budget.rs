@@ -106,6 +106,21 @@ impl Budget {
         }
     }
 
+    /// The same limit, with costs of layers by which `kept` costs `took`.
+    fn corrected(self, took: f64, kept: &[usize], layers: &[LayerProfile]) -> Self {
+        match self {
+            Self::Weights(_) => self,
+            Self::Cost { limit, layers: costs } => {
+                let cost = |(cost, (kept, layer)): (&Cost, (&usize, &LayerProfile))| {
+                    cost.at(*kept as f64 / layer.weights().max(1) as f64)
+                };
+                let expected: f64 = costs.iter().zip(kept.iter().zip(layers)).map(cost).sum();
+                let factor = (took / expected).clamp(0.25, 4.0);
+                Self::Cost { limit, layers: costs.into_iter().map(|cost| cost.times(factor)).collect() }
+            }
+        }
+    }
+
     /// Weights each layer keeps: densities times one factor, capped at 1, so that the budget is met.
     pub fn fill(&self, densities: &[f64], layers: &[LayerProfile]) -> Result<Vec<usize>, Unreachable> {
         match self {
@@ -126,6 +141,42 @@ impl Budget {
             }
         }
     }
+}
+
+/// How often a budget is corrected at most.
+const CORRECTIONS: usize = 6;
+/// Costs that agree to this share are the same.
+const SAME: f64 = 0.02;
+
+/// What `spread` makes of a budget where the costs of layers add up only nearly to that of a network: what it makes is measured
+/// as a whole by `run`, and the costs are corrected until the two agree. What came nearest to the limit is taken.
+pub fn corrected<E>(
+    mut budget: Budget,
+    layers: &[LayerProfile],
+    mut spread: impl FnMut(&Budget) -> Result<Vec<usize>, E>,
+    mut run: impl FnMut(&[usize]) -> Result<f64, E>,
+) -> Result<Vec<usize>, E> {
+    let mut nearest: Option<(f64, Vec<usize>)> = None;
+    for _ in 0..CORRECTIONS {
+        let kept = match (spread(&budget), &nearest) {
+            // By costs that are corrected nothing is within reach, but something was.
+            (Err(_), Some((over, _))) if *over <= SAME => break,
+            (kept, _) => kept?,
+        };
+        if nearest.as_ref().is_some_and(|(_, before)| *before == kept) {
+            break;
+        }
+        let took = run(&kept)?;
+        let over = took / budget.limit() - 1.0;
+        budget = budget.corrected(took, &kept, layers);
+        if nearest.as_ref().is_none_or(|(least, _)| over.abs() < least.abs()) {
+            nearest = Some((over, kept));
+        }
+        if over.abs() <= SAME {
+            break;
+        }
+    }
+    Ok(nearest.map(|(_, kept)| kept).unwrap_or_default())
 }
 
 /// The largest factor that holds, of those from 0 to a million; at 0 it must hold.

@@ -15,7 +15,7 @@ mod uniform;
 
 use margay_core::{Graph, Node, Op};
 
-pub use budget::{Budget, Cost, Unreachable};
+pub use budget::{Budget, Cost, Unreachable, corrected};
 pub use channels::{Slim, slim};
 pub use dp::Dp;
 pub use erk::Erk;

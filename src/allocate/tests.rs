@@ -168,3 +168,37 @@ fn trunk_layers_are_denser_under_erk() {
     assert_eq!(kept.iter().sum::<usize>(), 819);
     assert!((3.9..4.1).contains(&(kept[1] as f64 / kept[0] as f64)), "{kept:?}");
 }
+
+/// Three layers that cost as much as their weights, and a budget of some of that.
+fn linear(share: f64) -> (Vec<LayerProfile>, Budget) {
+    let layers = vec![layer(64, 64, 3), layer(128, 64, 1), layer(256, 128, 3)];
+    let costs: Vec<Cost> = layers.iter().map(|l| Cost::linear(l.weights() as f64)).collect();
+    let limit = share * layers.iter().map(|l| l.weights() as f64).sum::<f64>();
+    (layers, Budget::Cost { limit, layers: costs })
+}
+
+#[test]
+fn what_a_network_takes_as_a_whole_corrects_the_costs_of_its_layers() {
+    for (more, each) in [(1.3, 0.0), (0.6, 0.0), (1.0, 900.0), (1.2, -500.0)] {
+        let (layers, budget) = linear(0.1);
+        let limit = budget.limit();
+        let took = |kept: &[usize]| more * kept.iter().sum::<usize>() as f64 + each * kept.len() as f64;
+        let mut runs = 0;
+        let spread = |budget: &Budget| allocate(&Erk, &layers, budget, &mut Nobody);
+        let run = |kept: &[usize]| {
+            runs += 1;
+            Ok(took(kept))
+        };
+        let kept = corrected(budget, &layers, spread, run).unwrap();
+        assert!((took(&kept) / limit - 1.0).abs() <= 0.02, "{more}, {each}: {} of {limit}", took(&kept));
+        assert!((2..=4).contains(&runs), "{more}, {each}: {runs} runs");
+    }
+}
+
+#[test]
+fn a_network_that_takes_too_long_whatever_it_keeps_is_told() {
+    let (layers, budget) = linear(0.1);
+    let limit = budget.limit();
+    let spread = |budget: &Budget| allocate(&Erk, &layers, budget, &mut Nobody);
+    assert!(corrected(budget, &layers, spread, |_| Ok(3.9 * limit)).is_err());
+}

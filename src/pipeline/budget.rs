@@ -4,7 +4,7 @@ use margay_core::Sparsity;
 
 use super::PipelineError;
 use super::task::Task;
-use crate::allocate::{Budget, Cost, LayerProfile};
+use crate::allocate::{Budget, Cost, Failed, LayerProfile, corrected};
 use crate::models::ModelError;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Target};
@@ -37,6 +37,28 @@ pub fn budget(
             Ok(Budget::Cost { limit: whole - times.rest, layers: times.layers.clone() })
         }
     }
+}
+
+/// What `spread` makes of the recipe's budget. Where that is time, the network is run with what is kept, and the times of layers,
+/// which were timed one by one, are corrected.
+pub fn within(
+    task: &Task,
+    recipe: &Recipe,
+    budget: Budget,
+    layers: &[LayerProfile],
+    mut spread: impl FnMut(&Budget) -> Result<Vec<usize>, Failed>,
+) -> Result<Vec<usize>, PipelineError> {
+    let (Some(Target::Speedup(_) | Target::Milliseconds(_)), Some(times)) =
+        (recipe.prune.target, task.timed())
+    else {
+        return Ok(spread(&budget)?);
+    };
+    let run = |kept: &[usize]| {
+        let density = |(layer, kept): (&LayerProfile, &usize)| *kept as f64 / layer.weights().max(1) as f64;
+        let density = layers.iter().zip(kept).map(|pair| (pair.0.name.clone(), density(pair))).collect();
+        Ok(times.run(&density)? - times.rest)
+    };
+    corrected(budget, layers, |budget| Ok(spread(budget)?), run)
 }
 
 fn multiply_adds(dense: &TorchModel, fold: f64) -> Result<Budget, PipelineError> {

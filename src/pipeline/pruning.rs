@@ -138,12 +138,15 @@ impl<'a> Pruner<'a> {
     ) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
         let budget = budget::budget(self.task, self.recipe, dense, &layers, sparsity, progress)?;
-        if !self.method.allocator.measures() {
-            return Ok(by_name(&layers, self.method.by_shape(&dense.graph, &budget)?.solved));
-        }
-        let mut ladder = Ladder::solve(self, dense, &layers, settled, progress)?;
+        let measures = self.method.allocator.measures();
+        let ladder = measures.then(|| Ladder::solve(self, dense, &layers, settled, progress));
+        let mut ladder = ladder.transpose()?;
         progress.start("allocate", 0);
-        let kept = allocate(self.method.allocator, &layers, &budget, &mut ladder)?;
+        let spread = |budget: &Budget| match &mut ladder {
+            Some(ladder) => allocate(self.method.allocator, &layers, budget, ladder),
+            None => Ok(self.method.by_shape(&dense.graph, budget)?.solved),
+        };
+        let kept = budget::within(self.task, self.recipe, budget, &layers, spread)?;
         progress.finish();
         Ok(by_name(&layers, kept))
     }

@@ -215,6 +215,11 @@ impl Task {
         Ok(self.times.get_or_init(|| times))
     }
 
+    /// What layers take on this machine, if that was measured.
+    pub fn timed(&self) -> Option<&Times> {
+        self.times.get()
+    }
+
     /// How the head came about, for the record.
     pub fn head_kind(&self) -> &'static str {
         match &self.head {

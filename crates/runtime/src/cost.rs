@@ -34,7 +34,7 @@ pub fn layer_costs(
 ) -> Result<Vec<LayerCost>, RuntimeError> {
     let mut costs = Vec::new();
     for &sparsity in sparsities {
-        let mut session = Session::new(&thinned(model, sparsity), options)?;
+        let mut session = Session::new(&thinned(model, |_| sparsity), options)?;
         let image = vec![0.5; session.image_len()];
         session.profile(&image, 1)?;
         let profile = session.profile(&image, RUNS)?;
@@ -61,14 +61,16 @@ fn prunable(model: &SparseModel) -> impl Iterator<Item = &Node> {
     model.graph.prunable().map(|id| model.graph.node(id))
 }
 
-/// The same model with another share of zeros, spread evenly.
-fn thinned(model: &SparseModel, sparsity: f64) -> SparseModel {
+/// The same model with other shares of zeros in the layers that may be pruned, spread at random (a fixed draw): it takes as
+/// long as a model pruned to them and answers nonsense.
+pub fn thinned(model: &SparseModel, sparsity: impl Fn(&Node) -> f64) -> SparseModel {
     let (mut thin, params) = (model.clone(), model.to_params());
     for node in prunable(model) {
         let (Ok(value), Some([rows, columns])) = (params.get(&node.weight()), node.matrix()) else {
             continue;
         };
-        let mask = Mask::from_fn(rows * columns, |i| draw(i) >= sparsity);
+        let zeros = sparsity(node);
+        let mask = Mask::from_fn(rows * columns, |i| draw(i) >= zeros);
         // A weight that the model lacks is stored as well, lest there be too few.
         let values: Vec<f32> = value.iter().map(|v| if *v == 0.0 { 1e-3 } else { *v }).collect();
         thin.weights.insert(node.weight(), Weight::Csr(Csr::from_dense(rows, columns, &values, &mask)));

@@ -23,7 +23,7 @@ mod rivals;
 mod session;
 
 pub use classifier::{Classifier, ClassifierError, Prediction, Region, softmax};
-pub use cost::{LayerCost, layer_costs};
+pub use cost::{LayerCost, layer_costs, thinned};
 pub use error::RuntimeError;
 pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError, Precision, PrecisionError, cpu_name};
 pub use photo::{MAX_FILE_BYTES, MAX_PIXELS, Photo, PhotoError, decode, decode_bytes, dimensions};
