@@ -1,5 +1,6 @@
 use askama::Template;
 
+use super::summary::METHOD;
 use super::table::{columns, percent};
 use super::{Estimate, Group, Row, Summary};
 use crate::scale::{Scale, extent};
@@ -9,8 +10,11 @@ const LEFT: f64 = 50.0;
 const RIGHT: f64 = 560.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 300.0;
-/// Distance of the curves' names.
+/// Where the curves' names begin, and their distance.
+const NAMES: f64 = 616.0;
 const LINE: f64 = 18.0;
+/// Room for a letter of a name.
+const LETTER: f64 = 7.5;
 /// Least room above and below the curves, as a fraction.
 const MARGIN: f64 = 0.01;
 /// Curves of the same point lie side by side, this far apart.
@@ -26,6 +30,8 @@ pub(super) fn curves(summary: &Summary, group: &Group, axis: &str) -> String {
 #[template(path = "curves.svg", escape = "html")]
 struct Curves {
     title: String,
+    width: f64,
+    names: f64,
     axis: String,
     ticks: Vec<(String, String)>,
     /// Where each value of the axis is, and the value.
@@ -59,7 +65,10 @@ impl Curves {
         let scale = scale(&group.rows);
         let others: Vec<&str> = columns(summary, group).into_iter().filter(|name| *name != axis).collect();
         let label = |row: &Row| {
-            let setting = |name: &&str| Some(format!("{name} {}", row.settings.get(*name)?));
+            let setting = |name: &&str| {
+                let value = row.settings.get(*name)?;
+                Some(if *name == METHOD { value.clone() } else { format!("{name} {value}") })
+            };
             others.iter().filter_map(setting).collect::<Vec<_>>().join(", ")
         };
         let labels = distinct(group.rows.iter().map(label));
@@ -76,8 +85,11 @@ impl Curves {
             Curve { label: name.clone(), y: TOP + LINE * (number as f64 + 0.5), path: path.join(" "), points }
         };
         let series = labels.iter().enumerate().map(curve).collect();
+        let longest = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
         Self {
             title: group.title(),
+            width: (NAMES + LETTER * longest as f64).ceil().max(780.0),
+            names: NAMES,
             axis: axis.to_owned(),
             ticks: scale.ticks(100.0),
             dense: scale.at(group.dense()),

@@ -77,7 +77,7 @@ pub struct Row {
 }
 
 /// Keys of facts that are no plain keys of a recipe, or are read otherwise.
-const METHOD: &str = "method";
+pub(super) const METHOD: &str = "method";
 const SHOTS: &str = "shots.per-class";
 const COMPRESSION: &str = "prune.sparsity";
 

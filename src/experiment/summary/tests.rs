@@ -125,6 +125,8 @@ fn curves_follow_an_axis() {
     assert!(svg.contains("prefers-color-scheme: dark") && !svg.contains("NaN"), "{svg}");
     assert_eq!((svg.matches("<polyline").count(), svg.matches("<circle").count()), (2, 6));
     assert!(svg.contains(">general-share 0.5</text>") && svg.contains(">all</text>"), "{svg}");
+    let names = plot(&summary, &summary.groups[0]);
+    assert!(names.contains(">theirs, general-share auto</text>"), "a sweep's name says what it is: {names}");
     let early = named_after("curve = 'shots'", 2).unwrap();
     assert!(plot(&early, &early.groups[0]).contains("<circle"), "nothing varies yet");
     let error = named("curve = 'shot'").unwrap_err();
