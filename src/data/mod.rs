@@ -73,7 +73,10 @@ pub enum DataError {
         folder: PathBuf,
     },
     /// A folder of unlabelled photos holds none that may be learnt from.
-    #[error("every photo in `{}` is one of the evaluation split, which nothing may be learnt from", folder.display())]
+    #[error(
+        "every photo in `{}` is one of the evaluation split, which nothing may be learnt from; name a folder with others",
+        folder.display()
+    )]
     OnlyVal {
         /// The folder.
         folder: PathBuf,
