@@ -108,14 +108,11 @@ impl Budget {
 
     /// The same limit, with costs of layers by which `kept` costs `took`.
     fn corrected(self, took: f64, kept: &[usize], layers: &[LayerProfile]) -> Self {
+        let cost = |i: usize| self.cost(i, &layers[i], layers[i].density(kept[i]));
+        let factor = (took / (0..layers.len()).map(cost).sum::<f64>()).clamp(0.25, 4.0);
         match self {
             Self::Weights(_) => self,
             Self::Cost { limit, layers: costs } => {
-                let cost = |(cost, (kept, layer)): (&Cost, (&usize, &LayerProfile))| {
-                    cost.at(*kept as f64 / layer.weights().max(1) as f64)
-                };
-                let expected: f64 = costs.iter().zip(kept.iter().zip(layers)).map(cost).sum();
-                let factor = (took / expected).clamp(0.25, 4.0);
                 Self::Cost { limit, layers: costs.into_iter().map(|cost| cost.times(factor)).collect() }
             }
         }

@@ -60,7 +60,7 @@ fn nearest(layers: &[LayerProfile], budget: &Budget) -> Result<Vec<usize>, Faile
     let densities: Vec<f64> = layers.iter().map(Erk::density).collect();
     let kept = budget.fill(&densities, layers)?;
     let level = |(kept, layer): (&usize, &LayerProfile)| {
-        let density = (*kept as f64 / layer.weights().max(1) as f64).max(f64::MIN_POSITIVE);
+        let density = layer.density(*kept).max(f64::MIN_POSITIVE);
         let distance = |level: &usize| (LEVELS[*level] / density).ln().abs();
         (0..LEVELS.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
     };

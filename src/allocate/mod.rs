@@ -103,6 +103,11 @@ impl LayerProfile {
         self.out * self.inner * self.kernel[0] * self.kernel[1]
     }
 
+    /// The share of them that `kept` is.
+    pub fn density(&self, kept: usize) -> f64 {
+        kept as f64 / self.weights().max(1) as f64
+    }
+
     /// Weights kept at a level.
     pub fn kept(&self, level: usize) -> usize {
         ((self.weights() as f64 * LEVELS[level]).round() as usize).max(1)

@@ -54,8 +54,8 @@ pub fn within(
         return Ok(spread(&budget)?);
     };
     let run = |kept: &[usize]| {
-        let density = |(layer, kept): (&LayerProfile, &usize)| *kept as f64 / layer.weights().max(1) as f64;
-        let density = layers.iter().zip(kept).map(|pair| (pair.0.name.clone(), density(pair))).collect();
+        let density = |(layer, kept): (&LayerProfile, &usize)| (layer.name.clone(), layer.density(*kept));
+        let density = layers.iter().zip(kept).map(density).collect();
         Ok(times.run(&density)? - times.rest)
     };
     corrected(budget, layers, |budget| Ok(spread(budget)?), run)

@@ -171,7 +171,7 @@ impl<'a> Pruner<'a> {
         let kept = if !measured || self.method.granularity == Granularity::Channels {
             self.method.by_shape(&dense.graph, &budget)?.solved
         } else {
-            let density = |l: &LayerProfile| keep[&l.name] as f64 / l.weights().max(1) as f64;
+            let density = |l: &LayerProfile| l.density(keep[&l.name]);
             budget.fill(&layers.iter().map(density).collect::<Vec<_>>(), &layers)?
         };
         Ok(by_name(&layers, kept))

@@ -107,17 +107,15 @@ impl Task {
         let calibration = load(&shots.calibration, &preprocessor, progress)?;
         let heldout = load(&shots.heldout, &preprocessor, progress)?;
         calibration.check_classes(&shots.calibration, &dataset.classes)?;
-        let more = match &recipe.unlabelled {
-            Some(folder) => {
-                let photos = dataset.unlabelled(folder, recipe.shots.unlabelled, recipe.seed)?;
-                Some(load(&photos, &preprocessor, progress)?)
-            }
-            None => None,
-        };
+        let more = recipe.unlabelled.as_ref().map(|folder| {
+            let photos = dataset.unlabelled(folder, recipe.shots.unlabelled, recipe.seed)?;
+            load(&photos, &preprocessor, progress)
+        });
+        let more = more.transpose()?;
         let skipped = more.iter().flat_map(|loaded| &loaded.bad);
         let unreadable = shots.bad.iter().chain(&calibration.bad).chain(&heldout.bad).chain(skipped);
         let bad = unreadable.map(|(path, error)| bad_photo(&dataset, path, error)).collect();
-        let more = more.map(|loaded| Ok::<_, PipelineError>(examples(&loaded, device)?.images));
+        let more = more.map(|loaded| examples(&loaded, device)).transpose()?;
         let classes = recipe.shots.balance.then_some(dataset.classes.len());
         let mut task = Self {
             device,
@@ -128,7 +126,7 @@ impl Task {
             calibration: examples(&calibration, device)?.balanced(classes)?,
             heldout: examples(&heldout, device)?.balanced(classes)?,
             general: None,
-            unlabelled: more.transpose()?,
+            unlabelled: more.map(|more| more.images),
             balance: recipe.shots.balance,
             choices: Vec::new(),
             bad,
