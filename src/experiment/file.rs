@@ -18,12 +18,15 @@ pub struct Experiment {
     /// Parts of recipes by the names that the axis `task` takes.
     #[serde(default)]
     pub(super) tasks: BTreeMap<String, Table>,
+    /// Parts of recipes by the names that the axis `method` takes.
+    #[serde(default)]
+    pub(super) methods: BTreeMap<String, Table>,
     /// What every run starts from.
     #[serde(default)]
     pub(super) recipe: Table,
-    /// What is run, in the order of the file.
+    /// What is run, in the order of the file: each is the cross product of its axes.
     #[serde(rename = "sweep")]
-    pub(super) sweeps: Vec<Axes>,
+    pub(super) sweeps: Vec<Table>,
 }
 
 /// What an experiment is called and what it is for.
@@ -41,17 +44,6 @@ pub struct About {
     /// The axis along which accuracy is drawn as a curve; absent: rows are drawn below each other.
     #[serde(default)]
     pub curve: Option<String>,
-}
-
-/// One `[[sweep]]`: the cross product of its axes.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Axes {
-    /// What its rows are called where all rows of a task share a table.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// Values per axis.
-    #[serde(flatten)]
-    pub values: Table,
 }
 
 impl Experiment {

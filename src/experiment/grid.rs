@@ -6,16 +6,16 @@ use margay_core::nearest_name;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use super::file::Axes;
-use super::summary::check_curve;
+use super::summary::{METHOD, check_curve};
 use super::{Experiment, ExperimentError};
 use crate::recipe::{AdaptSpec, Recipe, RecoverySpec, Schedule, Shots, Tuned, parse_compression};
 
-/// Axes by name with the key of a recipe that they set, outermost first. Four of them do more than that.
+/// Axes by name with the key of a recipe that they set, outermost first. Some of them do more than that.
 const AXES: &[(&str, &str)] = &[
     ("seed", "seed"),
     ("checkpoint", "model"),
     ("task", "data"),
+    (METHOD, "method"),
     ("general", "general"),
     ("unlabelled", "unlabelled"),
     ("shots", "shots.per-class"),
@@ -35,7 +35,7 @@ const AXES: &[(&str, &str)] = &[
 
 /// Part of what determines a result.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Stands for every checkpoint, task or adapter there is.
+/// Stands for every checkpoint, task, method or adapter there is.
 const ALL: &str = "all";
 /// The adapter of a run that only prunes.
 pub(super) const NONE: &str = "none";
@@ -49,8 +49,8 @@ pub struct Run {
     pub checkpoint: String,
     /// Name of the task.
     pub task: String,
-    /// Name of the sweep, if it has one.
-    pub sweep: Option<String>,
+    /// Name of the method, if methods have names.
+    pub method: Option<String>,
     /// The whole recipe, options without effect at their defaults, paths as in the file.
     pub recipe: Recipe,
     /// What the sweep says of it beyond what its title has anyway.
@@ -58,12 +58,7 @@ pub struct Run {
 }
 
 impl Run {
-    fn new(
-        names: [Option<&str>; 2],
-        sweep: Option<String>,
-        recipe: Recipe,
-        note: String,
-    ) -> Result<Self, ExperimentError> {
+    fn new(names: [Option<&str>; 3], recipe: Recipe, note: String) -> Result<Self, ExperimentError> {
         let recipe = effective(recipe);
         let name = |given: Option<&str>, path: &Path| match given {
             Some(name) => name.to_owned(),
@@ -73,7 +68,7 @@ impl Run {
             key: key(VERSION, &recipe)?,
             checkpoint: name(names[0], &recipe.model),
             task: name(names[1], &recipe.data),
-            sweep,
+            method: names[2].map(str::to_owned),
             recipe,
             note,
         })
@@ -135,11 +130,16 @@ pub fn groups(runs: Vec<Run>) -> Vec<Vec<Run>> {
 }
 
 impl Experiment {
+    /// Parts of recipes by axis, in the order in which they are put together.
+    fn parts(&self) -> [(&'static str, &BTreeMap<String, Table>); 3] {
+        [("checkpoint", &self.checkpoints), ("task", &self.tasks), (METHOD, &self.methods)]
+    }
+
     /// Every run once, sweep by sweep. `adapters` is what `adapter = "all"` stands for.
     pub fn runs(&self, adapters: &[&str]) -> Result<Vec<Run>, ExperimentError> {
-        let named = self.sweeps.iter().filter(|axes| axes.name.is_some()).count();
+        let named = self.sweeps.iter().filter(|axes| axes.contains_key(METHOD)).count();
         if ![0, self.sweeps.len()].contains(&named) {
-            return Err(ExperimentError::Names { named, sweeps: self.sweeps.len() });
+            return Err(ExperimentError::Methods { named, sweeps: self.sweeps.len() });
         }
         let mut seen = BTreeSet::new();
         let mut runs = Vec::new();
@@ -161,7 +161,7 @@ impl Experiment {
 /// One `[[sweep]]` on its way to runs.
 struct Sweep<'a> {
     experiment: &'a Experiment,
-    axes: &'a Axes,
+    axes: &'a Table,
     number: usize,
     adapters: &'a [&'a str],
 }
@@ -172,7 +172,7 @@ type Point = Vec<(String, Value)>;
 impl Sweep<'_> {
     fn runs(&self) -> Result<Vec<Run>, ExperimentError> {
         let mut axes = Vec::new();
-        flatten("", &self.axes.values, &mut axes);
+        flatten("", self.axes, &mut axes);
         axes.sort_by_key(|(name, _)| AXES.iter().position(|(axis, _)| axis == name).unwrap_or(AXES.len()));
         let mut points: Vec<Point> = vec![Vec::new()];
         for (axis, values) in axes {
@@ -193,9 +193,11 @@ impl Sweep<'_> {
         }
         let all = |names: Vec<&str>| names.into_iter().map(Value::from).collect();
         let values = match (axis, value.as_str()) {
-            ("checkpoint", Some(ALL)) => all(keys(&self.experiment.checkpoints)),
-            ("task", Some(ALL)) => all(keys(&self.experiment.tasks)),
             ("adapter", Some(ALL)) => all(self.adapters.to_vec()),
+            (_, Some(ALL)) => match self.experiment.parts().into_iter().find(|(of, _)| *of == axis) {
+                Some((_, parts)) => all(parts.keys().map(String::as_str).collect()),
+                None => vec![value],
+            },
             _ => match value {
                 Value::Array(values) => values,
                 value => vec![value],
@@ -209,10 +211,8 @@ impl Sweep<'_> {
 
     fn run(&self, point: &Point) -> Result<Run, ExperimentError> {
         let mut recipe = self.experiment.recipe.clone();
-        let mut names = [None, None];
-        let parts =
-            [("checkpoint", &self.experiment.checkpoints), ("task", &self.experiment.tasks)].into_iter();
-        for (name, (axis, parts)) in names.iter_mut().zip(parts) {
+        let mut names = [None; 3];
+        for (name, (axis, parts)) in names.iter_mut().zip(self.experiment.parts()) {
             let Some((_, value)) = point.iter().find(|(given, _)| given == axis) else { continue };
             let (found, part) = self.part(axis, value, parts)?;
             *name = Some(found);
@@ -223,7 +223,7 @@ impl Sweep<'_> {
         }
         let recipe =
             recipe.try_into().map_err(|source| ExperimentError::Recipe { sweep: self.number, source })?;
-        Run::new(names, self.axes.name.clone(), recipe, note(point))
+        Run::new(names, recipe, note(point))
     }
 
     /// The part of a recipe with this name.
@@ -248,7 +248,7 @@ impl Sweep<'_> {
     fn set(&self, recipe: &mut Table, axis: &str, value: &Value) -> Result<(), ExperimentError> {
         let key = AXES.iter().find(|(name, _)| *name == axis).map_or(axis, |(_, key)| key);
         let value = match axis {
-            "checkpoint" | "task" => return Ok(()),
+            "checkpoint" | "task" | METHOD => return Ok(()),
             "adapter" if value.as_str() == Some(NONE) => return self.put(recipe, "recovery.schedule", value),
             "compression" => self.sparsity(value)?,
             _ => value.clone(),
@@ -321,10 +321,6 @@ pub(super) fn flatten(prefix: &str, table: &Table, leaves: &mut Vec<(String, Val
             value => leaves.push((key, value.clone())),
         }
     }
-}
-
-fn keys(parts: &BTreeMap<String, Table>) -> Vec<&str> {
-    parts.keys().map(String::as_str).collect()
 }
 
 /// Puts `over` into `table`, section by section.

@@ -50,9 +50,9 @@ pub enum ExperimentError {
         /// The axis that looks most like it.
         nearest: Option<String>,
     },
-    /// Some sweeps have names and some do not.
-    #[error("{named} of {sweeps} sweeps have a `name`, but all must have one or none")]
-    Names {
+    /// Some sweeps name their methods and some do not.
+    #[error("{named} of {sweeps} sweeps have a `method`, but all must have one or none")]
+    Methods {
         /// How many have one.
         named: usize,
         /// How many there are.
@@ -66,12 +66,12 @@ pub enum ExperimentError {
         /// The axis that looks most like it.
         nearest: Option<String>,
     },
-    /// A sweep names a checkpoint or a task that the file does not have.
+    /// A sweep names a checkpoint, task or method that the file does not have.
     #[error("sweep {sweep}: there is no {axis} `{name}`")]
     Name {
         /// Number of the sweep, from 1.
         sweep: usize,
-        /// `checkpoint` or `task`.
+        /// `checkpoint`, `task` or `method`.
         axis: &'static str,
         /// The name in the sweep.
         name: String,

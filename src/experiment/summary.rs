@@ -257,7 +257,7 @@ fn facts(run: &Run) -> Result<Facts, ExperimentError> {
         facts.retain(|key, _| !key.starts_with("adapt."));
     }
     facts.insert("adapt.method".to_owned(), adapter.to_owned());
-    if let Some(name) = &run.sweep {
+    if let Some(name) = &run.method {
         facts.insert(METHOD.to_owned(), name.clone());
     }
     Ok(facts)
@@ -294,13 +294,13 @@ fn is_shared(key: &str) -> bool {
 
 /// Keys that tell tables apart, and keys that tell the rows of a table apart, the adapter first.
 ///
-/// Rows differ in how they are recovered. Where sweeps have names, rows differ in everything: in their names, and in
-/// what varies within a sweep, as the name says the rest.
+/// Rows differ in how they are recovered. Where methods have names, rows differ in everything: in their methods, and in
+/// what varies within one, as the name says the rest.
 fn varied(finished: &[Finished]) -> (Vec<String>, Vec<String>) {
-    if finished.iter().any(|run| run.run.sweep.is_some()) {
-        let sweeps = collect(finished, |run| &run.run.sweep);
+    if finished.iter().any(|run| run.run.method.is_some()) {
+        let methods = collect(finished, |run| &run.run.method);
         let within: BTreeSet<&str> =
-            sweeps.iter().flat_map(|sweep| differing(sweep.iter().map(|run| &run.facts))).collect();
+            methods.iter().flat_map(|method| differing(method.iter().map(|run| &run.facts))).collect();
         let own = std::iter::once(METHOD).chain(within).map(str::to_owned).collect();
         return (Vec::new(), own);
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::{RuntimeError, Session, SessionOptions};
 
 /// Timed runs of the network per sparsity, after one untimed.
-const RUNS: usize = 3;
+const RUNS: usize = 9;
 
 /// Time of one layer at one sparsity.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -48,6 +48,22 @@ fn any_key_of_a_recipe_is_an_axis() {
 }
 
 #[test]
+fn a_method_sets_several_keys_under_one_name() {
+    let file = "[methods.few]\nprune.solver = 'wanda'\nprune.general-share = 0.0\n[methods.many]\nprune.general-share = 1.0\n
+        [[sweep]]\ncheckpoint = 'small'\ntask = 'birds'\nadapter = 'none'\n";
+    let runs = experiment(&format!("{file}method = 'all'")).runs(&ADAPTERS).unwrap();
+    let told: Vec<_> =
+        runs.iter().map(|run| (run.method.as_deref(), run.recipe.prune.solver.as_str())).collect();
+    assert_eq!(told, [(Some("few"), "wanda"), (Some("many"), "alps")]);
+    let over = experiment(&format!("{file}method = 'few'\nsolver = 'obc'")).runs(&ADAPTERS).unwrap();
+    assert_eq!(over[0].recipe.prune.solver, "obc", "an axis of the sweep wins");
+    let unknown = experiment(&format!("{file}method = 'man'")).runs(&ADAPTERS).unwrap_err();
+    assert!(
+        matches!(unknown, ExperimentError::Name { axis: "method", nearest: Some(near), .. } if near == "many")
+    );
+}
+
+#[test]
 fn a_rank_is_meant_instead_of_the_common_budget() {
     let adapt = |sweep| runs(sweep)[0].recipe.adapt.clone();
     assert_eq!(adapt("adapter = 'lora'").budget, Some(0.006));

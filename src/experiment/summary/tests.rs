@@ -74,7 +74,7 @@ fn plots_are_sound_xml_for_both_grounds() {
     assert_eq!(slug(&summary, &summary.groups[0]), "try-small-birds-bees-5-shots-20x");
 }
 
-/// Two named sweeps of networks that are only pruned, the first at three numbers of shots and two shares.
+/// Two methods for networks that are only pruned, the first at three numbers of shots and two shares.
 fn named(curve: &str) -> Result<Summary, ExperimentError> {
     named_after(curve, usize::MAX)
 }
@@ -84,10 +84,10 @@ fn named_after(curve: &str, done: usize) -> Result<Summary, ExperimentError> {
     let text = format!(
         "[experiment]\nname = 'try'\n{curve}\n[checkpoints.small]\nmodel = 'small.pth'\n
         [tasks.birds]\ndata = 'birds'\n[tasks.fish]\ndata = 'fish'\n
-        [[sweep]]\nname = 'ours'\ncheckpoint = 'small'\ntask = 'all'\nshots = [1, 5, 0]\nadapter = 'none'\nseed = [0, 1]
+        [methods.ours]\n[methods.theirs]\nprune.solver = 'sparsegpt'\n
+        [[sweep]]\nmethod = 'ours'\ncheckpoint = 'small'\ntask = 'all'\nshots = [1, 5, 0]\nadapter = 'none'\nseed = [0, 1]
         'prune.general-share' = [0.0, 0.5]\n
-        [[sweep]]\nname = 'theirs'\ncheckpoint = 'small'\ntask = 'birds'\nshots = 5\nadapter = 'none'\nseed = [0, 1]
-        solver = 'sparsegpt'\n"
+        [[sweep]]\nmethod = 'theirs'\ncheckpoint = 'small'\ntask = 'birds'\nshots = 5\nadapter = 'none'\nseed = [0, 1]\n"
     );
     let experiment = Experiment::parse(&text)?;
     let runs = experiment.runs(&[])?;
@@ -103,7 +103,7 @@ fn named_after(curve: &str, done: usize) -> Result<Summary, ExperimentError> {
 }
 
 #[test]
-fn named_sweeps_share_a_table_for_each_task() {
+fn methods_share_a_table_for_each_task() {
     let summary = named("").unwrap();
     let titles: Vec<_> = summary.groups.iter().map(Group::title).collect();
     assert_eq!(titles, ["small · birds · 20×", "small · fish · 20×"]);
@@ -126,7 +126,7 @@ fn curves_follow_an_axis() {
     assert_eq!((svg.matches("<polyline").count(), svg.matches("<circle").count()), (2, 6));
     assert!(svg.contains(">general-share 0.5</text>") && svg.contains(">all</text>"), "{svg}");
     let names = plot(&summary, &summary.groups[0]);
-    assert!(names.contains(">theirs, general-share auto</text>"), "a sweep's name says what it is: {names}");
+    assert!(names.contains(">theirs, general-share auto</text>"), "a method's name says what it is: {names}");
     let early = named_after("curve = 'shots'", 2).unwrap();
     assert!(plot(&early, &early.groups[0]).contains("<circle"), "nothing varies yet");
     let error = named("curve = 'shot'").unwrap_err();
@@ -137,9 +137,9 @@ fn curves_follow_an_axis() {
 }
 
 #[test]
-fn either_all_sweeps_have_names_or_none() {
+fn either_all_sweeps_name_their_methods_or_none() {
     let text = "[experiment]\nname = 'try'\n[recipe]\nmodel = 'a.pth'\ndata = 'b'\n
-        [[sweep]]\nname = 'ours'\nshots = 1\n[[sweep]]\nshots = 2\n";
+        [methods.ours]\n[[sweep]]\nmethod = 'ours'\nshots = 1\n[[sweep]]\nshots = 2\n";
     let error = Experiment::parse(text).unwrap().runs(&[]).unwrap_err();
-    assert_eq!(error.to_string(), "1 of 2 sweeps have a `name`, but all must have one or none");
+    assert_eq!(error.to_string(), "1 of 2 sweeps have a `method`, but all must have one or none");
 }
