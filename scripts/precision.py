@@ -3,8 +3,8 @@
 
     scripts/precision.py DATA MODEL.margay [MODEL.margay ...]
 
-DATA has one folder per class under `val/`, or `{task}` where the name of a model's folder begins with the task, as
-scripts/results.py names them: `scripts/precision.py tasks/{task} results/*/specialist.margay`.
+DATA has one folder per class under `val/`, or `{task}` where the name of a model's folder begins with the task and a hyphen:
+`scripts/precision.py tasks/{task} out/wildlife-*/specialist.margay out/vehicles-*/specialist.margay`.
 """
 
 import collections
