@@ -4,7 +4,7 @@ use margay_core::Sparsity;
 
 use super::PipelineError;
 use super::task::Task;
-use crate::allocate::{Budget, Cost, Failed, LayerProfile, corrected};
+use crate::allocate::{Budget, Cost, Failed, LayerProfile, Unreachable, corrected};
 use crate::models::ModelError;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Target};
@@ -58,7 +58,20 @@ pub fn within(
         let density = layers.iter().zip(kept).map(density).collect();
         Ok(times.run(&density)? - times.rest)
     };
-    corrected(budget, layers, |budget| Ok(spread(budget)?), run)
+    corrected(budget, layers, |budget| spread(budget).map_err(|failed| in_time(failed, times.rest)), run)
+}
+
+/// What failed, in milliseconds of the whole network if it is the target.
+fn in_time(failed: Failed, rest: f64) -> PipelineError {
+    match failed.downcast::<Unreachable>() {
+        Ok(target) => PipelineError::OutOfTime {
+            asked: target.limit + rest,
+            rest,
+            least: target.least,
+            all: target.least + rest,
+        },
+        Err(failed) => failed.into(),
+    }
 }
 
 fn multiply_adds(dense: &TorchModel, fold: f64) -> Result<Budget, PipelineError> {

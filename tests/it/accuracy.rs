@@ -127,7 +127,10 @@ fn targets_other_than_weights_are_met() {
     let out = root.path().join("never");
     fs_err::create_dir_all(&out).unwrap();
     let error = compress(&recipe, &out, &CompressOptions::default(), &mut Silent).unwrap_err();
-    assert!(matches!(error, PipelineError::Allocate(_)) && error.to_string().contains("out of reach"));
+    assert!(
+        matches!(error, PipelineError::OutOfTime { .. }) && error.to_string().contains("out of reach"),
+        "{error}"
+    );
 }
 
 #[test]
