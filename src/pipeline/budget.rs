@@ -64,12 +64,7 @@ pub fn within(
 /// What failed, in milliseconds of the whole network if it is the target.
 fn in_time(failed: Failed, rest: f64) -> PipelineError {
     match failed.downcast::<Unreachable>() {
-        Ok(target) => PipelineError::OutOfTime {
-            asked: target.limit + rest,
-            rest,
-            least: target.least,
-            all: target.least + rest,
-        },
+        Ok(target) => PipelineError::OutOfTime { asked: target.limit + rest, rest, least: target.least },
         Err(failed) => failed.into(),
     }
 }

@@ -80,13 +80,11 @@ pub enum PipelineError {
     /// The layers' shares cannot be found.
     #[error("cannot spread the budget over layers: {0}")]
     Allocate(#[from] crate::allocate::Failed),
-    /// The target cannot be met.
-    #[error(transparent)]
-    Unreachable(#[from] crate::allocate::Unreachable),
     /// The target cannot be met on this machine.
     #[error(
         "{asked:.2} ms an image is out of reach on this machine: what cannot be pruned takes {rest:.2} ms, and the layers that \
-         can be {least:.2} ms where they keep next to nothing; ask for more than {all:.2} ms"
+         can be {least:.2} ms where they keep next to nothing; ask for more than {:.2} ms",
+        rest + least
     )]
     OutOfTime {
         /// Milliseconds that were asked for.
@@ -95,8 +93,6 @@ pub enum PipelineError {
         rest: f64,
         /// Milliseconds of the other layers, at least.
         least: f64,
-        /// Milliseconds of both.
-        all: f64,
     },
     /// The head cannot be made.
     #[error("cannot make the head")]

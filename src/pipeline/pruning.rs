@@ -172,7 +172,7 @@ impl<'a> Pruner<'a> {
             self.method.by_shape(&dense.graph, &budget)?.solved
         } else {
             let density = |l: &LayerProfile| l.density(keep[&l.name]);
-            budget.fill(&layers.iter().map(density).collect::<Vec<_>>(), &layers)?
+            budget.fill(&layers.iter().map(density).collect::<Vec<_>>(), &layers).map_err(Failed::from)?
         };
         Ok(by_name(&layers, kept))
     }
