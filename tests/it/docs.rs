@@ -14,6 +14,12 @@ fn as_of_this_version(runs: &str) -> String {
     lines.collect()
 }
 
+/// Says of long texts only where they begin to differ.
+fn assert_same(again: &str, told: &str, path: &Path) {
+    let differ = again.lines().zip(told.lines()).find(|(again, told)| again != told);
+    assert!(again == told, "{} is not of the runs, --splice again: {differ:#?}", path.display());
+}
+
 #[test]
 fn tables_and_plots_are_those_of_the_runs_that_are_kept() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -36,10 +42,10 @@ fn tables_and_plots_are_those_of_the_runs_that_are_kept() {
     }
     assert!(checked > 0, "docs/runs is empty");
     let told = fs_err::read_to_string(project.join("docs/results.md")).unwrap();
-    assert_eq!(fs_err::read_to_string(&page).unwrap(), told, "--splice docs/results.md again");
+    assert_same(&fs_err::read_to_string(&page).unwrap(), &told, &page);
     for plot in fs_err::read_dir(scratch.path().join("images")).unwrap() {
         let plot = plot.unwrap();
         let told = fs_err::read_to_string(project.join("docs/images").join(plot.file_name())).unwrap();
-        assert_eq!(fs_err::read_to_string(plot.path()).unwrap(), told, "{}", plot.path().display());
+        assert_same(&fs_err::read_to_string(plot.path()).unwrap(), &told, &plot.path());
     }
 }
