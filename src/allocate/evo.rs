@@ -2,7 +2,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::dp::{damages, least_damage};
-use super::{Allocator, Budget, Erk, Failed, Judge, LEVELS, LayerProfile};
+use super::{Allocator, Budget, Erk, Failed, Judge, LEVELS, LayerProfile, Nobody, allocate};
 
 /// Evolutionary search (`EvoPress`, arXiv 2410.14649): levels move from one layer to another at equal cost, and the
 /// damage of the whole network decides. It starts from the better of `dp` and `erk`.
@@ -57,8 +57,7 @@ impl Allocator for Evo {
 
 /// The levels nearest to what `erk` keeps.
 fn nearest(layers: &[LayerProfile], budget: &Budget) -> Result<Vec<usize>, Failed> {
-    let densities: Vec<f64> = layers.iter().map(Erk::density).collect();
-    let kept = budget.fill(&densities, layers)?;
+    let kept = allocate(&Erk, layers, budget, &mut Nobody)?;
     let level = |(kept, layer): (&usize, &LayerProfile)| {
         let density = layer.density(*kept).max(f64::MIN_POSITIVE);
         let distance = |level: &usize| (LEVELS[*level] / density).ln().abs();

@@ -77,6 +77,16 @@ fn erk_follows_its_formula_below_the_cap() {
 }
 
 #[test]
+fn erk_thins_layers_by_the_root_of_what_a_weight_costs() {
+    let layers = [layer(64, 64, 3), layer(64, 64, 3)];
+    let costs = vec![Cost::linear(16.0), Cost::linear(1.0)];
+    let kept = allocate(&Erk, &layers, &Budget::Cost { limit: 2.0, layers: costs }, &mut Nobody).unwrap();
+    // 16 · d + 4 · d = 2, of which the layer that costs less keeps 4 · d.
+    let density = [0, 1].map(|i| layers[i].density(kept[i]));
+    assert!((density[0] - 0.1).abs() < 1e-3 && (density[1] - 0.4).abs() < 1e-3, "{density:?}");
+}
+
+#[test]
 fn erk_caps_small_layers_at_dense() {
     let layers = [layer(8, 8, 1), layer(512, 512, 3)];
     let budget = Budget::of_weights(&layers, Sparsity::new(0.9).unwrap());
