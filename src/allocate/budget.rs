@@ -106,6 +106,14 @@ impl Budget {
         }
     }
 
+    /// What a layer costs more with its density, at densities that are run by sparse kernels; times are uncertain, so at least a
+    /// tenth of what the whole layer costs.
+    pub fn slope(&self, index: usize, layer: &LayerProfile) -> f64 {
+        let [sparse, denser] = [0.05, 0.2];
+        let more = self.cost(index, layer, denser) - self.cost(index, layer, sparse);
+        (more / (denser - sparse)).max(0.1 * self.cost(index, layer, 1.0))
+    }
+
     /// The same limit, with costs of layers by which `kept` costs `took`.
     fn corrected(self, took: f64, kept: &[usize], layers: &[LayerProfile]) -> Self {
         let cost = |i: usize| self.cost(i, &layers[i], layers[i].density(kept[i]));

@@ -6,7 +6,7 @@ use super::{Allocator, Budget, Failed, Judge, LayerProfile};
 /// errors: such a layer is four times as dense. Measured allocations (`dp`) make it three to five times as dense.
 ///
 /// Under a budget of multiply-adds or time a layer is thinned by the root of what its weights cost: if layers do damage `a / d` at
-/// densities `d` and cost `c · d`, the least damage for a total cost is at `d` in proportion to `√(a / c)`.
+/// densities `d` and each percent of them costs `c`, the least damage for a total cost is at `d` in proportion to `√(a / c)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Erk;
 
@@ -38,8 +38,8 @@ impl Allocator for Erk {
         _judge: &mut dyn Judge,
     ) -> Result<Vec<f64>, Failed> {
         let thinned = |(i, layer): (usize, &LayerProfile)| {
-            let cost = budget.cost(i, layer, 1.0) / layer.weights().max(1) as f64;
-            Self::density(layer) / cost.max(f64::MIN_POSITIVE).sqrt()
+            let slope = budget.slope(i, layer) / layer.weights().max(1) as f64;
+            Self::density(layer) / slope.max(f64::MIN_POSITIVE).sqrt()
         };
         Ok(layers.iter().enumerate().map(thinned).collect())
     }
