@@ -106,8 +106,8 @@ impl Budget {
         }
     }
 
-    /// What a layer costs more with its density, at densities that are run by sparse kernels; times are uncertain, so at least a
-    /// tenth of what the whole layer costs.
+    /// By how much the cost of a layer grows with its density where sparse kernels run it. Times are uncertain: at least a tenth of
+    /// what the whole layer costs.
     pub fn slope(&self, index: usize, layer: &LayerProfile) -> f64 {
         let [sparse, denser] = [0.05, 0.2];
         let more = self.cost(index, layer, denser) - self.cost(index, layer, sparse);

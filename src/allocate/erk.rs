@@ -6,7 +6,7 @@ use super::{Allocator, Budget, Failed, Judge, LayerProfile};
 /// errors: such a layer is four times as dense. Measured allocations (`dp`) make it three to five times as dense.
 ///
 /// Under a budget of multiply-adds or time a layer is thinned by the root of what its weights cost: if layers do damage `a / d` at
-/// densities `d` and each percent of them costs `c`, the least damage for a total cost is at `d` in proportion to `√(a / c)`.
+/// densities `d` and cost `c · d`, the least damage for a total cost is at `d` in proportion to `√(a / c)`.
 #[derive(Clone, Copy, Debug)]
 pub struct Erk;
 
