@@ -76,6 +76,12 @@ impl Cost {
         }
     }
 
+    /// By how much it grows with the density where sparse kernels run. Times are uncertain: at least a tenth of the whole cost.
+    fn slope(&self) -> f64 {
+        let [sparse, denser] = [0.05, 0.2];
+        ((self.at(denser) - self.at(sparse)) / (denser - sparse)).max(0.1 * self.at(1.0))
+    }
+
     /// The largest density that costs no more than this one: where sparse kernels gain nothing, all may stay.
     fn for_free(&self, density: f64) -> f64 {
         let cost = self.at(density);
@@ -106,12 +112,12 @@ impl Budget {
         }
     }
 
-    /// By how much the cost of a layer grows with its density where sparse kernels run it. Times are uncertain: at least a tenth of
-    /// what the whole layer costs.
+    /// By how much a layer costs more with its density.
     pub fn slope(&self, index: usize, layer: &LayerProfile) -> f64 {
-        let [sparse, denser] = [0.05, 0.2];
-        let more = self.cost(index, layer, denser) - self.cost(index, layer, sparse);
-        (more / (denser - sparse)).max(0.1 * self.cost(index, layer, 1.0))
+        match self {
+            Self::Weights(_) => layer.weights() as f64,
+            Self::Cost { layers, .. } => layers[index].slope(),
+        }
     }
 
     /// The same limit, with costs of layers by which `kept` costs `took`.

@@ -15,9 +15,10 @@ fn as_of_this_version(runs: &str) -> String {
 }
 
 /// Says of long texts only where they begin to differ.
-fn assert_same(again: &str, told: &str, path: &Path) {
-    let differ = again.lines().zip(told.lines()).find(|(again, told)| again != told);
-    assert!(again == told, "{} is not of the runs, --splice again: {differ:#?}", path.display());
+fn assert_same(again: &Path, told: &Path) {
+    let [now, before] = [again, told].map(|path| fs_err::read_to_string(path).unwrap());
+    let differ = now.lines().zip(before.lines()).find(|(now, before)| now != before);
+    assert!(now == before, "{} is not of the runs, --splice again: {differ:#?}", told.display());
 }
 
 #[test]
@@ -41,11 +42,9 @@ fn tables_and_plots_are_those_of_the_runs_that_are_kept() {
         checked += 1;
     }
     assert!(checked > 0, "docs/runs is empty");
-    let told = fs_err::read_to_string(project.join("docs/results.md")).unwrap();
-    assert_same(&fs_err::read_to_string(&page).unwrap(), &told, &page);
+    assert_same(&page, &project.join("docs/results.md"));
     for plot in fs_err::read_dir(scratch.path().join("images")).unwrap() {
         let plot = plot.unwrap();
-        let told = fs_err::read_to_string(project.join("docs/images").join(plot.file_name())).unwrap();
-        assert_same(&fs_err::read_to_string(plot.path()).unwrap(), &told, &plot.path());
+        assert_same(&plot.path(), &project.join("docs/images").join(plot.file_name()));
     }
 }
