@@ -15,6 +15,7 @@ pub mod fold;
 mod granularity;
 mod graph;
 pub mod hidden;
+pub mod input;
 mod mask;
 pub mod model;
 mod op;
