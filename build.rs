@@ -10,6 +10,9 @@ fn main() {
     if !(torch && linux) {
         return;
     }
+    // `margay` calls nothing of libtorch. Inline functions of its headers, which the program and libtorch both define, would
+    // still keep it in the link unless they are the program's own business.
+    println!("cargo:rustc-link-arg-bin=margay=-Wl,--exclude-libs,ALL");
     // A moved clone still works: target/release/margay and target/debug/deps/it-… look beside target/.
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../.libtorch/lib");
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../../.libtorch/lib");

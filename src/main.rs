@@ -1,4 +1,4 @@
-//! The `margay` command.
+//! The `margay` command, without libtorch: it starts at once, and hands what needs libtorch to `margay-torch`.
 
 use std::process::ExitCode;
 

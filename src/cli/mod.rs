@@ -2,9 +2,14 @@
 //!
 //! One command is one function that returns an `Exit`. Data goes to stdout, talk to stderr, and
 //! `printer::Printer` is the only place that prints.
+//!
+//! There are two programs. `margay` links no libtorch, so that it starts at once and predicts where there is none;
+//! it hands commands that compute with libtorch to `margay-torch` beside it.
 
 mod commands;
 mod exit;
+#[cfg(any(feature = "torch", test))]
+mod inputs;
 mod interrupt;
 mod output;
 // Only the torch commands write folders.
@@ -13,12 +18,18 @@ mod output_dir;
 mod printer;
 mod progress;
 mod settings;
+#[cfg(feature = "torch")]
+mod torch_program;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 
+#[cfg(feature = "torch")]
+use crate::peers;
+use crate::peers::StartLibtorch;
 use commands::{
     adapt, bench, completions, compress, demo, eval, experiment, export, front, inspect, list, predict,
     report, train,
@@ -31,7 +42,7 @@ use progress::Bars;
 ///
 /// Compress once (with libtorch), then run the specialist on any CPU (without).
 #[derive(Debug, Parser)]
-#[command(name = "margay", version, max_term_width = 100, after_help = exit::HELP)]
+#[command(name = "margay", bin_name = "margay", version, max_term_width = 100, after_help = exit::HELP)]
 #[command(disable_help_subcommand = true, propagate_version = true, subcommand_required = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -76,20 +87,46 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+#[cfg(feature = "torch")]
+impl Command {
+    /// Whether a command computes with libtorch, or lists what is built on it.
+    fn needs_libtorch(&self) -> bool {
+        match self {
+            Self::Compress(_)
+            | Self::Front(_)
+            | Self::Adapt(_)
+            | Self::Train(_)
+            | Self::Demo(_)
+            | Self::Experiment(_)
+            | Self::List(_) => true,
+            Self::Bench(args) => args.is_against_libtorch(),
+            Self::Predict(_)
+            | Self::Eval(_)
+            | Self::Export(_)
+            | Self::Inspect(_)
+            | Self::Report(_)
+            | Self::Completions(_) => false,
+        }
+    }
+}
+
 /// What every command needs besides its own arguments.
 #[derive(Debug)]
 struct Context {
     printer: Printer,
     bars: MultiProgress,
     threads: Option<usize>,
+    /// libtorch as an engine to compare with, in the program that links it.
+    libtorch: Option<StartLibtorch>,
 }
 
 impl Context {
-    fn new(global: &GlobalArgs) -> Self {
+    fn new(global: &GlobalArgs, libtorch: Option<StartLibtorch>) -> Self {
         let hidden = global.quiet || global.no_progress;
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bars = MultiProgress::with_draw_target(target);
-        Self { printer: Printer::new(global.quiet, bars.clone()), bars, threads: global.threads }
+        let printer = Printer::new(global.quiet, bars.clone());
+        Self { printer, bars, threads: global.threads, libtorch }
     }
 
     /// Bars for the stages of a command.
@@ -103,12 +140,37 @@ impl Context {
     }
 }
 
-/// Runs the command that the process was started with.
+/// The program `margay`: runs the command that the process was started with, or hands it to `margay-torch`.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    #[cfg(feature = "torch")]
+    let run = |command: Command, context: &Context| {
+        if command.needs_libtorch() {
+            torch_program::replace_this()
+        } else {
+            without_libtorch(command, context)
+        }
+    };
+    #[cfg(not(feature = "torch"))]
+    let run = any;
+    start(run, None)
+}
+
+/// The program `margay-torch`: runs the command that the process was started with.
+#[cfg(feature = "torch")]
+pub fn torch_main() -> ExitCode {
+    start(any, Some(peers::libtorch))
+}
+
+fn start(
+    run: impl Fn(Command, &Context) -> Result<Exit, Failure>,
+    libtorch: Option<StartLibtorch>,
+) -> ExitCode {
+    let cli = Cli::try_parse().unwrap_or_else(|error| named(error).exit());
     interrupt::install();
     log_to_stderr(cli.global.verbose);
-    let context = Context::new(&cli.global);
+    let context = Context::new(&cli.global, libtorch);
+    // Fails only if the pool exists already, which it does not before the first command.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads()).build_global();
     let exit = run(cli.command, &context).unwrap_or_else(|failure| {
         context.printer.failure(&failure);
         failure.exit
@@ -116,25 +178,53 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
-    // Fails only if the pool exists already, which it does not before the first command.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(context.threads()).build_global();
+/// Every command. What this function names, `margay-torch` links; `main` must not name it where there is libtorch.
+fn any(command: Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::Compress(args) => compress::run(&args, context),
         Command::Front(args) => front::run(&args, context),
         Command::Adapt(args) => adapt::run(*args, context),
         Command::Train(args) => train::run(*args, context),
+        Command::Demo(args) => demo::run(&args, context),
+        Command::Experiment(args) => experiment::run(&args, context),
+        Command::List(args) => list::run(&args, context),
+        command => without_libtorch(command, context),
+    }
+}
+
+/// The commands that need no libtorch.
+fn without_libtorch(command: Command, context: &Context) -> Result<Exit, Failure> {
+    match command {
         Command::Predict(args) => predict::run(&args, context),
         Command::Eval(args) => eval::run(&args, context),
         Command::Bench(args) => bench::run(&args, context),
         Command::Export(args) => export::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
         Command::Report(args) => report::run(&args, context),
-        Command::List(args) => list::run(&args, context),
-        Command::Experiment(args) => experiment::run(&args, context),
-        Command::Demo(args) => demo::run(&args, context),
         Command::Completions(args) => completions::run(&args, &mut Cli::command(), context),
+        Command::Compress(_)
+        | Command::Front(_)
+        | Command::Adapt(_)
+        | Command::Train(_)
+        | Command::Demo(_)
+        | Command::Experiment(_)
+        | Command::List(_) => unreachable!("`needs_libtorch` and `any` take these commands"),
     }
+}
+
+/// Adds to an error about a bare word which option it was meant for: a folder is photos, a file a checkpoint.
+fn named(mut error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let word = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) if !word.starts_with('-') => {
+            word.clone()
+        }
+        _ => return error,
+    };
+    let option = if Path::new(&word).is_dir() { "--data" } else { "--model" };
+    let tip = format!("name what it is, such as `{option} {word}`; --help lists the options").into();
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    error
 }
 
 fn log_to_stderr(verbose: u8) {

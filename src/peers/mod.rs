@@ -122,8 +122,8 @@ pub enum PeerError {
     #[cfg(feature = "torch")]
     #[error(transparent)]
     Torch(#[from] crate::torch::TorchError),
-    /// There is no libtorch in this build.
-    #[error("this build has no libtorch")]
+    /// There is no libtorch in this program.
+    #[error("this program has no libtorch")]
     NoTorch,
 }
 
@@ -137,7 +137,28 @@ pub trait Engine {
     fn run(&mut self) -> Result<f64, PeerError>;
 }
 
+/// Starts libtorch in this process, with a model, its images, their shape and the number of threads.
+///
+/// It is handed in: a table that named it would make every program that reads the table load libtorch.
+pub type StartLibtorch = fn(&SparseModel, &[f32], [usize; 4], usize) -> Result<Box<dyn Engine>, PeerError>;
+
+/// libtorch as an engine.
+#[cfg(feature = "torch")]
+pub fn libtorch(
+    model: &SparseModel,
+    images: &[f32],
+    shape: [usize; 4],
+    threads: usize,
+) -> Result<Box<dyn Engine>, PeerError> {
+    Ok(Box::new(libtorch::Libtorch::start(model, images, shape, threads)?))
+}
+
 impl Peer {
+    /// Whether it runs in a program that links libtorch only.
+    pub fn is_libtorch(&self) -> bool {
+        matches!(self.kind, Kind::Libtorch)
+    }
+
     /// How its package is installed, if it has one.
     pub fn install(&self) -> Option<String> {
         match self.kind {
@@ -154,16 +175,22 @@ pub struct Exhibit<'a> {
     images: &'a [f32],
     /// Batch, channels, height, width.
     shape: [usize; 4],
+    libtorch: Option<StartLibtorch>,
     folder: tempfile::TempDir,
 }
 
 impl<'a> Exhibit<'a> {
     /// Of `images`, a batch of inputs `[batch, channels, height, width]`.
-    pub fn new(model: &'a SparseModel, images: &'a [f32], shape: [usize; 4]) -> Result<Self, PeerError> {
+    pub fn new(
+        model: &'a SparseModel,
+        images: &'a [f32],
+        shape: [usize; 4],
+        libtorch: Option<StartLibtorch>,
+    ) -> Result<Self, PeerError> {
         let folder = tempfile::tempdir()?;
         let bytes: Vec<u8> = images.iter().flat_map(|value| value.to_le_bytes()).collect();
         fs_err::write(folder.path().join("images.f32"), bytes)?;
-        Ok(Self { model, images, shape, folder })
+        Ok(Self { model, images, shape, libtorch, folder })
     }
 
     /// Starts a peer with so many threads; `python` is the interpreter that has its package.
@@ -173,7 +200,10 @@ impl<'a> Exhibit<'a> {
         python: &Path,
         threads: usize,
     ) -> Result<Box<dyn Engine>, PeerError> {
-        let Kind::Python(engine, _, opset) = peer.kind else { return self.libtorch(threads) };
+        let Kind::Python(engine, _, opset) = peer.kind else {
+            let start = self.libtorch.ok_or(PeerError::NoTorch)?;
+            return start(self.model, self.images, self.shape, threads);
+        };
         let network = self.network(opset)?;
         let images = self.folder.path().join("images.f32");
         let words = [engine.to_owned(), peer.precision.to_owned()].into_iter();
@@ -181,17 +211,6 @@ impl<'a> Exhibit<'a> {
         let numbers = std::iter::once(threads).chain(self.shape).map(|number| number.to_string());
         let arguments: Vec<String> = words.chain(paths).chain(numbers).collect();
         Ok(Box::new(Process::start(python, &arguments)?))
-    }
-
-    #[cfg(feature = "torch")]
-    fn libtorch(&self, threads: usize) -> Result<Box<dyn Engine>, PeerError> {
-        Ok(Box::new(libtorch::Libtorch::start(self.model, self.images, self.shape, threads)?))
-    }
-
-    #[cfg(not(feature = "torch"))]
-    fn libtorch(&self, _threads: usize) -> Result<Box<dyn Engine>, PeerError> {
-        let _ = self.images;
-        Err(PeerError::NoTorch)
     }
 
     /// The file of the network, written once per version of the operator set.

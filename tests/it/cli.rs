@@ -60,6 +60,8 @@ fn typos_and_missing_choices_are_usage_errors() {
         &["compress", "--model", "a.pth", "--data", "b", "--device", "gpu"],
         &["compress", "--recipe", "nowhere.toml"],
         &["train", "--data", "b"],
+        &["compress", "a.pth", "b"],
+        &["compress", "--model", "a.pth", "src"],
     ];
     let all: Vec<String> =
         cases.iter().map(|args| format!("$ margay {}\n{}", args.join(" "), told(&margay(args)))).collect();
@@ -73,9 +75,13 @@ fn bad_inputs_say_what_and_how_to_go_on() {
     fs_err::write(dir.path().join("noise.pth"), b"no checkpoint at all").unwrap();
     fs_err::write(dir.path().join("noise.json"), b"{").unwrap();
     fs_err::create_dir(dir.path().join("empty")).unwrap();
+    fs_err::create_dir(dir.path().join("result")).unwrap();
+    fs_err::write(dir.path().join("result/specialist.margay"), b"").unwrap();
     let cases: &[&[&str]] = &[
         &["predict", "missing.margay", "empty"],
         &["predict", "noise.pth", "empty"],
+        &["predict", "result", "empty"],
+        &["predict", "empty", "empty"],
         &["eval", "noise.margay", "empty"],
         &["bench", "noise.margay"],
         &["inspect", "noise.pth"],
@@ -94,6 +100,22 @@ fn unknown_recipe_keys_are_named() {
     let recipe = "model = 'a.pth'\ndata = 'b'\n[prune]\nsparsty = 0.9\n";
     fs_err::write(dir.path().join("recipe.toml"), recipe).unwrap();
     insta::assert_snapshot!("unknown_key", told(&run(dir.path(), &["compress", "--recipe", "recipe.toml"])));
+}
+
+/// Loading libtorch takes half a second: only `margay-torch` pays it.
+#[cfg(all(feature = "torch", target_os = "linux", target_env = "gnu"))]
+#[test]
+fn the_command_starts_without_libtorch() {
+    // The dynamic loader lists what it would load.
+    let loads_torch = |program: &str| {
+        let mut command = Command::cargo_bin(program).expect("the binary is built");
+        let output = command.env("LD_TRACE_LOADED_OBJECTS", "1").output().unwrap();
+        let listed = String::from_utf8(output.stdout).unwrap();
+        assert!(listed.contains("libc.so"), "nothing is listed: {listed}");
+        listed.contains("libtorch") || listed.contains("libc10")
+    };
+    assert!(!loads_torch("margay"));
+    assert!(loads_torch("margay-torch"));
 }
 
 #[test]

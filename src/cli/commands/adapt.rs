@@ -122,6 +122,7 @@ mod torch {
 
     use super::{Context, Exit, Failure};
     use crate::cli::commands::run::PipelineResult;
+    use crate::cli::inputs::check_inputs;
     use crate::cli::output_dir::{OutputDir, RECORD};
     use crate::pipeline;
     use crate::recipe::Recipe;
@@ -134,6 +135,7 @@ mod torch {
         json: bool,
         context: &Context,
     ) -> Result<Exit, Failure> {
+        check_inputs(recipe)?;
         let out = OutputDir::create(out, force, RECORD)?;
         let record = pipeline::adapt(recipe, out.path(), &mut context.progress()).or_failure()?;
         let folder = out.commit()?;

@@ -71,6 +71,14 @@ pub struct BenchArgs {
     json: bool,
 }
 
+#[cfg(feature = "torch")]
+impl BenchArgs {
+    /// Whether libtorch takes part.
+    pub fn is_against_libtorch(&self) -> bool {
+        self.against.iter().any(Wanted::is_libtorch)
+    }
+}
+
 /// Sparsities of `--layers`.
 const SPARSITIES: [f64; 9] = [0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98];
 
@@ -136,7 +144,7 @@ fn measure(
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = if context.threads() == 0 { cores } else { context.threads() };
     let progress = &mut context.progress();
-    let mut rivals = Rivals::start(&args.against, model, images, threads, progress)?;
+    let mut rivals = Rivals::start(&args.against, model, images, threads, context)?;
     let mut logits = vec![0.0; batch * sparse.classes()];
     let mut twin_logits = logits.clone();
     let mut contestants = vec![ours(sparse, images, &mut logits)];

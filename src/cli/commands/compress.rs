@@ -57,11 +57,13 @@ mod torch {
     use super::{CompressArgs, Context, Exit, Failure};
     use crate::cli::commands::plan;
     use crate::cli::commands::run::{Bar, PipelineResult, finish};
+    use crate::cli::inputs::check_inputs;
     use crate::cli::output_dir::{OutputDir, RECORD};
     use crate::pipeline::{self, CompressOptions};
     use crate::recipe::Recipe;
 
     pub fn run(args: &CompressArgs, recipe: &Recipe, context: &Context) -> Result<Exit, Failure> {
+        check_inputs(recipe)?;
         let mut progress = context.progress();
         if args.dry_run {
             let plan = pipeline::plan(recipe, &mut progress).or_failure()?;

@@ -50,14 +50,40 @@ pub type Logits = Result<Vec<f32>, PhotoError>;
 
 /// Reads a `.margay` file.
 pub fn read_model(path: &Path) -> Result<SparseModel, Failure> {
-    SparseModel::read(path).or_bad_input("could not read the model").map_err(|failure| {
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("pth" | "pt" | "bin" | "ckpt" | "safetensors") => {
-                failure.hint("this looks like a checkpoint: `margay compress` makes a .margay file of it")
-            }
-            _ => failure,
-        }
+    SparseModel::read(path).or_bad_input("could not read the model").map_err(|failure| match meant(path) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     })
+}
+
+/// What a path that is no model file may have been meant for.
+fn meant(path: &Path) -> Option<String> {
+    if path.is_dir() {
+        let inside = models_in(path);
+        return Some(match inside.as_slice() {
+            [] => "give a .margay file: `margay compress` writes OUT/specialist.margay".to_owned(),
+            [model] => format!("this is a folder: give the model in it, {}", model.display()),
+            several => format!(
+                "this is a folder of {} models: give one of them, such as {}",
+                several.len(),
+                several[0].display()
+            ),
+        });
+    }
+    let extension = path.extension()?.to_str()?;
+    let checkpoint = matches!(extension, "pth" | "pt" | "bin" | "ckpt" | "safetensors");
+    checkpoint.then(|| {
+        "this looks like a checkpoint: `margay compress --model` makes a .margay file of it".to_owned()
+    })
+}
+
+/// Model files directly in a folder, sorted.
+fn models_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs_err::read_dir(folder).into_iter().flatten().flatten();
+    let mut models: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    models.retain(|path| path.extension().is_some_and(|extension| extension == "margay"));
+    models.sort();
+    models
 }
 
 /// Reads a `.margay` file and puts an adapter on it, if one is given.

@@ -57,6 +57,8 @@ pub fn run(args: &FrontArgs, context: &Context) -> Result<Exit, Failure> {
 #[cfg(feature = "torch")]
 fn made(recipes: &[Recipe], context: &Context) -> Result<Front, Failure> {
     use crate::cli::commands::run::PipelineResult;
+    use crate::cli::inputs::check_inputs;
+    recipes.iter().try_for_each(check_inputs)?;
     crate::pipeline::front(recipes, &mut context.progress()).or_failure()
 }
 

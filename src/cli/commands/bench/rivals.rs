@@ -6,6 +6,7 @@ use margay_core::{Shape, SparseModel};
 use serde::Serialize;
 
 use super::contest::{Contestant, Ratio, Spread};
+use crate::cli::Context;
 use crate::cli::exit::{Failure, OrFail};
 use crate::peers::{self, Engine, Exhibit, Peer, PeerError};
 use crate::progress::Progress;
@@ -28,6 +29,13 @@ pub fn parse(text: &str) -> Result<Wanted, String> {
         format!("no engine `{name}` is known{}", hint.unwrap_or_default())
     })?;
     Ok(Wanted { peer, python: PathBuf::from(python) })
+}
+
+impl Wanted {
+    /// Whether a program without libtorch cannot start it.
+    pub fn is_libtorch(&self) -> bool {
+        self.peer.is_libtorch()
+    }
 }
 
 /// How an engine did; `error` says why it did not take part.
@@ -68,14 +76,15 @@ impl Rivals {
         model: &SparseModel,
         images: &[f32],
         threads: usize,
-        progress: &mut dyn Progress,
+        context: &Context,
     ) -> Result<Self, Failure> {
         let Shape::Map { channels, height, width } = model.graph.input else {
             return Err(Failure::usage("other engines are given images only"));
         };
         let batch = images.len() / (channels * height * width);
-        let exhibit = Exhibit::new(model, images, [batch, channels, height, width])
+        let exhibit = Exhibit::new(model, images, [batch, channels, height, width], context.libtorch)
             .or_io("could not write what other engines read")?;
+        let progress = &mut context.progress();
         progress.start("start engines", wanted.len() as u64);
         let mut engines = Vec::with_capacity(wanted.len());
         for wanted in wanted {
