@@ -6,6 +6,7 @@
 mod commands;
 mod exit;
 mod interrupt;
+mod limits;
 mod output;
 // Only the torch commands write folders.
 #[cfg(any(feature = "torch", test))]

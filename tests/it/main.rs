@@ -11,6 +11,8 @@ mod experiment;
 #[cfg(feature = "torch")]
 mod families;
 mod field;
+mod hostile;
+mod input;
 mod layers;
 #[cfg(feature = "torch")]
 mod pipeline;
