@@ -11,6 +11,7 @@ mod experiment;
 #[cfg(feature = "torch")]
 mod families;
 mod field;
+mod fuzz;
 mod hostile;
 mod input;
 mod layers;

@@ -38,7 +38,7 @@ impl Buffers {
 pub(super) fn assign(graph: &Graph, groups: &[Group], layouts: &Layouts) -> Buffers {
     let ends = ends(groups, layouts);
     let mut pool = Pool::default();
-    let mut take = |pool: &mut Pool, value: Value| pool.take(value, layouts.of[&value]);
+    let take = |pool: &mut Pool, value: Value| pool.take(value, layouts.of[&value]);
     let image = graph.ids().next().map_or(0, |id| take(&mut pool, Value::Output(id)));
     let mut slots = Vec::with_capacity(groups.len());
     for (group, ends) in groups.iter().zip(ends) {
