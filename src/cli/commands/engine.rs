@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
-use margay_core::adapter::Adapter;
+use margay_core::adapter::{Adapter, AdapterError};
 use margay_core::{FormatError, LimitError, Limits, SparseModel};
 use margay_runtime::{
     PhotoError, Precision, Preprocessor, RuntimeError, Session, SessionOptions, check_logits, decode,
@@ -93,22 +93,33 @@ pub fn read_model(path: &Path, limits: &Limits) -> Result<SparseModel, Failure> 
 
 /// Names the flag that allows more, where memory is what a model needs more of.
 pub fn more_memory(failure: Failure) -> Failure {
-    let limit = failure.error.chain().find_map(|error| error.downcast_ref::<LimitError>().cloned());
-    let limit = limit.or_else(|| {
-        let causes = failure.error.chain();
-        causes.filter_map(|error| error.downcast_ref::<FormatError>()).find_map(|error| match error {
-            FormatError::File { source, .. } => match &**source {
-                FormatError::Limit(limit) => Some(limit.clone()),
-                _ => None,
-            },
-            _ => None,
-        })
-    });
-    match limit {
+    match failure.error.chain().find_map(limit) {
         Some(LimitError::Memory { .. } | LimitError::Dense { .. }) => {
             failure.hint("if you trust the file and have the memory, allow more with --max-memory")
         }
         _ => failure,
+    }
+}
+
+/// The limit that an error is about, if it is about one.
+fn limit(error: &(dyn std::error::Error + 'static)) -> Option<&LimitError> {
+    if let Some(error) = error.downcast_ref::<FormatError>() {
+        return limit_of_format(error);
+    }
+    match (error.downcast_ref::<RuntimeError>(), error.downcast_ref::<AdapterError>()) {
+        (Some(RuntimeError::Limit(limit)), _) | (_, Some(AdapterError::Limit(limit))) => Some(limit),
+        (Some(RuntimeError::Model(error)), _) | (_, Some(AdapterError::Format(error))) => {
+            limit_of_format(error)
+        }
+        _ => error.downcast_ref::<LimitError>(),
+    }
+}
+
+fn limit_of_format(error: &FormatError) -> Option<&LimitError> {
+    match error {
+        FormatError::Limit(limit) => Some(limit),
+        FormatError::File { source, .. } => limit_of_format(source),
+        _ => None,
     }
 }
 
