@@ -8,7 +8,7 @@ DEMO_ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help libtorch build demo test parity parity-small parity-preprocess bench-peers miri check fmt lint doc torch-free deny
+.PHONY: help libtorch build demo test parity parity-small parity-preprocess bench-peers miri fuzz fuzz-build check fmt lint doc torch-free deny
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -38,7 +38,7 @@ parity-small: ## The same with the small models only
 
 # .ci/run has tested already when it comes here.
 MARGAY_TESTED ?=
-check: fmt lint $(if $(MARGAY_TESTED),,test) doc torch-free deny ## Everything that CI runs
+check: fmt lint $(if $(MARGAY_TESTED),,test) doc torch-free fuzz-build deny ## Everything that CI runs
 
 fmt: ## Check the formatting
 	$(CARGO) fmt --all -- --check
@@ -64,6 +64,29 @@ bench-peers: build ## Time other engines beside ours, rewrite the tables of docs
 miri: export MIRIFLAGS ?= -Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-ignore-leaks
 miri: ## Run the kernels' tests, portable code, under miri (needs a nightly toolchain with miri; a quarter of an hour)
 	$(CARGO) +nightly miri test --locked -p margay-kernels --lib --test oracle
+
+# The fuzz crate has a workspace and a nightly compiler of its own, so that it shares no build with the others.
+FUZZ_TARGETS = adapter checkpoint configs folder_names journal labels model_file photo recipe safetensors tune_cache
+FUZZ_DIR ?= target/fuzz
+FUZZ_RUNS ?= 20000
+fuzz-build: ## Build the fuzz targets, where a nightly toolchain and cargo-fuzz are installed
+	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
+		$(CARGO) +nightly fuzz build --target-dir $(FUZZ_DIR); \
+	else echo "nightly or cargo-fuzz is not installed: fuzz targets are not built"; fi
+
+# A run stops at the first panic, at 512 MB in one piece and at 2 GB in all.
+fuzz: fuzz-build ## Feed each fuzz target FUZZ_RUNS inputs that grow from fuzz/seeds
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p $(FUZZ_DIR)/corpus/$$target fuzz/seeds/$$target; \
+		seeds="fuzz/seeds/$$target"; \
+		case $$target in \
+			checkpoint|safetensors) seeds="$$seeds tests/golden";; \
+			photo) seeds="$$seeds crates/runtime/tests/golden";; \
+		esac; \
+		echo "== $$target"; \
+		$(CARGO) +nightly fuzz run --target-dir $(FUZZ_DIR) $$target $(FUZZ_DIR)/corpus/$$target $$seeds -- \
+			-runs=$(FUZZ_RUNS) -max_len=8192 -malloc_limit_mb=512 -rss_limit_mb=2048 -print_final_stats=1; \
+	done
 
 PHOTOS ?=
 parity-preprocess: ## Compare presets with torchvision, timm and transformers (PYTHON= with all three; PHOTOS= more JPEGs)

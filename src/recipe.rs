@@ -569,6 +569,11 @@ impl Recipe {
         }
     }
 
+    /// Reads a recipe, which names its model and data.
+    pub fn from_toml(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
     /// The recipe as TOML, every value written out.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)

@@ -11,6 +11,7 @@ mod exit;
 #[cfg(any(feature = "torch", test))]
 mod inputs;
 mod interrupt;
+mod limits;
 mod output;
 // Only the torch commands write folders.
 #[cfg(any(feature = "torch", test))]

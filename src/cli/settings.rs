@@ -1,9 +1,10 @@
 //! Every choice of a run from its three sources: flag, then recipe file, then default.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use margay_core::{Granularity, Sparsity, nearest_name};
+use margay_core::{Granularity, Sparsity, input, nearest_name};
 use toml::{Table, Value};
 
 use super::exit::{Failure, OrFail};
@@ -20,6 +21,8 @@ pub const MAX_SEED: u64 = i64::MAX as u64;
 
 /// The largest input side that is accepted, in pixels.
 const MAX_IMAGE_SIZE: usize = 1024;
+/// Recipes, experiments and documents longer than this are none.
+const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 const RESIZES: &[(&str, ResizeChoice)] =
     &[("squash", ResizeChoice::Squash), ("short-side", ResizeChoice::ShortSide), ("pad", ResizeChoice::Pad)];
@@ -283,12 +286,23 @@ impl Settings {
     }
 }
 
+/// Text that the user names. A path that is wrong is wrong usage; what is there and cannot be used is bad input.
+pub fn read_text(path: &Path, context: &str) -> Result<String, Failure> {
+    let text = input::read_to_string(path, MAX_TEXT_BYTES);
+    match &text {
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge) => {
+            text.or_bad_input(context)
+        }
+        _ => text.or_usage(context),
+    }
+}
+
 /// The recipe file as a whole recipe; `model` and `data` may come from flags instead.
 fn read_recipe(args: &RecipeArgs) -> Result<Recipe, Failure> {
     let mut table = Table::new();
     let mut context = "the recipe is incomplete".to_owned();
     if let Some(path) = &args.recipe {
-        let text = fs_err::read_to_string(path).or_usage("could not read the recipe")?;
+        let text = read_text(path, "could not read the recipe")?;
         context = format!("{} is no recipe", path.display());
         table = text.parse().or_usage(&context)?;
     }

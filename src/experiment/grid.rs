@@ -158,6 +158,9 @@ impl Experiment {
     }
 }
 
+/// Runs of a sweep: more take years.
+const MAX_RUNS: usize = 10_000;
+
 /// One `[[sweep]]` on its way to runs.
 struct Sweep<'a> {
     experiment: &'a Experiment,
@@ -180,6 +183,10 @@ impl Sweep<'_> {
             let with = |point: &Point, value: &Value| {
                 point.iter().cloned().chain([(axis.clone(), value.clone())]).collect::<Point>()
             };
+            let count = points.len().saturating_mul(values.len());
+            if count > MAX_RUNS {
+                return Err(ExperimentError::TooMany { sweep: self.number, count, limit: MAX_RUNS });
+            }
             points = points.iter().flat_map(|p| values.iter().map(move |v| with(p, v))).collect();
         }
         points.iter().map(|point| self.run(point)).collect()

@@ -1,15 +1,19 @@
 use std::collections::BTreeMap;
 use std::fs::TryLockError;
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
+use margay_core::input;
 use serde::{Deserialize, Serialize};
 
 use super::grid::{VERSION, key};
 use super::{ExperimentError, Run};
 use crate::recipe::Recipe;
 use crate::record::{Choice, Evaluation, Latency, Nonzeros, Stages};
+
+/// A file of this length has the results of thousands of runs.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// A finished run: one line of JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -161,9 +165,15 @@ impl Results {
         }
         paths.sort();
         for path in paths {
-            lines(&path)?.into_iter().for_each(|line| results.insert(line));
+            results.extend(&path, &input::read(&path, MAX_BYTES)?)?;
         }
         Ok(results)
+    }
+
+    /// Adds the results of a file's text; `path` only serves to name it in errors.
+    pub fn extend(&mut self, path: &Path, text: &[u8]) -> Result<(), ExperimentError> {
+        lines(path, text)?.into_iter().for_each(|line| self.insert(line));
+        Ok(())
     }
 
     /// Adds a result.
@@ -191,9 +201,8 @@ impl Results {
 }
 
 /// Complete lines of a file; what a kill has torn off at its end is left out.
-fn lines(path: &Path) -> Result<Vec<Line>, ExperimentError> {
-    let text = fs_err::read(path)?;
-    let whole = &text[..complete(&text)];
+fn lines(path: &Path, text: &[u8]) -> Result<Vec<Line>, ExperimentError> {
+    let whole = &text[..complete(text)];
     let parse = |(index, line): (usize, &[u8])| {
         let error = |source| ExperimentError::Line { path: path.to_owned(), line: index + 1, source };
         let line: Line = serde_json::from_slice(line).map_err(error)?;
@@ -218,14 +227,17 @@ pub struct Journal {
 impl Journal {
     /// Opens the file for this process alone and cuts what a kill has torn off at its end.
     pub fn open(path: &Path) -> Result<Self, ExperimentError> {
+        // What is there already is a regular file before it is opened, as a pipe would block.
+        if path.exists() {
+            input::open(path)?;
+        }
         let mut file = fs_err::OpenOptions::new().read(true).append(true).create(true).open(path)?;
         match file.file().try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(ExperimentError::Busy(path.to_owned())),
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
+        let text = input::read_opened(&mut file, path, MAX_BYTES)?;
         let end = complete(&text);
         if end < text.len() {
             file.set_len(end as u64)?;

@@ -50,6 +50,16 @@ pub enum ExperimentError {
         /// The axis that looks most like it.
         nearest: Option<String>,
     },
+    /// A sweep has more runs than anyone waits for.
+    #[error("sweep {sweep} has {count} runs or more; at most {limit} are allowed")]
+    TooMany {
+        /// Number of the sweep, from 1.
+        sweep: usize,
+        /// Runs of its axes up to one that is too many.
+        count: usize,
+        /// Most runs.
+        limit: usize,
+    },
     /// Some sweeps name their methods and some do not.
     #[error("{named} of {sweeps} sweeps have a `method`, but all must have one or none")]
     Methods {

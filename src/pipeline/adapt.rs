@@ -5,14 +5,13 @@ use std::path::Path;
 
 use margay_core::adapter::file::Modules;
 use margay_core::adapter::{Adapter, Change};
-use margay_core::{Mask, ParamRole, SparseModel, Weight};
-use margay_runtime::SessionOptions;
+use margay_core::{FormatError, Limits, Mask, ParamRole, SparseModel, Weight};
 use ndarray::Array2;
 use tch::Tensor;
 
 use super::compress::{answered, data_info, machine, model_info};
 use super::evaluate::on_torch;
-use super::export::{SPECIALIST, latency, pack};
+use super::export::{SPECIALIST, latency, own_session, pack};
 use super::sparsify::{adapter as find, timed, trained};
 use super::task::{Task, examples};
 use super::{CompressOptions, PipelineError, host};
@@ -26,12 +25,18 @@ use crate::torch::{TorchError, TorchModel, to_array};
 const ADAPTER: &str = "adapter";
 
 /// Adapts the recipe's model, a `.margay` file or a checkpoint, to its data. Writes `adapter/`,
-/// `specialist.margay`, `recipe.toml` and `run.json` into the folder `out`, which must exist.
-pub fn adapt(recipe: &Recipe, out: &Path, progress: &mut dyn Progress) -> Result<AdaptRecord, PipelineError> {
+/// `specialist.margay`, `recipe.toml` and `run.json` into the folder `out`, which must exist. A model file that takes more
+/// than `limits` is refused.
+pub fn adapt(
+    recipe: &Recipe,
+    limits: &Limits,
+    out: &Path,
+    progress: &mut dyn Progress,
+) -> Result<AdaptRecord, PipelineError> {
     let progress = &mut Recorder::new(progress);
     let method = find(&recipe.adapt.method)?;
     let mut seconds = Stages::default();
-    let file = model_file(&recipe.model)?;
+    let file = model_file(&recipe.model, limits)?;
     let mut task = timed(&mut seconds, "read", || match &file {
         Some(model) => Task::of_model(recipe, model, progress),
         None => Task::prepare(recipe, progress),
@@ -60,15 +65,15 @@ pub fn adapt(recipe: &Recipe, out: &Path, progress: &mut dyn Progress) -> Result
     let [before, after] = exported(&task, recipe, [&base, &merged.model], [&masks, &merged.masks])?;
     // What users get from base and adapter is what is evaluated.
     let after = match &file {
-        Some(model) => adapter.apply(model)?,
+        Some(model) => adapter.apply_within(model, limits)?,
         None => after,
     };
     let path = out.join(SPECIALIST);
     let written = after.write(&path)?;
     fs_err::create_dir(out.join(ADAPTER))?;
     adapter.write(&out.join(ADAPTER), &base.graph, &modules(&task))?;
-    let after = SparseModel::read(&path)?;
-    let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
+    let after = SparseModel::read_within(&path, &Limits::NONE)?;
+    let options = own_session(task.threads);
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
     let labels = &task.dataset.classes;
     let images = examples(&val, task.device)?;
@@ -101,9 +106,14 @@ pub fn adapt(recipe: &Recipe, out: &Path, progress: &mut dyn Progress) -> Result
 }
 
 /// The model, if the path leads to a `.margay` file and not to a checkpoint.
-fn model_file(path: &Path) -> Result<Option<SparseModel>, PipelineError> {
-    let is_file = path.extension().is_some_and(|extension| extension == "margay");
-    Ok(if is_file { Some(SparseModel::read(path)?) } else { None })
+fn model_file(path: &Path, limits: &Limits) -> Result<Option<SparseModel>, PipelineError> {
+    if path.extension().is_none_or(|extension| extension != "margay") {
+        return Ok(None);
+    }
+    let model = SparseModel::read_within(path, limits)?;
+    // Training stores every zero.
+    model.check()?.check_dense(limits).map_err(FormatError::from)?;
+    Ok(Some(model))
 }
 
 fn masks(model: &SparseModel) -> BTreeMap<String, Mask> {

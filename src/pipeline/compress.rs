@@ -4,7 +4,7 @@ use margay_core::SparseModel;
 use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_name};
 
 use super::evaluate::{Answers, on_runtime, on_torch};
-use super::export::{Exported, export, latency, macs, nonzeros};
+use super::export::{Exported, export, latency, macs, nonzeros, own_session};
 use super::guard::pruned;
 use super::sparsify::{Base, Specialist, recover, timed, trained};
 use super::task::{Task, examples, relative};
@@ -53,7 +53,7 @@ pub fn compress(
     let exported = timed(&mut seconds, "export", || export(&task, recipe, &base.dense, &specialist, out))?;
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
     let judged = timed(&mut seconds, "evaluate", || judge(&task, &base, &specialist, &exported, &val))?;
-    let session = SessionOptions { threads: task.threads, ..SessionOptions::default() };
+    let session = own_session(task.threads);
     progress.start("measure latency", 0);
     let latency = timed(&mut seconds, "bench", || latency(&exported.dense, &exported.sparse, &session))?;
     progress.finish();
@@ -122,7 +122,7 @@ pub(super) fn answered(
     val: &Loaded,
     images: &Examples,
 ) -> Result<(Answers, Parity), PipelineError> {
-    let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
+    let options = own_session(task.threads);
     let exact = SessionOptions { precision: Precision::F32, ..options.clone() };
     let [answers, exact] = [options, exact].map(|options| on_runtime(exported, val, &options));
     let (answers, exact) = (answers?, exact?);
@@ -189,7 +189,7 @@ pub(super) fn model_info(task: &Task, recipe: &Recipe, options: &CompressOptions
 }
 
 pub(super) fn machine(task: &Task, model: &SparseModel) -> Result<Machine, PipelineError> {
-    let session = Session::new(model, &SessionOptions::default())?;
+    let session = Session::new(model, &own_session(0))?;
     let device = match task.device {
         tch::Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".to_owned(),

@@ -1,10 +1,9 @@
 use std::path::Path;
 
 use margay_core::ParamRole;
-use margay_runtime::SessionOptions;
 
 use super::evaluate::on_torch;
-use super::export::{latency, nonzeros, packed};
+use super::export::{latency, nonzeros, own_session, packed};
 use super::guard::pruned;
 use super::sparsify::{Base, Specialist, recover, timed};
 use super::task::{Task, examples};
@@ -149,7 +148,7 @@ impl Shared {
     }
 
     fn latency(&self, recipe: &Recipe, specialist: &Specialist) -> Result<Latency, PipelineError> {
-        let options = SessionOptions { threads: self.task.threads, ..SessionOptions::default() };
+        let options = own_session(self.task.threads);
         let exported = packed(&self.task, recipe, &self.base.dense, specialist)?;
         latency(&exported.dense, &exported.sparse, &options)
     }

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use margay_core::{Granularity, Mask, NodeId, Pattern, Provenance, SparseModel, Weight, fold, hidden};
+use margay_core::{
+    Granularity, Limits, Mask, NodeId, Pattern, Provenance, SparseModel, Weight, fold, hidden,
+};
 use margay_runtime::{Session, SessionOptions};
 
 use super::PipelineError;
@@ -28,6 +30,11 @@ pub struct Exported {
     pub bytes: Pair<u64>,
 }
 
+/// Options to run a network that this run has made itself: it is no stranger's file, so nothing is refused.
+pub fn own_session(threads: usize) -> SessionOptions {
+    SessionOptions { threads, limits: Limits::NONE, ..SessionOptions::default() }
+}
+
 /// Writes both files of the specialist into `out`, and reads the sparse one back.
 pub fn export(
     task: &Task,
@@ -50,7 +57,7 @@ pub fn export(
         &task.dataset.classes,
         Some(&task.preprocess),
     )?;
-    Ok(Exported { sparse: SparseModel::read(&path)?, dense, bytes })
+    Ok(Exported { sparse: SparseModel::read_within(&path, &Limits::NONE)?, dense, bytes })
 }
 
 /// The specialist as its file would hold it, and its dense twin, without a file.
@@ -63,7 +70,7 @@ pub fn packed(
     let sparse = pack(task, recipe, &specialist.model, &specialist.masks)?.to_bytes()?;
     let dense = pack(task, recipe, dense, &BTreeMap::new())?;
     let bytes = Pair { dense: dense.to_bytes()?.len() as u64, sparse: sparse.len() as u64 };
-    Ok(Exported { sparse: SparseModel::from_bytes(&sparse)?, dense, bytes })
+    Ok(Exported { sparse: SparseModel::from_bytes_within(&sparse, &Limits::NONE)?, dense, bytes })
 }
 
 /// Folds what can be folded and packs masked weights as CSR. Where whole channels were pruned, they are taken out and what

@@ -1,10 +1,8 @@
 //! `margay front`: specialists at several targets, judged on the held-out fold.
 
-use margay_runtime::SessionOptions;
-
 use super::PipelineError;
 use super::evaluate::score;
-use super::export::{latency, macs, nonzeros, packed};
+use super::export::{latency, macs, nonzeros, own_session, packed};
 use super::guard::{held_out_recall, largest_drop, tried};
 use super::task::Task;
 use crate::front::{Front, Point};
@@ -20,7 +18,7 @@ pub fn front(recipes: &[Recipe], progress: &mut dyn Progress) -> Result<Front, P
     }
     let dense = task.dense(&task.calibration)?;
     let recall = held_out_recall(&task, &dense)?;
-    let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
+    let options = own_session(task.threads);
     let judged = score(&dense, &task.heldout)?;
     let mut front = Front {
         model: first.model.to_string_lossy().into_owned(),

@@ -1,6 +1,6 @@
 //! How photos are prepared in a run, and whether the shots agree where that is an assumption.
 
-use margay_core::{Normalization, Preprocess};
+use margay_core::{FormatError, Normalization, Preprocess};
 use tch::{Kind, Reduction, Tensor};
 
 use super::PipelineError;
@@ -45,6 +45,7 @@ pub fn prepared(
         name: unknown.name,
         nearest: unknown.nearest,
     })?;
+    resolved.spec.check().map_err(FormatError::from)?;
     if let Some(side) = hinted.filter(|side| *side != 224) {
         progress.note(&format!("all images are {side}x{side}: used as they are (--image-size changes it)"));
     }

@@ -7,7 +7,7 @@ use margay_core::{Node, SparseModel};
 use margay_runtime::{Session, SessionOptions, StepProfile, layer_costs, thinned};
 
 use super::PipelineError;
-use super::export::{latency, pack};
+use super::export::{latency, own_session, pack};
 use super::task::Task;
 use crate::allocate::Cost;
 use crate::recipe::Recipe;
@@ -43,7 +43,7 @@ impl Times {
     /// as a difference of two measured sums would be mostly noise.
     pub fn measure(task: &Task, recipe: &Recipe, dense: &TorchModel) -> Result<Self, PipelineError> {
         let model = pack(task, recipe, dense, &BTreeMap::new())?;
-        let options = SessionOptions { threads: task.threads, ..SessionOptions::default() };
+        let options = own_session(task.threads);
         let costs = layer_costs(&model, &options, &TIMED)?;
         let whole = Whole::measure(&model, &options, dense)?;
         let of_layer = |weight: String| {

@@ -9,14 +9,11 @@ mod presets;
 mod resolve;
 mod timm;
 
-use margay_core::Preprocess;
+use margay_core::{MAX_INPUT_SIDE, Preprocess};
 use serde_json::Value;
 
 pub use presets::{PRESETS, Preset, find};
 pub use resolve::{Known, Origin, Resolved, UnknownPreset, resolve};
-
-/// Sides beyond this are no sensible input of a classifier.
-const MAX_SIDE: usize = 4096;
 
 /// What margay wrote into the metadata of a checkpoint.
 pub fn from_margay(value: &Value) -> Option<Preprocess> {
@@ -34,7 +31,7 @@ pub fn from_timm(config: &Value) -> Option<Preprocess> {
 }
 
 fn is_sensible(spec: &Preprocess) -> bool {
-    spec.size.iter().all(|side| *side <= MAX_SIDE) && spec.is_sensible() && spec.normalization.is_usable()
+    spec.check().is_ok()
 }
 
 /// Three numbers, or one for all channels.
@@ -53,5 +50,8 @@ fn channels(value: &Value) -> Option<[f64; 3]> {
 
 /// A side in pixels.
 fn side(value: &Value) -> Option<usize> {
-    value.as_u64().and_then(|side| usize::try_from(side).ok()).filter(|side| (1..=MAX_SIDE).contains(side))
+    value
+        .as_u64()
+        .and_then(|side| usize::try_from(side).ok())
+        .filter(|side| (1..=MAX_INPUT_SIDE).contains(side))
 }

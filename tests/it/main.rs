@@ -11,6 +11,9 @@ mod experiment;
 #[cfg(feature = "torch")]
 mod families;
 mod field;
+mod fuzz;
+mod hostile;
+mod input;
 mod layers;
 #[cfg(feature = "torch")]
 mod pipeline;

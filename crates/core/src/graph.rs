@@ -1,6 +1,10 @@
 use serde::{Deserialize, Serialize};
 
+use crate::footprint::macs;
 use crate::{Op, ParamSpec, Shape};
+
+/// Values of one weight or activation: 8 GiB.
+pub(crate) const MAX_VALUES: usize = 1 << 31;
 
 /// Index of a node in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -121,6 +125,12 @@ pub enum GraphError {
         /// What does not fit.
         reason: String,
     },
+    /// A node has more output values than any image classifier.
+    #[error("node `{node}` is too large")]
+    TooLarge {
+        /// Name of the node.
+        node: String,
+    },
     /// A graph whose first node is not the image, or that ends in no vector.
     #[error("a classifier graph starts with its input and ends in a vector of logits")]
     Ends,
@@ -201,6 +211,21 @@ impl Graph {
         readers
     }
 
+    /// By node, whether the logits depend on it.
+    pub fn live(&self) -> Vec<bool> {
+        let mut live = vec![false; self.nodes.len()];
+        if let Some(output) = live.last_mut() {
+            *output = true;
+        }
+        // Inputs come before their readers: backwards, every reader is known.
+        for (index, node) in self.nodes.iter().enumerate().rev() {
+            if live[index] {
+                node.inputs.iter().for_each(|input| live[input.index()] = true);
+            }
+        }
+        live
+    }
+
     /// By node, whether everything on its way to the output passes it: no shortcut leads around it, and after it no
     /// earlier value is read any more.
     pub fn trunk(&self) -> Vec<bool> {
@@ -265,20 +290,21 @@ impl Graph {
             return Err(GraphError::Arity { node: node.name.clone(), expected, got });
         }
         let inputs: Vec<Shape> = node.inputs.iter().map(|id| shapes[id.index()]).collect();
-        let Some(&got) = inputs.first() else { return Ok(self.input) };
-        let refuse = |reason| GraphError::Shape { node: node.name.clone(), got, reason };
-        node.op.output_shape(&inputs).map_err(refuse)
+        let shape = match inputs.first() {
+            None => self.input,
+            Some(&got) => {
+                let refuse = |reason| GraphError::Shape { node: node.name.clone(), got, reason };
+                node.op.output_shape(&inputs).map_err(refuse)?
+            }
+        };
+        let too_large = || GraphError::TooLarge { node: node.name.clone() };
+        shape.checked_len().filter(|values| *values <= MAX_VALUES).map(|_| shape).ok_or_else(too_large)
     }
 
     /// Multiply-adds of each node for one image, zeros counted like any weight.
     pub fn macs(&self) -> Result<Vec<u64>, GraphError> {
         let shapes = self.shapes()?;
-        let macs = self.nodes.iter().zip(&shapes).map(|(node, shape)| match (&node.op, node.matrix()) {
-            (Op::Attention(a), _) => (2 * shape.positions() * shape.positions() * a.features) as u64,
-            (_, Some([out, inner])) => (out * inner * shape.positions()) as u64,
-            (_, None) => 0,
-        });
-        Ok(macs.collect())
+        Ok(self.nodes.iter().zip(&shapes).map(|(node, shape)| macs(&node.op, *shape)).collect())
     }
 
     pub(crate) fn rebuilt(&self, nodes: Vec<Node>, blocks: Vec<NodeId>) -> Self {

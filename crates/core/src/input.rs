@@ -27,7 +27,14 @@ pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
 /// Those of [`open`]; `FileTooLarge` names length and limit, and nothing has been read then.
 pub fn read(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
     let path = path.as_ref();
-    let file = open(path)?;
+    read_opened(&mut open(path)?, path, limit)
+}
+
+/// Reads what is left of a file that is open already, whose path only serves to name it.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_opened(file: &mut File, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len();
     within(path, length, limit)?;
     let mut bytes = Vec::new();

@@ -12,6 +12,7 @@ pub mod adapter;
 pub mod branch;
 mod csr;
 pub mod fold;
+mod footprint;
 mod granularity;
 mod graph;
 pub mod hidden;
@@ -26,6 +27,7 @@ mod shape;
 mod sparsity;
 
 pub use csr::{Csr, CsrError};
+pub use footprint::{Footprint, LimitError, Limits};
 pub use granularity::{Granularity, UnknownGranularity};
 pub use graph::{Graph, GraphBuilder, GraphError, Node, NodeId, Role};
 pub use hidden::Hidden;
@@ -37,6 +39,8 @@ pub use op::{
 };
 pub use params::{Params, ParamsError, nearest_name};
 pub use pattern::{Pattern, PatternError};
-pub use preprocess::{Centre, Interpolation, Normalization, Preprocess, Resize};
+pub use preprocess::{
+    Centre, Interpolation, MAX_INPUT_SIDE, Normalization, Preprocess, PreprocessError, Resize,
+};
 pub use shape::Shape;
 pub use sparsity::{InvalidSparsity, Sparsity};

@@ -164,7 +164,7 @@ pub struct Scale {
 }
 
 /// A function of one value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "function", rename_all = "snake_case")]
 pub enum Activation {
     /// `max(x, 0)`.
@@ -331,7 +331,9 @@ impl Op {
             Self::Gate if inputs[1] == Shape::vector(first.features()) => Ok(first),
             Self::Gate => Err(format!("the gate has shape {}", inputs[1])),
             Self::Concat => match (first, inputs[1]) {
-                (Shape::Vector { features: a }, Shape::Vector { features: b }) => Ok(Shape::vector(a + b)),
+                (Shape::Vector { features: a }, Shape::Vector { features: b }) => {
+                    Ok(Shape::vector(a.saturating_add(b)))
+                }
                 _ => Err("two vectors are needed".to_owned()),
             },
             Self::Conv2d(_) | Self::MaxPool2d(_) | Self::AvgPool2d(_) | Self::SamePad(_) => {
@@ -372,8 +374,8 @@ impl Op {
             }
             Self::SamePad(pad) => {
                 let sides = pad.sides(size).ok_or_else(|| "the stride is zero".to_owned())?;
-                let [h, w] = [0, 1].map(|axis| size[axis] + sides[axis][0] + sides[axis][1]);
-                Ok(Shape::map(channels, h, w))
+                let padded = |axis: usize| sides[axis].into_iter().fold(size[axis], usize::saturating_add);
+                Ok(Shape::map(channels, padded(0), padded(1)))
             }
             _ => Ok(input),
         }
@@ -391,7 +393,8 @@ impl Op {
             if embed.positioned > embed.prefix {
                 return Err("more positions than tokens".to_owned());
             }
-            return Ok(Shape::tokens(embed.prefix + height * width, channels));
+            let patches = height.saturating_mul(width);
+            return Ok(Shape::tokens(embed.prefix.saturating_add(patches), channels));
         }
         let Shape::Tokens { count, features } = input else { return Err("tokens are needed".to_owned()) };
         match self {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::Csr;
 
 /// Which supports a sparse weight may have, seen as a matrix `[out, in / groups · kh · kw]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Pattern {
     /// Any.

@@ -99,15 +99,55 @@ impl Normalization {
         Self { mean: [mean; 3], std: [std; 3] }
     }
 
-    /// Whether every value comes out finite.
+    /// Whether deviations are positive and every byte comes out as a number that is no larger than a million.
     pub fn is_usable(&self) -> bool {
-        self.mean.iter().all(|m| m.is_finite()) && self.std.iter().all(|s| s.is_finite() && *s != 0.0)
+        let bounded = |(mean, std): (&f32, &f32)| {
+            let ends = [0.0, 1.0].map(|value: f32| (value - mean) / std);
+            // Not `>`: a NaN is not bounded.
+            std.is_normal() && *std > 0.0 && ends.iter().all(|end| end.abs() <= MAX_INPUT)
+        };
+        self.mean.iter().zip(&self.std).all(bounded)
     }
 }
 
 /// The photo may be enlarged to this many times the input's longest side, so that no file can ask for any
 /// memory.
 const MAX_ENLARGEMENT: usize = 8;
+/// Sides of an input beyond this are no classifier's.
+pub const MAX_INPUT_SIDE: usize = 4096;
+/// Longest side that a photo is resized to.
+pub const MAX_RESIZED_SIDE: usize = 2 * MAX_INPUT_SIDE;
+/// Largest value of an input.
+const MAX_INPUT: f32 = 1e6;
+
+/// Why photos cannot be prepared.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PreprocessError {
+    /// The input is empty or larger than any classifier's.
+    #[error("preprocessing makes an input of {} x {} pixels; sides of 1 to {MAX_INPUT_SIDE} are allowed", size[0], size[1])]
+    Size {
+        /// Height and width of the input.
+        size: [usize; 2],
+    },
+    /// Photos are resized to nothing, or enlarged beyond sense.
+    #[error(
+        "preprocessing resizes to {} x {} pixels for an input of {} x {} pixels; at most {MAX_ENLARGEMENT} times the \
+         longest side of the input and {MAX_RESIZED_SIDE} are allowed", resized[0], resized[1], size[0], size[1]
+    )]
+    Resize {
+        /// Height and width asked for.
+        resized: [usize; 2],
+        /// Height and width of the input.
+        size: [usize; 2],
+    },
+    /// The input would hold numbers that no network was trained on, or none.
+    #[error(
+        "preprocessing subtracts {:?} and divides by {:?}; deviations must be above zero and the input within \
+         {MAX_INPUT:e}", .0.mean, .0.std
+    )]
+    Normalization(Normalization),
+}
 
 impl Preprocess {
     /// torchvision's ResNet evaluation: short side × 256/224, centre crop, bilinear, ImageNet constants.
@@ -135,11 +175,19 @@ impl Preprocess {
         }
     }
 
-    /// Whether the resize makes something of sensible size, at least a pixel.
-    pub fn is_sensible(&self) -> bool {
-        let longest = self.size[0].max(self.size[1]);
-        let fits = |side: usize| side > 0 && side / MAX_ENLARGEMENT <= longest;
-        self.size.iter().all(|side| *side > 0) && self.resized().into_iter().all(fits)
+    /// Refuses what would take any memory or make no numbers. Whoever prepares photos relies on it.
+    pub fn check(&self) -> Result<(), PreprocessError> {
+        let size = self.size;
+        if !size.iter().all(|side| (1..=MAX_INPUT_SIDE).contains(side)) {
+            return Err(PreprocessError::Size { size });
+        }
+        let most = MAX_RESIZED_SIDE.min(MAX_ENLARGEMENT * size[0].max(size[1]));
+        let resized = self.resized();
+        if !resized.iter().all(|side| (1..=most).contains(side)) {
+            return Err(PreprocessError::Resize { resized, size });
+        }
+        let normalization = self.normalization;
+        if normalization.is_usable() { Ok(()) } else { Err(PreprocessError::Normalization(normalization)) }
     }
 
     /// The same for an input of another height and width: what is cut off stays the same share.
@@ -205,6 +253,41 @@ impl fmt::Display for Normalization {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_take_any_memory_or_make_no_number_is_refused() {
+        let spec = |resize| Preprocess { resize, ..Preprocess::squash(8) };
+        for side in [0, 65, 100_000, usize::MAX] {
+            let fit = Resize::Fit { sides: [side, 8], fill: [0; 3] };
+            for resize in [Resize::ShortSide(side), Resize::SquashTo([8, side]), fit] {
+                let error = spec(resize).check().unwrap_err();
+                assert!(error.to_string().contains("for an input of 8 x 8 pixels"), "{error}");
+            }
+        }
+        assert_eq!(spec(Resize::SquashTo([64, 64])).check(), Ok(()));
+        for side in [0, 4097, usize::MAX] {
+            let size = Preprocess { size: [8, side], ..Preprocess::squash(8) };
+            assert!(matches!(size.check(), Err(PreprocessError::Size { .. })));
+        }
+        let large = Preprocess { resize: Resize::ShortSide(8193), ..Preprocess::squash(4096) };
+        assert!(matches!(large.check(), Err(PreprocessError::Resize { .. })));
+        for (mean, std) in [
+            (0.5, 0.0),
+            (0.5, -0.5),
+            (0.5, 1e-45),
+            (0.5, 1e-30),
+            (0.5, f32::INFINITY),
+            (0.5, f32::NAN),
+            (3e38, 0.5),
+            (f32::NAN, 0.5),
+            (f32::NEG_INFINITY, 0.5),
+        ] {
+            let spec = Preprocess { normalization: Normalization::even(mean, std), ..Preprocess::squash(8) };
+            assert!(matches!(spec.check(), Err(PreprocessError::Normalization(_))), "{mean} {std}");
+        }
+        // Bytes as they are, as networks of Caffe take them.
+        assert!(Normalization::even(123.0 / 255.0, 1.0 / 255.0).is_usable());
+    }
 
     #[test]
     fn another_size_cuts_off_the_same_share() {

@@ -54,6 +54,11 @@ impl Shape {
         }
     }
 
+    /// Number of values, if it is a number of the machine.
+    pub fn checked_len(self) -> Option<usize> {
+        self.dims().into_iter().try_fold(1_usize, usize::checked_mul)
+    }
+
     /// Features at each position: channels of a map.
     pub const fn features(self) -> usize {
         match self {

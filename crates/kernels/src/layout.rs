@@ -108,6 +108,11 @@ impl Layout {
         self.pitch
     }
 
+    /// Bytes of a buffer, padding included.
+    pub const fn bytes(&self) -> u64 {
+        self.len as u64 * self.precision.bytes() as u64
+    }
+
     /// How values are stored.
     pub const fn precision(&self) -> Precision {
         self.precision

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use margay_core::Conv2d;
 
 use crate::layout::{Layout, MAX_LEN, Margin};
@@ -54,18 +56,21 @@ impl Taps {
             phases: Vec::new(),
             window: Vec::new(),
         };
+        let mut known = BTreeMap::new();
         for i in 0..conv.kernel[0] {
             for j in 0..conv.kernel[1] {
-                taps.push([i as isize - conv.padding[0] as isize, j as isize - conv.padding[1] as isize]);
+                let place = [i as isize - conv.padding[0] as isize, j as isize - conv.padding[1] as isize];
+                taps.push(place, &mut known);
             }
         }
         Some(taps)
     }
 
-    fn push(&mut self, [down, across]: [isize; 2]) {
+    /// Adds a tap; `known` is where each phase stands among the phases.
+    fn push(&mut self, [down, across]: [isize; 2], known: &mut BTreeMap<[usize; 2], usize>) {
         let [sy, sx] = self.stride.map(|s| s as isize);
         let wanted = [down.rem_euclid(sy) as usize, across.rem_euclid(sx) as usize];
-        let phase = self.phases.iter().position(|p| *p == wanted).unwrap_or_else(|| {
+        let phase = *known.entry(wanted).or_insert_with(|| {
             self.phases.push(wanted);
             self.phases.len() - 1
         });

@@ -43,42 +43,26 @@ pub enum ClassifierError {
     /// The model cannot be planned.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// There is not one label per output.
-    #[error("{labels} labels for {outputs} outputs")]
-    LabelCount {
-        /// Labels of the model.
-        labels: usize,
-        /// Outputs of its graph.
-        outputs: usize,
-    },
-    /// Preprocessing makes another number of values than the graph reads.
-    #[error("preprocessing makes {made} values per photo, the graph reads {read}")]
+    /// A region's model reads other inputs than the classifier's own.
+    #[error("the model reads {read} values per photo, the classifier makes {made}")]
     InputLength {
-        /// Three times the pixels of the input.
+        /// Values that the classifier's preprocessing makes.
         made: usize,
-        /// Values the graph reads.
+        /// Values that the model reads.
         read: usize,
-    },
-    /// Preprocessing asks for an enlargement that makes no sense.
-    #[error("photos are resized to {resized:?} pixels for an input of {size:?} pixels")]
-    Resize {
-        /// Height and width asked for.
-        resized: [usize; 2],
-        /// Height and width of the input.
-        size: [usize; 2],
     },
 }
 
 impl Classifier {
     /// Reads a model file and prepares to run it.
     pub fn open(path: impl AsRef<Path>, options: &SessionOptions) -> Result<Self, ClassifierError> {
-        Self::from_model(SparseModel::read(path)?, options)
+        Self::from_model(SparseModel::read_within(path, &options.limits)?, options)
     }
 
     /// Prepares to run a model.
     pub fn from_model(model: SparseModel, options: &SessionOptions) -> Result<Self, ClassifierError> {
+        model.check()?;
         let session = Session::new(&model, options)?;
-        check(&model, session.image_len(), session.classes())?;
         let preprocessor = Preprocessor::new(&model.preprocess);
         let input = vec![0.0; preprocessor.image_len()];
         Ok(Self { session, preprocessor, labels: model.labels, input })
@@ -86,7 +70,11 @@ impl Classifier {
 
     /// Prepares another model with the same input: the base with a region's adapter.
     pub fn region(&self, model: &SparseModel) -> Result<Region, ClassifierError> {
-        check(model, self.session.image_len(), model.graph.classes())?;
+        model.check()?;
+        let (made, read) = (self.input.len(), model.graph.input.len());
+        if made != read {
+            return Err(ClassifierError::InputLength { made, read });
+        }
         Ok(Region { prepared: self.session.prepare(model)?, labels: model.labels.clone() })
     }
 
@@ -97,11 +85,14 @@ impl Classifier {
     }
 
     /// Names what is on a photo.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotANumber`] where the network overflows.
     pub fn classify(&mut self, photo: &Photo) -> Result<Prediction, RuntimeError> {
         self.preprocessor.run(photo, &mut self.input);
         let mut logits = vec![0.0; self.labels.len()];
         self.session.run(&self.input, &mut logits)?;
-        Ok(Prediction::new(&logits, &self.labels))
+        Prediction::new(&logits, &self.labels)
     }
 
     /// Logits `[batch, classes]` of prepared inputs `[batch, 3, height, width]`.
@@ -129,15 +120,24 @@ impl Classifier {
 
 impl Prediction {
     /// Ranks the classes of one photo's logits `[classes]`.
-    pub fn new(logits: &[f32], labels: &[String]) -> Self {
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotANumber`] where one is NaN or infinite, which is no answer.
+    pub fn new(logits: &[f32], labels: &[String]) -> Result<Self, RuntimeError> {
+        check_logits(logits)?;
         let mut order: Vec<usize> = (0..logits.len().min(labels.len())).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
         let probabilities = softmax(logits);
         let top: Vec<(String, f32)> =
             order.into_iter().map(|class| (labels[class].clone(), probabilities[class])).collect();
         let (label, probability) = top.first().cloned().unwrap_or_default();
-        Self { label, probability, top }
+        Ok(Self { label, probability, top })
     }
+}
+
+/// Refuses logits that are no answer: NaN or infinite.
+pub fn check_logits(logits: &[f32]) -> Result<(), RuntimeError> {
+    if logits.iter().all(|logit| logit.is_finite()) { Ok(()) } else { Err(RuntimeError::NotANumber) }
 }
 
 /// Probabilities `exp(z) / Σ exp(z)` of logits `[classes]`, summed in f64.
@@ -146,24 +146,6 @@ pub fn softmax(logits: &[f32]) -> Vec<f32> {
     let powers: Vec<f64> = logits.iter().map(|z| f64::from(z - highest).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|power| (power / sum) as f32).collect()
-}
-
-/// Whether labels and preprocessing fit a network that reads `read` values and has `outputs` logits.
-fn check(model: &SparseModel, read: usize, outputs: usize) -> Result<(), ClassifierError> {
-    let labels = model.labels.len();
-    if labels != outputs {
-        return Err(ClassifierError::LabelCount { labels, outputs });
-    }
-    let spec = &model.preprocess;
-    let size = spec.size;
-    let made = size[0].saturating_mul(size[1]).saturating_mul(3);
-    if made != read {
-        return Err(ClassifierError::InputLength { made, read });
-    }
-    if !spec.is_sensible() {
-        return Err(ClassifierError::Resize { resized: spec.resized(), size });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use margay_core::{GraphError, Shape};
+use margay_core::{FormatError, GraphError, LimitError, Shape};
 use margay_kernels::IsaError;
 
 /// Why a model cannot be planned or run.
@@ -8,6 +8,15 @@ pub enum RuntimeError {
     /// The graph is malformed.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// The model is unsound.
+    #[error(transparent)]
+    Model(#[from] FormatError),
+    /// The model takes more memory or time than is allowed.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The network overflows on a photo: it has no answer.
+    #[error("the network's answer is not a number")]
+    NotANumber,
     /// The instruction set asked for is unknown or missing.
     #[error(transparent)]
     Isa(#[from] IsaError),

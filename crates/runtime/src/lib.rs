@@ -22,12 +22,14 @@ mod profile;
 mod rivals;
 mod session;
 
-pub use classifier::{Classifier, ClassifierError, Prediction, Region, softmax};
+pub use classifier::{Classifier, ClassifierError, Prediction, Region, check_logits, softmax};
 pub use cost::{LayerCost, layer_costs, thinned};
 pub use error::RuntimeError;
 pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError, Precision, PrecisionError, cpu_name};
 pub use photo::{MAX_FILE_BYTES, MAX_PIXELS, Photo, PhotoError, decode, decode_bytes, dimensions};
 pub use plan::KernelChoice;
+#[doc(hidden)]
+pub use plan::fuzz_tune_cache;
 pub use preprocess::Preprocessor;
 pub use profile::{Profile, Rival, StepProfile};
 pub use session::{Prepared, Session, SessionOptions};

@@ -36,7 +36,13 @@ struct Axis {
 
 impl Preprocessor {
     /// Prepares for `spec`.
+    ///
+    /// # Panics
+    /// If the spec is not sound: [`Preprocess::check`] tells.
     pub fn new(spec: &Preprocess) -> Self {
+        if let Err(error) = spec.check() {
+            unreachable!("readers check their specs: {error}");
+        }
         let normalization = spec.normalization;
         let table = std::array::from_fn(|channel| {
             let (mean, std) = (normalization.mean[channel], normalization.std[channel]);
@@ -145,12 +151,18 @@ impl Axis {
 /// Resizes the whole photo. Without a crop box, as here, every source pixel has weight in some output
 /// pixel: the resizer computes wrong bounds for crop boxes whose first output pixel has zero weights.
 fn resample(photo: &Photo, height: usize, width: usize, algorithm: ResizeAlg) -> Photo {
-    let (kind, [columns, rows]) = (PixelType::U8x3, [photo.width() as u32, photo.height() as u32]);
+    let kind = PixelType::U8x3;
+    let [columns, rows] = [photo.width(), photo.height()].map(side);
     let source = ImageRef::new(columns, rows, photo.pixels(), kind).expect("a photo has all its pixels");
-    let mut target = Image::new(width as u32, height as u32, kind);
+    let mut target = Image::new(side(width), side(height), kind);
     let options = ResizeOptions::new().resize_alg(algorithm);
     Resizer::new().resize(&source, &mut target, &options).expect("both images have the same pixel type");
     Photo::from_parts(width, height, target.into_vec())
+}
+
+/// Pixels of a side as the resizer takes them.
+fn side(pixels: usize) -> u32 {
+    u32::try_from(pixels).expect("photos and checked specs have sides far below 2^32")
 }
 
 /// Cuts the middle out of a photo that is more than [`MAX_ASPECT`] times as long as short.

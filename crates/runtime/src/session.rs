@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use margay_core::{NodeId, Shape, SparseModel};
+use margay_core::{Limits, NodeId, Shape, SparseModel};
 use margay_kernels::{Isa, Precision, Tensor, peak_bandwidth, peak_flops};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -27,12 +27,23 @@ pub struct SessionOptions {
     /// Folder where what was found is kept for the next opening, a small file per machine and model. Without one,
     /// nothing is read or written; a damaged or foreign file is measured anew.
     pub tune_cache: Option<PathBuf>,
+    /// How much the session may take: a model that takes more is refused, and where not every thread can have buffers of
+    /// its own, the threads share the work on each image. Outputs do not depend on it.
+    pub limits: Limits,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
         let (kernel, precision) = (KernelChoice::default(), Precision::default());
-        Self { threads: 0, isa: None, kernel, precision, tune: true, tune_cache: None }
+        Self {
+            threads: 0,
+            isa: None,
+            kernel,
+            precision,
+            tune: true,
+            tune_cache: None,
+            limits: Limits::DEFAULT,
+        }
     }
 }
 
@@ -124,7 +135,7 @@ impl Session {
         }
         let (plan, threads) = (&self.plan, self.threads);
         match &self.pool {
-            Some(pool) if batch >= threads => {
+            Some(pool) if batch >= threads && self.has_room(threads) => {
                 self.arenas.resize_with(self.arenas.len().max(threads), || Arena::new(plan));
                 let arenas = &mut self.arenas[..threads];
                 pool.install(|| share_images(plan, arenas, images, logits));
@@ -136,6 +147,11 @@ impl Session {
             None => each_image(plan, &mut self.arenas[0], images, logits, 1),
         }
         Ok(())
+    }
+
+    /// Whether every thread can have buffers of its own.
+    fn has_room(&self, threads: usize) -> bool {
+        self.plan.arena_bytes().saturating_mul(threads as u64) <= self.options.limits.memory
     }
 
     /// The value of every node that is materialised (the last of each fused step), row-major without

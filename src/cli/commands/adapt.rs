@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::limits::LimitArgs;
 use crate::cli::settings::{AdapterArgs, MAX_SEED, check, merge_adapt, parse_shots};
 use crate::recipe::{InputSpec, Recipe, RecoverySpec, Shots};
 
@@ -66,6 +67,8 @@ pub struct AdaptArgs {
     recompute: bool,
     #[command(flatten)]
     adapter: AdapterArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Output folder; must be empty or not exist
     #[arg(short, long, value_name = "FOLDER", default_value = "out")]
     out: PathBuf,
@@ -79,13 +82,14 @@ pub struct AdaptArgs {
 
 pub fn run(args: AdaptArgs, context: &Context) -> Result<Exit, Failure> {
     let (out, force, json) = (args.out.clone(), args.force, args.json);
+    let limits = args.limits.limits();
     let recipe = recipe(args, context);
     check(&recipe)?;
     #[cfg(feature = "torch")]
-    return torch::run(&recipe, &out, force, json, context);
+    return torch::run((&recipe, &limits), &out, force, json, context);
     #[cfg(not(feature = "torch"))]
     {
-        drop((recipe, out, force, json));
+        drop((recipe, limits, out, force, json));
         Err(super::without_torch::unavailable("adapt"))
     }
 }
@@ -120,6 +124,8 @@ mod torch {
     use std::fmt::Write as _;
     use std::path::Path;
 
+    use margay_core::Limits;
+
     use super::{Context, Exit, Failure};
     use crate::cli::commands::run::PipelineResult;
     use crate::cli::inputs::check_inputs;
@@ -129,7 +135,7 @@ mod torch {
     use crate::record::{AdaptRecord, ClassRecall};
 
     pub fn run(
-        recipe: &Recipe,
+        (recipe, limits): (&Recipe, &Limits),
         out: &Path,
         force: bool,
         json: bool,
@@ -137,7 +143,7 @@ mod torch {
     ) -> Result<Exit, Failure> {
         check_inputs(recipe)?;
         let out = OutputDir::create(out, force, RECORD)?;
-        let record = pipeline::adapt(recipe, out.path(), &mut context.progress()).or_failure()?;
+        let record = pipeline::adapt(recipe, limits, out.path(), &mut context.progress()).or_failure()?;
         let folder = out.commit()?;
         context.printer.show(json, &record, table)?;
         context.printer.note(&format!("adapter  {}", folder.join("adapter").display()));

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use margay_core::{SparseModel, Weight};
-use margay_runtime::{KernelChoice, Precision, Profile, Session, SessionOptions, layer_costs};
+use margay_runtime::{KernelChoice, Precision, Profile, Session, SessionOptions, check_logits, layer_costs};
 use serde::Serialize;
 
-use super::engine::{EngineArgs, read_adapted};
+use super::engine::{EngineArgs, check_dense, more_memory, read_adapted};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
@@ -107,14 +107,18 @@ struct Latencies {
 }
 
 pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
-    let model = read_adapted(&args.model, args.adapter.as_deref())?;
+    let model = read_adapted(&args.model, args.adapter.as_deref(), &args.engine.limits())?;
     let options = args.engine.options(context);
+    if args.layers || args.profile || !args.no_dense || !args.against.is_empty() {
+        check_dense(&model, &options.limits)?;
+    }
     if args.layers {
         let costs = layer_costs(&model, &options, &SPARSITIES).or_bad_input("could not time the layers")?;
         context.printer.show(args.json, &costs, |costs| table::layers(costs))?;
         return Ok(Exit::Success);
     }
-    let mut sparse = Session::new(&model, &options).or_bad_input("could not prepare the model")?;
+    let sparse = Session::new(&model, &options).or_bad_input("could not prepare the model");
+    let mut sparse = sparse.map_err(more_memory)?;
     let mut dense = if args.no_dense { None } else { Some(dense_session(&model, &options)?) };
     let batch = usize::from(args.batch);
     if batch * sparse.image_len() > MAX_VALUES {
@@ -153,6 +157,7 @@ fn measure(
     contestants.extend(rivals.contestants());
     let times = rounds(&mut contestants, args.runs, progress)?;
     drop(contestants);
+    check_logits(&logits).or_bad_input("could not use the model on numbers from -2 to 2")?;
     let spread = |times: &Vec<f64>| Spread::per_image(times, batch);
     let latency_ms = Latencies { sparse: spread(&times[0]), dense: times[..own].get(1).map(spread) };
     let tolerance = if args.engine.precision == Precision::Bf16 { BF16 } else { 0.0 };
@@ -180,7 +185,7 @@ fn dense_session(model: &SparseModel, options: &SessionOptions) -> Result<Sessio
     let weights = params.iter().map(|(name, value)| (name.to_owned(), Weight::Dense(value.clone())));
     let twin = SparseModel { weights: weights.collect(), ..model.clone() };
     let options = SessionOptions { kernel: KernelChoice::Dense, ..options.clone() };
-    Session::new(&twin, &options).or_bad_input("could not prepare the dense twin")
+    Session::new(&twin, &options).or_bad_input("could not prepare the dense twin").map_err(more_memory)
 }
 
 /// Inputs of plausible size that are the same in every run (a linear congruential generator).

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
-use margay_core::SparseModel;
-use margay_core::adapter::Adapter;
-use margay_runtime::{PhotoError, Precision, Preprocessor, Session, SessionOptions, decode};
+use margay_core::adapter::{Adapter, AdapterError};
+use margay_core::{FormatError, LimitError, Limits, SparseModel};
+use margay_runtime::{
+    PhotoError, Precision, Preprocessor, RuntimeError, Session, SessionOptions, check_logits, decode,
+};
 use rayon::prelude::*;
 
 use crate::cli::Context;
 use crate::cli::exit::{Failure, OrFail};
+use crate::cli::limits::LimitArgs;
 
 /// How a model is opened.
 #[derive(Debug, clap::Args)]
@@ -20,14 +23,21 @@ pub struct EngineArgs {
     /// Find the fastest kernels anew instead of keeping them in the user's cache (`MARGAY_CACHE_DIR`)
     #[arg(long)]
     no_tune_cache: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl EngineArgs {
     /// Options of a session.
     pub fn options(&self, context: &Context) -> SessionOptions {
         let tune_cache = if self.no_tune_cache { None } else { cache_folder() };
-        let (threads, precision) = (context.threads(), self.precision);
-        SessionOptions { threads, precision, tune_cache, ..SessionOptions::default() }
+        let (threads, precision, limits) = (context.threads(), self.precision, self.limits());
+        SessionOptions { threads, precision, tune_cache, limits, ..SessionOptions::default() }
+    }
+
+    /// How much the model may take.
+    pub fn limits(&self) -> Limits {
+        self.limits.limits()
     }
 }
 
@@ -43,16 +53,38 @@ pub struct Engine {
     pub labels: Vec<String>,
     session: Session,
     preprocessor: Preprocessor,
+    /// Photos decoded and classified at a time.
+    group: usize,
 }
 
+/// Photos decoded and classified at a time, where there is memory for as many: keeps every core busy.
+const GROUP: u64 = 64;
+
 /// The logits of one photo, or why there are none.
-pub type Logits = Result<Vec<f32>, PhotoError>;
+pub type Logits = Result<Vec<f32>, NoAnswer>;
+
+/// Why a photo has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    /// It cannot be read.
+    #[error(transparent)]
+    Photo(#[from] PhotoError),
+    /// The network overflows on it.
+    #[error("`{}`: {source}", path.display())]
+    NotANumber {
+        /// The photo.
+        path: PathBuf,
+        /// What the runtime says.
+        source: RuntimeError,
+    },
+}
 
 /// Reads a `.margay` file.
-pub fn read_model(path: &Path) -> Result<SparseModel, Failure> {
-    SparseModel::read(path).or_bad_input("could not read the model").map_err(|failure| match meant(path) {
+pub fn read_model(path: &Path, limits: &Limits) -> Result<SparseModel, Failure> {
+    let read = SparseModel::read_within(path, limits).or_bad_input("could not read the model");
+    read.map_err(|failure| match meant(path) {
         Some(hint) => failure.hint(hint),
-        None => failure,
+        None => more_memory(failure),
     })
 }
 
@@ -86,23 +118,71 @@ fn models_in(folder: &Path) -> Vec<PathBuf> {
     models
 }
 
+/// Names the flag that allows more, where memory is what a model needs more of.
+pub fn more_memory(failure: Failure) -> Failure {
+    match failure.error.chain().find_map(limit) {
+        Some(LimitError::Memory { .. } | LimitError::Dense { .. }) => {
+            failure.hint("if you trust the file and have the memory, allow more with --max-memory")
+        }
+        _ => failure,
+    }
+}
+
+/// The limit that an error is about, if it is about one.
+fn limit(error: &(dyn std::error::Error + 'static)) -> Option<&LimitError> {
+    if let Some(error) = error.downcast_ref::<FormatError>() {
+        return limit_of_format(error);
+    }
+    match (error.downcast_ref::<RuntimeError>(), error.downcast_ref::<AdapterError>()) {
+        (Some(RuntimeError::Limit(limit)), _) | (_, Some(AdapterError::Limit(limit))) => Some(limit),
+        (Some(RuntimeError::Model(error)), _) | (_, Some(AdapterError::Format(error))) => {
+            limit_of_format(error)
+        }
+        _ => error.downcast_ref::<LimitError>(),
+    }
+}
+
+fn limit_of_format(error: &FormatError) -> Option<&LimitError> {
+    match error {
+        FormatError::Limit(limit) => Some(limit),
+        FormatError::File { source, .. } => limit_of_format(source),
+        _ => None,
+    }
+}
+
+/// Refuses a model whose weights take too much with every zero stored, for commands that store them.
+pub fn check_dense(model: &SparseModel, limits: &Limits) -> Result<(), Failure> {
+    let footprint = model.check().or_bad_input("could not use the model")?;
+    footprint.check_dense(limits).or_bad_input("could not use the model").map_err(more_memory)
+}
+
 /// Reads a `.margay` file and puts an adapter on it, if one is given.
-pub fn read_adapted(path: &Path, adapter: Option<&Path>) -> Result<SparseModel, Failure> {
-    let model = read_model(path)?;
+pub fn read_adapted(path: &Path, adapter: Option<&Path>, limits: &Limits) -> Result<SparseModel, Failure> {
+    let model = read_model(path, limits)?;
     let Some(folder) = adapter else { return Ok(model) };
     let adapter = Adapter::read(folder)
         .or_bad_input("could not read the adapter")
         .map_err(|failure| failure.hint("give the folder `adapter` that `margay adapt` wrote"))?;
     let hint = "an adapter fits only the very .margay file that `margay adapt` was given";
-    adapter.apply(&model).or_bad_input("could not apply the adapter").map_err(|failure| failure.hint(hint))
+    let merged = adapter.apply_within(&model, limits).or_bad_input("could not apply the adapter");
+    merged.map_err(|failure| more_memory(failure.hint(hint)))
 }
 
 impl Engine {
     /// Prepares to run `model`.
     pub fn new(model: &SparseModel, options: &SessionOptions) -> Result<Self, Failure> {
-        let session = Session::new(model, options).or_bad_input("could not prepare the model")?;
+        let session = Session::new(model, options).or_bad_input("could not prepare the model");
+        let session = session.map_err(more_memory)?;
         let preprocessor = Preprocessor::new(&model.preprocess);
-        Ok(Self { labels: model.labels.clone(), session, preprocessor })
+        let footprint = model.check().or_bad_input("could not prepare the model")?;
+        // What the session itself takes has been compared with the limit; a quarter of it is for photos on their way.
+        let group = (options.limits.memory / 4 / footprint.photo.max(1)).clamp(1, GROUP) as usize;
+        Ok(Self { labels: model.labels.clone(), session, preprocessor, group })
+    }
+
+    /// How many photos to ask for at a time.
+    pub fn group(&self) -> usize {
+        self.group
     }
 
     /// Logits of each photo, in order; photos are decoded in parallel.
@@ -122,7 +202,14 @@ impl Engine {
             self.session.run(&batch, &mut logits).or_bad_input("could not run the model")?;
         }
         let mut rows = logits.chunks_exact(classes);
-        Ok(inputs.into_iter().map(|input| input.map(|_| rows.next().unwrap_or(&[]).to_vec())).collect())
+        let answers = inputs.into_iter().zip(paths).map(|(input, path)| {
+            drop(input?);
+            let row = rows.next().expect("there is a row per input");
+            let not_a_number = |source| NoAnswer::NotANumber { path: path.clone(), source };
+            check_logits(row).map_err(not_a_number)?;
+            Ok(row.to_vec())
+        });
+        Ok(answers.collect())
     }
 }
 

@@ -14,9 +14,6 @@ use crate::data::{Dataset, HeadPlan, Sample, match_classes};
 use crate::progress::Progress;
 use crate::record::{BadPhoto, Evaluation};
 
-/// Photos decoded and classified at a time.
-const GROUP: usize = 64;
-
 /// Confusions listed in the table.
 const CONFUSIONS: usize = 8;
 
@@ -63,7 +60,7 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
     if let Some(least) = args.min_top1 {
         within("min-top1", least, 0.0..=1.0)?;
     }
-    let model = read_adapted(&args.model, args.adapter.as_deref())?;
+    let model = read_adapted(&args.model, args.adapter.as_deref(), &args.engine.limits())?;
     let mut progress = context.progress();
     let samples = labelled_photos(args, &model, &mut progress)?;
     let options = args.engine.options(context);
@@ -128,7 +125,7 @@ fn evaluate(
 ) -> Result<(Evaluation, Vec<BadPhoto>), Failure> {
     let (mut truth, mut predicted, mut bad) = (Vec::new(), Vec::new(), Vec::new());
     progress.start("evaluate", samples.len() as u64);
-    for group in samples.chunks(GROUP) {
+    for group in samples.chunks(engine.group()) {
         let paths: Vec<PathBuf> = group.iter().map(|sample| sample.path.clone()).collect();
         for (sample, logits) in group.iter().zip(engine.logits(&paths)?) {
             match logits {

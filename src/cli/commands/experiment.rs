@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
-use crate::cli::settings::{adapter_names, check, check_device, suggestion};
+use crate::cli::settings::{adapter_names, check, check_device, read_text, suggestion};
 use crate::experiment::{
     Experiment, ExperimentError, Plan, Results, Run, Shard, Summary, groups, markdown, plot, slug, splice,
 };
@@ -87,7 +87,7 @@ pub fn run(args: &ExperimentArgs, context: &Context) -> Result<Exit, Failure> {
 
 /// The experiment and its runs, every recipe checked.
 fn read(args: &ExperimentArgs, context: &Context) -> Result<(Experiment, Vec<Run>), Failure> {
-    let text = fs_err::read_to_string(&args.file).or_usage("could not read the experiment")?;
+    let text = read_text(&args.file, "could not read the experiment")?;
     let experiment = Experiment::parse(&text).map_err(described)?;
     let mut runs = experiment.runs(&adapter_names().unwrap_or_default()).map_err(described)?;
     args.device.as_deref().map_or(Ok(()), check_device)?;
@@ -217,7 +217,7 @@ fn publish(args: &ExperimentArgs, out: &Path, summary: &Summary, context: &Conte
 
 /// A text with the tables between their marks.
 fn spliced(path: &Path, name: &str, tables: &str) -> Result<String, Failure> {
-    let text = fs_err::read_to_string(path).or_usage("could not read the text")?;
+    let text = read_text(path, "could not read the text")?;
     splice(&text, name, tables).map_err(described)
 }
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::engine::read_adapted;
+use super::engine::{check_dense, read_adapted};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
+use crate::cli::limits::LimitArgs;
 use crate::cli::output::OutputFile;
 use crate::onnx::{OnnxOptions, to_onnx};
 
@@ -33,6 +34,8 @@ pub struct ExportArgs {
     /// Images per run, for engines that want to know [default: any number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     batch: Option<u16>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Print what was written as JSON
     #[arg(long)]
     json: bool,
@@ -49,7 +52,9 @@ struct Exported {
 }
 
 pub fn run(args: &ExportArgs, context: &Context) -> Result<Exit, Failure> {
-    let model = read_adapted(&args.model, args.adapter.as_deref())?;
+    let limits = args.limits.limits();
+    let model = read_adapted(&args.model, args.adapter.as_deref(), &limits)?;
+    check_dense(&model, &limits)?;
     let options = OnnxOptions { opset: args.opset, batch: args.batch.map(usize::from) };
     let bytes = to_onnx(&model, &options).or_bad_input("could not write the model as ONNX")?;
     let mut file = OutputFile::create(&args.output)?;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use margay_core::{Graph, Preprocess, Provenance, Shape, SparseModel, Weight};
+use margay_core::{Graph, Limits, Preprocess, Provenance, Shape, SparseModel, Weight};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
+use crate::cli::limits::LimitArgs;
 
 use super::engine::read_model;
 
@@ -29,6 +30,8 @@ pub struct InspectArgs {
     /// List every weight
     #[arg(long)]
     layers: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Print everything as JSON
     #[arg(long)]
     json: bool,
@@ -76,7 +79,7 @@ struct Layer {
 
 pub fn run(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
     let facts = if args.file.extension().is_some_and(|e| e == "margay") {
-        of_model(&args.file)?
+        of_model(&args.file, &args.limits.limits())?
     } else {
         of_checkpoint(&args.file)?
     };
@@ -84,8 +87,8 @@ pub fn run(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-fn of_model(path: &Path) -> Result<Facts, Failure> {
-    let model = read_model(path)?;
+fn of_model(path: &Path, limits: &Limits) -> Result<Facts, Failure> {
+    let model = read_model(path, limits)?;
     let SparseModel { graph, weights, labels, preprocess, provenance } = model;
     let count = |name: &str| match weights.get(name) {
         Some(Weight::Dense(values)) => ("dense", values.iter().filter(|v| **v != 0.0).count()),
@@ -149,8 +152,8 @@ fn facts(
         .iter()
         .filter(|n| n.matrix().is_some())
         .map(|node| {
-            let shape =
-                specs.iter().find(|s| s.name == node.weight()).map_or_else(Vec::new, |s| s.shape.clone());
+            let weight = node.params().into_iter().find(|spec| spec.name == node.weight());
+            let shape = weight.map_or_else(Vec::new, |spec| spec.shape);
             let (stored, nonzeros) = count(&node.weight());
             let weights: usize = shape.iter().product();
             let sparsity = sparsity(nonzeros, weights);

@@ -4,10 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use margay_runtime::PhotoError;
 use serde::Serialize;
 
-use super::engine::{Engine, EngineArgs, Logits, highest, read_adapted, softmax};
+use super::engine::{Engine, EngineArgs, Logits, NoAnswer, highest, read_adapted, softmax};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
@@ -15,9 +14,6 @@ use crate::progress::Progress;
 
 mod rows;
 mod walk;
-
-/// Photos decoded and classified at a time: bounds the memory and keeps every core busy.
-const GROUP: usize = 64;
 
 /// Labels photos with a specialist
 ///
@@ -76,7 +72,7 @@ struct Ranked {
 }
 
 pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
-    let model = read_adapted(&args.model, args.adapter.as_deref())?;
+    let model = read_adapted(&args.model, args.adapter.as_deref(), &args.engine.limits())?;
     let options = args.engine.options(context);
     let mut engine = Engine::new(&model, &options)?;
     let mut progress = context.progress();
@@ -85,7 +81,7 @@ pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
     let mut sink = Sink::open(args, top, context)?;
     let mut bad = 0;
     progress.start("predict", photos.len() as u64);
-    for group in photos.chunks(GROUP) {
+    for group in photos.chunks(engine.group()) {
         for (path, logits) in group.iter().zip(engine.logits(group)?) {
             if let Err(error) = &logits {
                 bad += 1;
@@ -115,7 +111,7 @@ fn row(path: &Path, logits: Logits, labels: &[String], top: usize) -> Row {
     Row { path, label: best.map(|b| b.label.clone()), probability: best.map(|b| b.probability), top, error }
 }
 
-fn reason(error: &PhotoError) -> String {
+fn reason(error: &NoAnswer) -> String {
     error.to_string()
 }
 

@@ -3,12 +3,17 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use margay_core::input;
+
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
 use crate::record::RunRecord;
 use crate::report::{render, table};
 use crate::thumbnails::thumbnails;
+
+/// A record of this length has hundreds of thousands of photos.
+const MAX_RECORD_BYTES: u64 = 1 << 30;
 
 /// Renders the report of a run again from its run.json
 ///
@@ -32,7 +37,7 @@ pub struct ReportArgs {
 
 pub fn run(args: &ReportArgs, context: &Context) -> Result<Exit, Failure> {
     let path = if args.run.is_dir() { args.run.join("run.json") } else { args.run.clone() };
-    let text = fs_err::read_to_string(&path).or_bad_input("could not read the record")?;
+    let text = input::read_to_string(&path, MAX_RECORD_BYTES).or_bad_input("could not read the record")?;
     let record = RunRecord::from_json(&text).or_bad_input(&format!("{} is no run record", path.display()))?;
     if args.table {
         context.printer.data(&table(&record))?;

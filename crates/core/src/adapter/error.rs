@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::{CsrError, FormatError, GraphError, ParamsError};
+use crate::{CsrError, FormatError, GraphError, LimitError, ParamsError};
 
 /// Why an adapter cannot be read, written or applied.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,29 @@ pub enum AdapterError {
         /// Name of the parameter.
         name: String,
     },
-    /// A file is missing or unsound.
+    /// It was trained by another program, so that nothing says on which model.
+    #[error(
+        "{} is an adapter of another program: it names no .margay file that it fits, so it is not applied; \
+         merge it into its checkpoint with PEFT and compress that", path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The low-rank part of a weight has a rank beyond sense.
+    #[error("the adapter's part for `{name}` has rank {rank}; at most {limit} is allowed")]
+    Rank {
+        /// Name of the parameter.
+        name: String,
+        /// The rank.
+        rank: usize,
+        /// Largest rank.
+        limit: usize,
+    },
+    /// A file is missing, no regular file, or too long; the message names it.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A file is unsound.
     #[error("{}: {reason}", path.display())]
     File {
         /// The file.
@@ -43,9 +65,12 @@ pub enum AdapterError {
     /// The adapted parameters do not fit the graph.
     #[error(transparent)]
     Params(#[from] ParamsError),
-    /// The base cannot be written, so that it has no fingerprint.
+    /// The base or the merged model is unsound, or takes more than is allowed.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The adapter needs every zero of the base, which takes more than is allowed.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
 }
 
 impl AdapterError {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Adapter, AdapterError};
-use crate::{Graph, Op};
+use crate::{Graph, Op, input};
 
 /// PEFT's description of the low-rank part.
 pub const CONFIG: &str = "adapter_config.json";
@@ -106,28 +106,55 @@ impl Adapter {
     /// Reads the files of a folder; whether they fit a model is found out when they are applied.
     pub fn read(folder: &Path) -> Result<Self, AdapterError> {
         let path = folder.join(MARGAY);
+        let foreign = folder.join(PEFT);
+        if !path.exists() && foreign.exists() {
+            return Err(AdapterError::Foreign { path: foreign });
+        }
+        let file = |path: &Path, reason| AdapterError::File { path: path.to_owned(), reason };
         let bytes = get(&path)?;
-        let facts = facts(&bytes).map_err(|reason| AdapterError::File { path: path.clone(), reason })?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| broken(&path, &e))?;
+        let (mut adapter, modules) = Self::own(&bytes).map_err(|reason| file(&path, reason))?;
+        if !modules.is_empty() {
+            let bytes = get(&foreign)?;
+            adapter.take_factors(&bytes, modules).map_err(|reason| file(&foreign, reason))?;
+        }
+        Ok(adapter)
+    }
+
+    /// Reads the bytes of `margay_adapter.safetensors` and of `adapter_model.safetensors`, which is not asked for where no
+    /// layer has a low-rank part.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_bytes(margay: &[u8], peft: &[u8]) -> Result<Self, String> {
+        let (mut adapter, modules) = Self::own(margay)?;
+        if !modules.is_empty() {
+            adapter.take_factors(peft, modules)?;
+        }
+        Ok(adapter)
+    }
+
+    /// What margay's own file holds, and the modules of each weight with a low-rank part.
+    fn own(bytes: &[u8]) -> Result<(Self, BTreeMap<String, Vec<String>>), String> {
+        let facts = facts(bytes)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| e.to_string())?;
         let mut adapter =
             Self { method: facts.method, base: facts.base, labels: facts.labels, ..Self::default() };
         for (key, view) in tensors.tensors() {
-            adapter.take(&key, &view).map_err(|reason| AdapterError::File { path: path.clone(), reason })?;
-        }
-        if !facts.modules.is_empty() {
-            let path = folder.join(PEFT);
-            let bytes = get(&path)?;
-            let tensors = SafeTensors::deserialize(&bytes).map_err(|e| broken(&path, &e))?;
-            for (name, modules) in facts.modules {
-                let factors = read_factors(&tensors, &modules)
-                    .map_err(|reason| AdapterError::File { path: path.clone(), reason })?;
-                adapter.layers.entry(name).or_default().factors = Some(factors);
-            }
+            adapter.take(&key, &view)?;
         }
         for name in facts.branches {
             adapter.layers.entry(name).or_default().branch = true;
         }
-        Ok(adapter)
+        Ok((adapter, facts.modules))
+    }
+
+    fn take_factors(&mut self, peft: &[u8], modules: BTreeMap<String, Vec<String>>) -> Result<(), String> {
+        let tensors = SafeTensors::deserialize(peft).map_err(|e| e.to_string())?;
+        for (name, modules) in modules {
+            let factors = read_factors(&tensors, &modules)?;
+            self.layers.entry(name).or_default().factors = Some(factors);
+        }
+        Ok(())
     }
 
     fn take(&mut self, key: &str, view: &TensorView) -> Result<(), String> {
@@ -266,14 +293,7 @@ fn write_tensors(
 }
 
 fn get(path: &Path) -> Result<Vec<u8>, AdapterError> {
-    let size = fs_err::metadata(path).map_err(|e| broken(path, &e))?.len();
-    if size > MAX_BYTES {
-        return Err(AdapterError::File {
-            path: path.to_owned(),
-            reason: format!("{size} bytes are too many"),
-        });
-    }
-    fs_err::read(path).map_err(|e| broken(path, &e))
+    Ok(input::read(path, MAX_BYTES)?)
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {

@@ -15,14 +15,19 @@ use ndarray::{Array2, ArrayD};
 pub use error::AdapterError;
 
 use crate::branch::with_branches;
-use crate::{Csr, Mask, SparseModel, Weight};
+use crate::{Csr, Limits, Mask, SparseModel, Weight};
+
+/// A rank above this, and above what the weight itself can have, is refused: merging takes as many multiply-adds for each
+/// stored weight.
+const MAX_RANK: usize = 1024;
 
 /// A trained adapter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Adapter {
     /// Name of the method that trained it.
     pub method: String,
-    /// Fingerprint of the model file it was trained on; empty if it was trained on a checkpoint.
+    /// Fingerprint of the model file it was trained on; empty if it was trained on a checkpoint: then it is for PEFT,
+    /// and fits no model file.
     pub base: String,
     /// Class names in the order of the logits.
     pub labels: Vec<String>,
@@ -56,11 +61,32 @@ impl Adapter {
         layers + self.params.values().map(ArrayD::len).sum::<usize>()
     }
 
-    /// The model with the adapter in its weights. Where nothing is grown the support stays as it is.
+    /// The model with the adapter in its weights, within the default limits. Where nothing is grown the support stays as it
+    /// is.
+    ///
+    /// # Errors
+    /// Where the adapter was trained on another model than `base`, and where the merged model is unsound.
     pub fn apply(&self, base: &SparseModel) -> Result<SparseModel, AdapterError> {
-        if !self.base.is_empty() && self.base != base.fingerprint()? {
+        self.apply_within(base, &Limits::DEFAULT)
+    }
+
+    /// The same within other limits.
+    pub fn apply_within(&self, base: &SparseModel, limits: &Limits) -> Result<SparseModel, AdapterError> {
+        if self.base.is_empty() {
+            return Err(AdapterError::OfCheckpoint);
+        }
+        if self.base != base.fingerprint()? {
             return Err(AdapterError::OtherBase);
         }
+        if self.layers.values().any(Change::needs_zeros) {
+            base.check()?.check_dense(limits)?;
+        }
+        let model = self.merged(base)?;
+        model.check()?.check(limits)?;
+        Ok(model)
+    }
+
+    fn merged(&self, base: &SparseModel) -> Result<SparseModel, AdapterError> {
         let mut model = base.clone();
         for (name, value) in &self.params {
             let weight = model.weights.get_mut(name).ok_or_else(|| AdapterError::unknown(name))?;
@@ -152,12 +178,22 @@ impl Change {
         listed.map(|(position, value)| (*position as usize, *value))
     }
 
+    /// Whether merging stores every zero of a weight for a while.
+    fn needs_zeros(&self) -> bool {
+        self.branch || !self.dropped.is_empty()
+    }
+
     /// Extents fit, positions ascend inside of the weight, and as many enter the support as leave it.
     fn check(&self, name: &str, rows: usize, cols: usize) -> Result<(), AdapterError> {
         let ascending = |positions: &[u32]| {
             positions.windows(2).all(|pair| pair[0] < pair[1])
                 && positions.last().is_none_or(|last| (*last as usize) < rows * cols)
         };
+        let (rank, limit) =
+            (self.factors.as_ref().map_or(0, |[_, a]| a.nrows()), MAX_RANK.max(rows.min(cols)));
+        if rank > limit {
+            return Err(AdapterError::Rank { name: name.to_owned(), rank, limit });
+        }
         let factors = self
             .factors
             .as_ref()

@@ -6,8 +6,10 @@ use crate::{GraphBuilder, Linear, Op, Params, Pattern, Preprocess, Provenance, R
 
 /// A linear layer of 3 × 4 with a support of 6, and a head.
 fn base() -> SparseModel {
-    let (mut builder, image) = GraphBuilder::new("test", Shape::map(4, 1, 1));
+    let (mut builder, image) = GraphBuilder::new("test", Shape::map(3, 1, 1));
     let pool = builder.push("pool", Op::GlobalAvgPool, &[image]);
+    let stem = Linear { in_features: 3, out_features: 4, bias: false };
+    let pool = builder.push("stem", Op::Linear(stem), &[pool]);
     let layer = Linear { in_features: 4, out_features: 3, bias: false };
     builder.role(Role::Body);
     let fc = builder.push("fc", Op::Linear(layer), &[pool]);
@@ -65,7 +67,7 @@ fn changes_the_support_only_and_replaces_the_head() {
 fn a_support_that_stays_keeps_its_pattern() {
     let patterns = BTreeMap::from([("fc.weight".to_owned(), Pattern::NM { n: 1, m: 2 })]);
     let base = base().with_patterns(&patterns).unwrap();
-    let mut adapter = Adapter { base: String::new(), ..adapter() };
+    let mut adapter = Adapter { base: base.fingerprint().unwrap(), ..adapter() };
     assert_eq!(adapter.apply(&base).unwrap().patterns(), patterns);
     let change = adapter.layers.get_mut("fc.weight").unwrap();
     change.branch = true;
@@ -121,6 +123,7 @@ fn what_does_not_fit_is_refused() {
         adapter.apply(&base()).unwrap_err().to_string()
     };
     assert!(refused(&|a| a.base = "0".repeat(64)).contains("another model"));
+    assert!(refused(&|a| a.base = String::new()).contains("trained on a checkpoint"));
     assert!(refused(&|a| drop(a.params.insert("x".into(), ArrayD::zeros(vec![1])))).contains("`x`"));
     let layer = |a: &mut Adapter| a.layers.get_mut("fc.weight").unwrap().clone();
     let with = |a: &mut Adapter, change: Change| drop(a.layers.insert("fc.weight".into(), change));
@@ -136,6 +139,24 @@ fn what_does_not_fit_is_refused() {
         with(a, change);
     });
     assert!(text.contains("fc.weight"), "{text}");
+    let text = refused(&|a| {
+        let change =
+            Change { factors: Some([Array2::zeros([3, 1025]), Array2::zeros([1025, 4])]), ..layer(a) };
+        with(a, change);
+    });
+    assert!(text.contains("rank 1025; at most 1024"), "{text}");
+    // A sum that leaves single precision, and a head that does not fit its labels.
+    let text = refused(&|a| {
+        let change = Change { entries: Some((vec![2], vec![f32::MAX])), ..layer(a) };
+        let factors = Some([Array2::from_elem([3, 1], 1e20), Array2::from_elem([1, 4], 1e19)]);
+        with(a, Change { factors, ..change });
+    });
+    assert!(text.contains("`fc.weight` holds"), "{text}");
+    let text = refused(&|a| drop(a.params.insert("head.weight".into(), ArrayD::ones(vec![5, 3]))));
+    assert!(text.contains("`head.weight` has shape [5, 3], expected [3, 3]"), "{text}");
+    let peft = tempfile::tempdir().unwrap();
+    fs_err::write(peft.path().join(file::PEFT), b"").unwrap();
+    assert!(matches!(Adapter::read(peft.path()), Err(AdapterError::Foreign { .. })));
     let empty = tempfile::tempdir().unwrap();
     assert!(Adapter::read(empty.path()).unwrap_err().to_string().contains(file::MARGAY));
     fs_err::write(empty.path().join(file::MARGAY), b"junk").unwrap();

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::{FormatError, SparseModel, Weight};
-use crate::{Graph, Node, Op, Preprocess, Shape};
+use crate::graph::MAX_VALUES;
+use crate::{Footprint, Graph, Node, Op, Preprocess, Shape};
 
 const MAX_NODES: usize = 1 << 16;
 /// Channels, features, and sides of images.
 const MAX_EXTENT: usize = 1 << 20;
 /// Sides, steps and margins of windows.
 const MAX_WINDOW: usize = 1 << 10;
-/// Values of one weight or activation: 8 GiB.
-const MAX_VALUES: usize = 1 << 31;
 
-/// Refuses graphs whose numbers could overflow or exhaust memory, then checks the rest.
-pub(super) fn graph(graph: &Graph) -> Result<(), FormatError> {
+/// Refuses graphs whose numbers could overflow, then checks the rest; returns the output shape of every node.
+pub(super) fn graph(graph: &Graph) -> Result<Vec<Shape>, FormatError> {
     if graph.nodes().len() > MAX_NODES {
         return Err(FormatError::TooManyNodes { limit: MAX_NODES, got: graph.nodes().len() });
     }
@@ -25,16 +24,30 @@ pub(super) fn graph(graph: &Graph) -> Result<(), FormatError> {
     if let Some(node) = graph.nodes().first().filter(|_| graph.input.dims().iter().any(|n| *n > MAX_EXTENT)) {
         return Err(too_large(node));
     }
-    for (node, shape) in graph.nodes().iter().zip(graph.shapes()?) {
-        let weights = node.params().iter().all(|spec| values(&spec.shape).is_some());
-        match values(&shape.dims()) {
-            Some(0) => return Err(FormatError::NodeEmpty { node: node.name.clone() }),
-            Some(_) if weights => {}
-            _ => return Err(too_large(node)),
+    let shapes = graph.shapes()?;
+    for (node, shape) in graph.nodes().iter().zip(&shapes) {
+        if shape.is_empty() {
+            return Err(FormatError::NodeEmpty { node: node.name.clone() });
         }
+        if node.params().iter().any(|spec| values(&spec.shape).is_none()) {
+            return Err(too_large(node));
+        }
+        eps(node)?;
     }
     let stray = graph.blocks().iter().map(|id| id.index()).find(|index| *index >= graph.nodes().len());
-    stray.map_or(Ok(()), |index| Err(FormatError::Block { index }))
+    stray.map_or(Ok(shapes), |index| Err(FormatError::Block { index }))
+}
+
+/// What is added before a division keeps it away from zero, in the precision of the kernels.
+fn eps(node: &Node) -> Result<(), FormatError> {
+    let eps = match &node.op {
+        Op::BatchNorm(norm) => norm.eps,
+        Op::LayerNorm(norm) => norm.eps,
+        Op::ResponseNorm(norm) => norm.eps,
+        _ => return Ok(()),
+    };
+    let sound = eps > 0.0 && (eps as f32).is_normal();
+    if sound { Ok(()) } else { Err(FormatError::Eps { node: node.name.clone(), eps }) }
 }
 
 /// Number of values of a shape, if it is within bounds.
@@ -53,9 +66,9 @@ fn is_bounded(node: &Node) -> bool {
         Op::MaxPool2d(p) => within(MAX_WINDOW, &[p.kernel, p.stride, p.padding].concat()),
         Op::AvgPool2d(p) => within(MAX_WINDOW, &p.kernel),
         Op::SamePad(p) => within(MAX_WINDOW, &[p.kernel, p.stride].concat()),
-        Op::BatchNorm(norm) => within(MAX_EXTENT, &[norm.channels]) && norm.eps.is_finite(),
-        Op::LayerNorm(norm) => within(MAX_EXTENT, &[norm.features]) && norm.eps.is_finite(),
-        Op::ResponseNorm(norm) => within(MAX_EXTENT, &[norm.features]) && norm.eps.is_finite(),
+        Op::BatchNorm(norm) => within(MAX_EXTENT, &[norm.channels]),
+        Op::LayerNorm(norm) => within(MAX_EXTENT, &[norm.features]),
+        Op::ResponseNorm(norm) => within(MAX_EXTENT, &[norm.features]),
         Op::Linear(linear) => within(MAX_EXTENT, &[linear.in_features, linear.out_features]),
         Op::Attention(a) => within(MAX_EXTENT, &[a.heads, a.features]),
         Op::Embed(e) => {
@@ -77,17 +90,19 @@ fn is_bounded(node: &Node) -> bool {
 /// Labels and preprocessing fit the graph.
 pub(super) fn surroundings(
     graph: &Graph,
+    shapes: &[Shape],
     labels: &[String],
     preprocess: &Preprocess,
 ) -> Result<(), FormatError> {
-    if labels.len() != graph.classes() {
-        return Err(FormatError::LabelCount { classes: graph.classes(), labels: labels.len() });
+    let classes = shapes.last().map_or(0, |shape| shape.len());
+    let [height, width] = preprocess.size;
+    if labels.len() != classes {
+        return Err(FormatError::LabelCount { classes, labels: labels.len() });
     }
-    let [h, w] = preprocess.size;
-    if !matches!(graph.input, Shape::Map { height, width, .. } if [height, width] == [h, w]) {
+    if graph.input != Shape::map(3, height, width) {
         return Err(FormatError::ImageSize { expected: graph.input, got: preprocess.size });
     }
-    if preprocess.normalization.is_usable() { Ok(()) } else { Err(FormatError::Normalization) }
+    Ok(preprocess.check()?)
 }
 
 /// Shape of every parameter, and the matrix it may be stored as.
@@ -144,10 +159,35 @@ pub(super) fn finite(name: &str, weight: &Weight) -> Result<(), FormatError> {
     if count == 0 { Ok(()) } else { Err(FormatError::NotFinite { name: name.to_owned(), count }) }
 }
 
+/// Batch norms are a finite scale and shift of each channel.
+pub(super) fn norms(graph: &Graph, weights: &BTreeMap<String, Weight>) -> Result<(), FormatError> {
+    for node in graph.nodes() {
+        let Op::BatchNorm(norm) = &node.op else { continue };
+        let [gain, shift, mean, var] = ["weight", "bias", "running_mean", "running_var"].map(|suffix| {
+            let name = format!("{}.{suffix}", node.name);
+            let Some(Weight::Dense(values)) = weights.get(&name) else {
+                unreachable!("the table holds what the graph asks for, and a norm has no matrix");
+            };
+            values.iter().copied()
+        });
+        for (channel, (((gain, shift), mean), var)) in gain.zip(shift).zip(mean).zip(var).enumerate() {
+            if var < 0.0 {
+                return Err(FormatError::Variance { name: format!("{}.running_var", node.name), value: var });
+            }
+            let scale = f64::from(gain) / (f64::from(var) + norm.eps).sqrt();
+            let shift = f64::from(shift) - f64::from(mean) * scale;
+            if ![scale, shift].iter().all(|value| (*value as f32).is_finite()) {
+                return Err(FormatError::Scale { node: node.name.clone(), channel });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Everything that can be wrong with a model in memory.
-pub(super) fn model(model: &SparseModel) -> Result<(), FormatError> {
-    graph(&model.graph)?;
-    surroundings(&model.graph, &model.labels, &model.preprocess)?;
+pub(super) fn model(model: &SparseModel) -> Result<Footprint, FormatError> {
+    let shapes = graph(&model.graph)?;
+    surroundings(&model.graph, &shapes, &model.labels, &model.preprocess)?;
     let wanted = wanted(&model.graph);
     names(&wanted, model.weights.keys().map(String::as_str))?;
     for (name, weight) in &model.weights {
@@ -157,5 +197,7 @@ pub(super) fn model(model: &SparseModel) -> Result<(), FormatError> {
         }
         finite(name, weight)?;
     }
-    Ok(())
+    norms(&model.graph, &model.weights)?;
+    let bytes = model.weights.values().map(Weight::bytes).sum();
+    Ok(Footprint::new(&model.graph, &shapes, &model.preprocess, bytes))
 }

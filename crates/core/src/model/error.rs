@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::{CsrError, GraphError, PatternError};
+use crate::{CsrError, GraphError, LimitError, PatternError, PreprocessError};
 
 /// Why bytes are no sparse model, or why a model cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -104,9 +104,36 @@ pub enum FormatError {
         /// Height and width of preprocessing.
         got: [usize; 2],
     },
-    /// A mean or deviation is not finite, or a deviation is zero.
-    #[error("the preprocessing constants are not usable")]
-    Normalization,
+    /// Photos cannot be prepared as the model asks.
+    #[error(transparent)]
+    Preprocess(#[from] PreprocessError),
+    /// The model takes more memory or time than is allowed.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// What a normalisation adds before it divides does not keep it away from zero.
+    #[error("node `{node}` has an eps of {eps}; it must be a normal number above zero in single precision")]
+    Eps {
+        /// Name of the node.
+        node: String,
+        /// The number.
+        eps: f64,
+    },
+    /// A variance is negative.
+    #[error("tensor `{name}` holds the variance {value}; none is below zero")]
+    Variance {
+        /// Name of the tensor.
+        name: String,
+        /// The number.
+        value: f32,
+    },
+    /// A batch norm multiplies by a number that is none.
+    #[error("batch norm `{node}` is no finite scale and shift at channel {channel}")]
+    Scale {
+        /// Name of the node.
+        node: String,
+        /// The channel.
+        channel: usize,
+    },
     /// The table of tensors is not in ascending order of names.
     #[error("tensor `{name}` is out of order or listed twice")]
     TensorOrder {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::header::{Dtype, Entry, Form, Header, Section};
 use super::index::{self, Claim};
 use super::{FormatError, SparseModel, Weight, check};
-use crate::Csr;
+use crate::{Csr, Footprint, Limits, input};
 
 /// First bytes of every file; not text, so that a transfer as text is noticed.
 pub const MAGIC: [u8; 8] = *b"\x89MARGAY\n";
@@ -23,11 +23,16 @@ const ALIGN: usize = 64;
 const MAX_HEADER: u64 = 64 << 20;
 
 impl SparseModel {
-    /// Reads a file.
+    /// Reads a file within the default limits.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, FormatError> {
+        Self::read_within(path, &Limits::DEFAULT)
+    }
+
+    /// Reads a regular file that is no longer than the memory allowed, and whose model takes no more than the limits.
+    pub fn read_within(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, FormatError> {
         let path = path.as_ref();
-        let bytes = fs_err::read(path)?;
-        Self::from_bytes(&bytes)
+        let bytes = input::read(path, limits.memory)?;
+        Self::from_bytes_within(&bytes, limits)
             .map_err(|source| FormatError::File { path: path.to_owned(), source: Box::new(source) })
     }
 
@@ -90,20 +95,31 @@ impl SparseModel {
         serde_json::to_vec(&header).map_err(FormatError::Header)
     }
 
-    /// Reads the bytes of a file. Never panics; allocates no more than a small multiple of their number.
+    /// Reads the bytes of a file within the default limits.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FormatError> {
+        Self::from_bytes_within(bytes, &Limits::DEFAULT)
+    }
+
+    /// Reads the bytes of a file. Never panics; the header is judged whole, and what the model takes compared with the
+    /// limits, before a tensor is allocated.
+    pub fn from_bytes_within(bytes: &[u8], limits: &Limits) -> Result<Self, FormatError> {
         let (header, end) = read_header(bytes)?;
-        check::graph(&header.graph)?;
-        check::surroundings(&header.graph, &header.labels, &header.preprocess)?;
+        let shapes = check::graph(&header.graph)?;
+        check::surroundings(&header.graph, &shapes, &header.labels, &header.preprocess)?;
         let wanted = check::wanted(&header.graph);
         check::names(&wanted, header.tensors.iter().map(|entry| entry.name.as_str()))?;
-        let mut sections = Sections { bytes, end: end as u64 };
-        let mut weights = BTreeMap::new();
-        for entry in header.tensors {
+        let mut stored = 0_u64;
+        for entry in &header.tensors {
             match &entry.form {
                 Form::Dense { shape } => check::shape(&wanted, &entry.name, false, shape)?,
                 Form::Csr { rows, cols, .. } => check::shape(&wanted, &entry.name, true, &[*rows, *cols])?,
             }
+            stored = stored.saturating_add(entry.bytes(bytes.len() as u64));
+        }
+        Footprint::new(&header.graph, &shapes, &header.preprocess, stored).check(limits)?;
+        let mut sections = Sections { bytes, end: end as u64 };
+        let mut weights = BTreeMap::new();
+        for entry in header.tensors {
             let weight = sections.weight(&entry)?;
             check::finite(&entry.name, &weight)?;
             weights.insert(entry.name, weight);
@@ -112,6 +128,7 @@ impl SparseModel {
         if count > 0 {
             return Err(FormatError::TrailingBytes { count });
         }
+        check::norms(&header.graph, &weights)?;
         let Header { graph, labels, preprocess, provenance, .. } = header;
         Ok(Self { graph, weights, labels, preprocess, provenance })
     }
@@ -221,6 +238,15 @@ impl Data {
 }
 
 impl Entry {
+    /// Bytes that the tensor takes in memory: a section claims no more than the file has.
+    fn bytes(&self, file: u64) -> u64 {
+        let values = self.values.1.min(file);
+        match self.form {
+            Form::Dense { .. } => values,
+            Form::Csr { rows, .. } => 2 * values + 4 * (rows as u64 + 1),
+        }
+    }
+
     fn shifted(&self, by: u64) -> Self {
         let move_by = |section: Section| Section(section.0 + by, section.1);
         let form = match &self.form {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use error::FormatError;
 pub use file::{MAGIC, VERSION, seal};
 
-use crate::{Csr, Graph, Mask, Params, ParamsError, Pattern, Preprocess};
+use crate::{Csr, Footprint, Graph, Mask, Params, ParamsError, Pattern, Preprocess};
 
 /// A compressed classifier: everything that is needed to run it on a photo.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +60,14 @@ pub struct Provenance {
 }
 
 impl Weight {
+    /// Bytes that it takes in memory.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Dense(values) => 4 * values.len() as u64,
+            Self::Csr(csr) => 8 * csr.nnz() as u64 + 4 * csr.row_ptr().len() as u64,
+        }
+    }
+
     /// Number of stored values.
     pub fn stored(&self) -> usize {
         match self {
@@ -70,6 +78,11 @@ impl Weight {
 }
 
 impl SparseModel {
+    /// Checks everything that a reader of a file checks, and returns what the model takes to run.
+    pub fn check(&self) -> Result<Footprint, FormatError> {
+        check::model(self)
+    }
+
     /// Packs `params` of a folded graph; a weight with a mask becomes CSR, all others stay dense.
     ///
     /// # Panics

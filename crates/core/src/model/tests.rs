@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::index::{self, Claim};
 use super::*;
-use crate::{Conv2d, GraphBuilder, Linear, Op, Role, Shape};
+use crate::{BatchNorm, Conv2d, GraphBuilder, LimitError, Limits, Linear, Op, Role, Shape};
 
 /// A convolution with bias whose weight is sparse, a mean, and a dense head of two classes.
 fn small(channels: usize, kept: impl Fn(usize) -> bool) -> SparseModel {
@@ -237,7 +237,14 @@ fn defects_of_the_header() {
     refuses!(&set("/provenance", json!(null)), FormatError::Header(_));
     refuses!(&set("/labels", json!(["ant"])), FormatError::LabelCount { classes: 2, labels: 1 });
     refuses!(&set("/preprocess/size", json!([5, 4])), FormatError::ImageSize { .. });
-    refuses!(&set("/preprocess/normalization/std", json!([1.0, 0.0, 1.0])), FormatError::Normalization);
+    refuses!(&set("/preprocess/normalization/std", json!([1.0, 0.0, 1.0])), FormatError::Preprocess(_));
+    refuses!(&set("/preprocess/normalization/std", json!([1.0, 1e-45, 1.0])), FormatError::Preprocess(_));
+    refuses!(&set("/preprocess/normalization/mean", json!([0.0, 3e38, 0.0])), FormatError::Preprocess(_));
+    refuses!(
+        &set("/preprocess/resize", json!({"squash_to": [200_000, 200_000]})),
+        FormatError::Preprocess(_)
+    );
+    refuses!(&set("/preprocess/resize", json!({"short_side": u64::MAX})), FormatError::Preprocess(_));
     refuses!(&set("/graph/blocks", json!([9])), FormatError::Block { index: 9 });
     refuses!(&set("/graph/nodes", json!([])), FormatError::Graph(_));
     refuses!(&set("/graph/nodes/2/inputs", json!([2])), FormatError::Graph(_));
@@ -253,6 +260,80 @@ fn defects_of_the_header() {
     refuses!(&set("/graph/input", image), FormatError::NodeTooLarge { .. });
     let many = json!(vec![json!({"name": "x", "op": {"kind": "input"}, "inputs": []}); (1 << 16) + 1]);
     refuses!(&set("/graph/nodes", many), FormatError::TooManyNodes { .. });
+}
+
+/// A batch norm between image and head, with an eps and values of its variance.
+fn normed(eps: f64, variance: [f32; 3], gain: f32) -> SparseModel {
+    let (mut builder, image) = GraphBuilder::new("normed", Shape::map(3, 4, 5));
+    let norm = builder.push("bn", Op::BatchNorm(BatchNorm { channels: 3, eps }), &[image]);
+    let pool = builder.push("pool", Op::GlobalAvgPool, &[norm]);
+    builder.push("fc", Op::Linear(Linear { in_features: 3, out_features: 2, bias: false }), &[pool]);
+    let graph = builder.finish().unwrap();
+    let value = |spec: crate::ParamSpec| {
+        let value = match spec.name.as_str() {
+            "bn.running_var" => ArrayD::from_shape_vec(spec.shape, variance.to_vec()).unwrap(),
+            "bn.weight" => ArrayD::from_elem(spec.shape, gain),
+            _ => ArrayD::ones(spec.shape),
+        };
+        (spec.name, value)
+    };
+    let params: Params = graph.params().map(value).collect();
+    let preprocess = Preprocess { size: [4, 5], ..Preprocess::squash(4) };
+    let labels = vec!["ant".to_owned(), "bee".to_owned()];
+    SparseModel::pack(graph, &params, &BTreeMap::new(), labels, preprocess, Provenance::default()).unwrap()
+}
+
+#[test]
+fn norms_that_make_no_numbers_are_refused() {
+    normed(1e-5, [0.0, 1.0, 2.0], 1.0).to_bytes().unwrap();
+    for eps in [0.0, -2.0, f64::NAN, f64::INFINITY, 1e-300, 1e300] {
+        let error = normed(eps, [1.0; 3], 1.0).to_bytes().unwrap_err();
+        assert!(matches!(error, FormatError::Eps { .. }), "{eps}: {error:?}");
+    }
+    let error = normed(1e-5, [1.0, -1e-9, 1.0], 1.0).to_bytes().unwrap_err();
+    assert!(matches!(error, FormatError::Variance { .. }), "{error:?}");
+    let error = normed(1e-5, [1.0, 1.0, 0.0], 1e38).to_bytes().unwrap_err();
+    assert!(matches!(error, FormatError::Scale { channel: 2, .. }), "{error:?}");
+    // The same in a file.
+    let mut model = normed(1e-5, [1.0; 3], 1.0);
+    model.provenance.recipe = " ".repeat(500);
+    let bytes = with_header(&model.to_bytes().unwrap(), |header| {
+        header["provenance"]["recipe"] = json!("");
+        header["graph"]["nodes"][1]["op"]["eps"] = json!(-2.0);
+    });
+    refuses!(&bytes, FormatError::Eps { .. });
+}
+
+#[test]
+fn what_takes_too_much_is_refused_before_anything_is_allocated() {
+    let bytes = model().to_bytes().unwrap();
+    let footprint = model().check().unwrap();
+    let limits = Limits { memory: footprint.memory(), operations: footprint.operations };
+    assert_eq!(SparseModel::from_bytes_within(&bytes, &limits).unwrap(), model());
+    let refused = |limits: Limits| SparseModel::from_bytes_within(&bytes, &limits).unwrap_err();
+    let memory = refused(Limits { memory: limits.memory - 1, ..limits });
+    assert!(matches!(memory, FormatError::Limit(LimitError::Memory { .. })), "{memory:?}");
+    let operations = refused(Limits { operations: limits.operations - 1, ..limits });
+    assert!(matches!(operations, FormatError::Limit(LimitError::Operations { .. })), "{operations:?}");
+    // A file that is longer than the memory allowed is not read.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.margay");
+    std::fs::write(&path, &bytes).unwrap();
+    let error = SparseModel::read_within(&path, &Limits::with_memory(bytes.len() as u64 - 1)).unwrap_err();
+    assert!(
+        matches!(&error, FormatError::Io(e) if e.kind() == std::io::ErrorKind::FileTooLarge),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_row_of_nodes_that_double_ends_at_the_largest_value() {
+    let (mut builder, image) = GraphBuilder::new("doubling", Shape::map(3, 1, 1));
+    let mut last = builder.push("pool", Op::GlobalAvgPool, &[image]);
+    for step in 0..100 {
+        last = builder.push(format!("c{step}"), Op::Concat, &[last, last]);
+    }
+    assert!(matches!(builder.finish(), Err(crate::GraphError::TooLarge { .. })));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use margay_core::{GraphBuilder, Linear, Op, Params, Preprocess, Provenance, Resize, Shape};
+use margay_core::{GraphBuilder, Limits, Linear, Op, Params, Preprocess, Provenance, Resize, Shape};
 use ndarray::{ArrayD, IxDyn};
 
 use super::*;
@@ -50,7 +50,10 @@ fn a_batch_gives_the_logits_of_its_photos() {
     }
     let logits = classifier.logits(&images).unwrap();
     for (photo, logits) in photos.iter().zip(logits.chunks_exact(3)) {
-        assert_eq!(classifier.classify(photo).unwrap(), Prediction::new(logits, classifier.labels()));
+        assert_eq!(
+            classifier.classify(photo).unwrap(),
+            Prediction::new(logits, classifier.labels()).unwrap()
+        );
     }
     assert!(matches!(classifier.logits(&images[1..]), Err(RuntimeError::InputLength { .. })));
 }
@@ -68,18 +71,43 @@ fn opens_a_file_and_names_one_that_is_missing() {
 
 #[test]
 fn a_model_that_contradicts_itself_is_refused() {
-    let mut model = colours(Resize::Squash);
-    model.labels.pop();
-    assert!(matches!(new(model), Err(ClassifierError::LabelCount { labels: 2, outputs: 3 })));
-    let mut model = colours(Resize::Squash);
-    model.preprocess.size = [4, 5];
-    assert!(matches!(new(model), Err(ClassifierError::InputLength { made: 60, read: 48 })));
+    let refused = |change: &dyn Fn(&mut SparseModel)| {
+        let mut model = colours(Resize::Squash);
+        change(&mut model);
+        match new(model) {
+            Err(ClassifierError::Format(error)) => error.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(refused(&|model| drop(model.labels.pop())).contains("2 labels for 3 classes"));
+    assert!(refused(&|model| model.preprocess.size = [4, 5]).contains("makes [4, 5] pixels"));
     for side in [0, 40, usize::MAX] {
         let fit = Resize::Fit { sides: [4, side], fill: [0; 3] };
         for resize in [Resize::ShortSide(side), Resize::SquashTo([side, 4]), fit] {
-            let refused = new(colours(resize));
-            assert!(matches!(refused, Err(ClassifierError::Resize { .. })), "{resize:?}");
+            let text = refused(&|model| model.preprocess.resize = resize);
+            assert!(text.contains("resizes to"), "{text}");
         }
+    }
+}
+
+#[test]
+fn a_model_that_takes_too_much_is_refused() {
+    let model = colours(Resize::Squash);
+    let options = SessionOptions { limits: Limits::with_memory(100), ..SessionOptions::default() };
+    let error = Classifier::from_model(model, &options).unwrap_err();
+    assert!(matches!(error, ClassifierError::Runtime(RuntimeError::Limit(_))), "{error:?}");
+}
+
+#[test]
+fn a_network_that_overflows_has_no_answer() {
+    let mut model = colours(Resize::Squash);
+    let weight = ArrayD::from_elem(IxDyn(&[3, 3]), f32::MAX);
+    model.weights.insert("fc.weight".to_owned(), margay_core::Weight::Dense(weight));
+    let mut classifier = new(model).unwrap();
+    assert!(matches!(classifier.classify(&photo([255; 3])), Err(RuntimeError::NotANumber)));
+    for logits in [[0.0, f32::NAN], [f32::INFINITY, 0.0], [f32::NEG_INFINITY, 1.0]] {
+        let labels = ["a", "b"].map(str::to_owned);
+        assert!(matches!(Prediction::new(&logits, &labels), Err(RuntimeError::NotANumber)));
     }
 }
 

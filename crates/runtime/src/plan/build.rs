@@ -1,11 +1,10 @@
-use std::collections::BTreeMap;
-
-use margay_core::{MaxPool2d, Node, NodeId, Op, Shape, SparseModel};
+use margay_core::{Csr, Footprint, MaxPool2d, Node, NodeId, Op, Shape, SparseModel, Weight};
 use margay_kernels::{
     Attention, BlockConv, ConvError, ConvSpec, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout,
     MAX_POOL_WINDOW, NormSpec, Pointwise, ResponseNorm, SparseConv, SparseLinear,
 };
 
+use super::buffers::{self, Buffers, Slots};
 use super::cache::Cache;
 use super::choose::{Candidate, KernelChoice};
 use super::fuse::{self, Group};
@@ -41,26 +40,45 @@ impl Plan {
         }
         let groups = fuse::groups(&model.graph, &shapes);
         let layouts = layouts::layouts(&model.graph, &shapes, &groups, options.precision)?;
-        let (pool, cache) = (Pool::default(), Cache::new(model, isa, options, threads));
+        let buffers = buffers::assign(&model.graph, &groups, &layouts);
+        let needed = Needed::new(model, &shapes, options, &buffers);
+        needed.check(0, options)?;
+        let cache = Cache::new(model, isa, options, threads);
         let known = cache.as_ref().map(Cache::load).unwrap_or_default();
         let (before, tuner) = (known.len(), Tuner::new(clock, known));
-        let mut builder = Builder { model, isa, options, tuner, shapes: &shapes, layouts: &layouts, pool };
-        let image = model.graph.ids().next().map(Value::Output);
-        let image_buffer = image.map_or(0, |value| builder.pool.take(value, layouts.of[&value]));
-        let last_use = last_uses(&groups, &layouts);
+        let mut builder = Builder { model, isa, options, tuner, shapes: &shapes, layouts: &layouts };
         let mut steps = Vec::new();
-        for (index, group) in groups.iter().enumerate() {
-            builder.push(group, &mut steps)?;
-            builder.pool.release(index, &last_use);
+        for (group, slots) in groups.iter().zip(&buffers.slots) {
+            builder.push(group, *slots, &mut steps)?;
         }
         if let Some(cache) = cache.filter(|_| builder.tuner.tried().len() > before) {
             cache.store(builder.tuner.tried());
         }
         let scratch = scratch(&steps, threads)?;
-        let logits_buffer = steps.last().map_or(image_buffer, |step| step.output);
+        needed.check(scratch.bytes(), options)?;
+        let logits_buffer = steps.last().map_or(buffers.image, |step| step.output);
         let image = model.graph.input.len();
-        let (classes, buffers) = (model.graph.classes(), builder.pool.layouts);
+        let classes = shapes.last().map_or(0, |shape| shape.len());
+        let (image_buffer, buffers) = (buffers.image, buffers.layouts);
         Ok(Self { isa, steps, image, image_buffer, classes, logits_buffer, buffers, scratch })
+    }
+}
+
+/// What a plan takes, buffers as they lie in memory.
+struct Needed(Footprint);
+
+impl Needed {
+    fn new(model: &SparseModel, shapes: &[Shape], options: &SessionOptions, buffers: &Buffers) -> Self {
+        let stored = model.weights.values().map(Weight::bytes).sum();
+        let footprint = Footprint::new(&model.graph, shapes, &model.preprocess, stored);
+        let weights = if options.kernel == KernelChoice::Dense { footprint.dense } else { footprint.weights };
+        // A footprint counts values twice.
+        Self(Footprint { weights, values: buffers.bytes().div_ceil(2), ..footprint })
+    }
+
+    fn check(&self, scratch: u64, options: &SessionOptions) -> Result<(), RuntimeError> {
+        let tables = self.0.tables.saturating_add(scratch);
+        Ok(Footprint { tables, ..self.0 }.check(&options.limits)?)
     }
 }
 
@@ -71,55 +89,6 @@ fn scratch(steps: &[Step], threads: usize) -> Result<Layout, RuntimeError> {
     };
     let too_large = || RuntimeError::TooLarge { node: step.names.join(" + "), shape: step.shape };
     Layout::vector(step.kernel.scratch(threads)).ok_or_else(too_large)
-}
-
-/// Index of the last group that reads each value; phase planes are read by the group that makes them.
-fn last_uses(groups: &[Group], layouts: &Layouts) -> BTreeMap<Value, usize> {
-    let mut last = BTreeMap::new();
-    for (index, group) in groups.iter().enumerate() {
-        last.insert(Value::Output(group.output()), usize::MAX);
-        if layouts.taps.contains_key(&group.main()) {
-            last.insert(Value::Phases(group.main()), index);
-        }
-        for read in group.other.iter().chain([&group.input]) {
-            last.insert(Value::Output(*read), index);
-        }
-    }
-    last
-}
-
-/// Buffers and who holds them.
-#[derive(Default)]
-struct Pool {
-    layouts: Vec<Layout>,
-    holder: Vec<Option<Value>>,
-}
-
-impl Pool {
-    /// A free buffer of this layout: its padding is zero, as every kernel leaves it so.
-    fn take(&mut self, value: Value, layout: Layout) -> usize {
-        let free = (0..self.layouts.len()).find(|i| self.holder[*i].is_none() && self.layouts[*i] == layout);
-        let index = free.unwrap_or_else(|| {
-            self.layouts.push(layout);
-            self.holder.push(None);
-            self.layouts.len() - 1
-        });
-        self.holder[index] = Some(value);
-        index
-    }
-
-    fn find(&self, value: Value) -> usize {
-        self.holder.iter().position(|h| *h == Some(value)).unwrap_or(0)
-    }
-
-    /// Frees what no group after `index` reads.
-    fn release(&mut self, index: usize, last_use: &BTreeMap<Value, usize>) {
-        for holder in &mut self.holder {
-            if holder.is_some_and(|value| last_use.get(&value).is_some_and(|last| *last <= index)) {
-                *holder = None;
-            }
-        }
-    }
 }
 
 /// How much of a weight is stored.
@@ -142,15 +111,13 @@ struct Builder<'a, 'c> {
     tuner: Tuner<'c>,
     shapes: &'a [Shape],
     layouts: &'a Layouts,
-    pool: Pool,
 }
 
 impl Builder<'_, '_> {
-    fn push(&mut self, group: &Group, steps: &mut Vec<Step>) -> Result<(), RuntimeError> {
-        let mut input = self.pool.find(Value::Output(group.input));
-        if let Some(taps) = self.layouts.taps.get(&group.main()).filter(|t| t.is_strided()) {
-            let value = Value::Phases(group.main());
-            let output = self.pool.take(value, self.layouts.of[&value]);
+    fn push(&mut self, group: &Group, slots: Slots, steps: &mut Vec<Step>) -> Result<(), RuntimeError> {
+        let Slots { mut input, other, phases, output } = slots;
+        if let Some(planes) = phases {
+            let taps = &self.layouts.taps[&group.main()];
             let [channels, height, width] = taps.source();
             steps.push(Step {
                 nodes: Vec::new(),
@@ -161,14 +128,11 @@ impl Builder<'_, '_> {
                 shape: Shape::map(channels, height, width),
                 input,
                 other: None,
-                output,
+                output: planes,
             });
-            input = output;
+            input = planes;
         }
-        let other = group.other.map(|id| self.pool.find(Value::Output(id)));
         let (kernel, weight) = self.kernel(group)?;
-        let value = Value::Output(group.output());
-        let output = self.pool.take(value, self.layouts.of[&value]);
         let shape = self.shapes[group.output().index()];
         let names = group.nodes.iter().map(|id| self.name(*id)).collect();
         let nodes = group.nodes.clone();
@@ -290,7 +254,9 @@ impl Builder<'_, '_> {
         let layer = Layer::new(&place, &csr, group.activation);
         let tall = blocks.iter().flat_map(BlockConv::widths).map(Way::Blocks);
         let mut ways: Vec<Way> = tall.chain(sparse.widths().into_iter().map(Way::Sparse)).collect();
-        ways.extend((self.options.kernel == KernelChoice::Auto).then_some(Way::Dense));
+        ways.extend(
+            (self.options.kernel == KernelChoice::Auto && self.may_be_dense(&csr)).then_some(Way::Dense),
+        );
         let make = |way| match way {
             Way::Dense => dense(Matrix::Csr(csr.clone())).ok(),
             Way::Sparse(width) => Some(Kernel::SparseConv(sparse.clone().with_strip(width))),
@@ -298,6 +264,13 @@ impl Builder<'_, '_> {
         };
         let best = self.tuner.choose(layer, &place, &ways, make);
         Ok((best.unwrap_or(Kernel::SparseConv(sparse)), kept))
+    }
+
+    /// Whether a sparse weight with its zeros is worth a try: not where it would take an eighth of the memory allowed, of
+    /// which no network that a file of its size holds has need.
+    fn may_be_dense(&self, weight: &Csr) -> bool {
+        let dense = 8 * weight.rows() as u64 * weight.cols() as u64;
+        dense <= self.options.limits.memory / 8
     }
 
     fn linear(

@@ -4,15 +4,15 @@
 //! folder that cannot be written is left alone.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use margay_core::{Graph, Pattern, SparseModel};
+use margay_core::{Graph, Pattern, SparseModel, input};
 use margay_kernels::{Isa, cpu_name};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::tune::Tried;
+use super::tune::{Stopwatch, Tried, Tuner};
 use crate::SessionOptions;
 
 /// Bytes of a file that is read: a thousand layers take a third.
@@ -87,17 +87,7 @@ impl Cache {
     }
 
     fn read(&self) -> io::Result<Vec<Tried>> {
-        let mut bytes = Vec::new();
-        fs_err::File::open(self.path())?.take(MAX_BYTES).read_to_end(&mut bytes)?;
-        let Content { id, tried } = serde_json::from_slice(&bytes)?;
-        let sound = |tried: &Tried| {
-            !tried.ms.is_empty() && tried.ms.iter().all(|(_, ms)| ms.is_finite() && *ms >= 0.0)
-        };
-        if id == self.id && tried.iter().all(sound) {
-            Ok(tried)
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidData, "the file is of something else"))
-        }
+        parse(&input::read(self.path(), MAX_BYTES)?, &self.id)
     }
 
     /// Keeps what is known. A file appears complete or not at all.
@@ -114,5 +104,25 @@ impl Cache {
         file.write_all(&serde_json::to_vec(&Content { id: self.id.clone(), tried: tried.to_vec() })?)?;
         file.persist(self.path())?;
         Ok(())
+    }
+}
+
+/// For fuzzing: reads bytes as a file of times, whoever's they are, and looks up each of its layers.
+pub fn fuzz(bytes: &[u8]) {
+    let id = serde_json::from_slice::<Content>(bytes).map(|content| content.id).unwrap_or_default();
+    if let Ok(tried) = parse(bytes, &id) {
+        Tuner::new(&mut Stopwatch::default(), tried).look_up();
+    }
+}
+
+/// The times in a file, which must be those of `id`.
+pub(super) fn parse(bytes: &[u8], id: &str) -> io::Result<Vec<Tried>> {
+    let Content { id: of, tried } = serde_json::from_slice(bytes)?;
+    let sound =
+        |tried: &Tried| !tried.ms.is_empty() && tried.ms.iter().all(|(_, ms)| ms.is_finite() && *ms >= 0.0);
+    if of == id && tried.iter().all(sound) {
+        Ok(tried)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the file is of something else"))
     }
 }

@@ -34,15 +34,16 @@ pub(super) fn is_windowed(graph: &Graph, shapes: &[Shape], id: NodeId) -> bool {
     }
 }
 
-/// Groups in execution order: what runs as a convolution takes the sum and the activation behind it with
+/// Groups of the nodes that the logits depend on, in execution order: what runs as a convolution takes the sum and the activation behind it with
 /// it, a linear layer and a sum their activation, wherever nobody else reads what lies between.
 pub(super) fn groups(graph: &Graph, shapes: &[Shape]) -> Vec<Group> {
-    let sole = sole_readers(graph);
+    let live = graph.live();
+    let sole = sole_readers(graph, &live);
     let mut taken = vec![false; graph.nodes().len()];
     let mut groups = Vec::new();
     // Convolutions first, backwards, so that of two that are summed the later takes the sum.
     let is_conv = |id: &NodeId| is_windowed(graph, shapes, *id);
-    let ids: Vec<NodeId> = graph.ids().skip(1).collect();
+    let ids: Vec<NodeId> = graph.ids().skip(1).filter(|id| live[id.index()]).collect();
     let convs = ids.iter().rev().filter(|id| is_conv(id));
     for &id in convs.chain(ids.iter().filter(|id| !is_conv(id))) {
         if !taken[id.index()] {
@@ -53,15 +54,13 @@ pub(super) fn groups(graph: &Graph, shapes: &[Shape]) -> Vec<Group> {
     groups
 }
 
-/// The only reader of each node that has exactly one.
-fn sole_readers(graph: &Graph) -> Vec<Option<NodeId>> {
-    let counts = graph.readers();
-    let mut sole = vec![None; counts.len()];
-    for id in graph.ids() {
+/// The only live reader of each node that has exactly one.
+fn sole_readers(graph: &Graph, live: &[bool]) -> Vec<Option<NodeId>> {
+    let (mut sole, mut counts) = (vec![None; live.len()], vec![0; live.len()]);
+    for id in graph.ids().filter(|id| live[id.index()]) {
         for input in &graph.node(id).inputs {
-            if counts[input.index()] == 1 {
-                sole[input.index()] = Some(id);
-            }
+            counts[input.index()] += 1;
+            sole[input.index()] = Some(id).filter(|_| counts[input.index()] == 1);
         }
     }
     sole

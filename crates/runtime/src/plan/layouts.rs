@@ -155,11 +155,17 @@ impl Classes {
         self.0.keys().copied().collect()
     }
 
-    fn root(&self, mut value: Value) -> Value {
-        while let Some(&parent) = self.0.get(&value).filter(|parent| **parent != value) {
-            value = parent;
+    /// The value that stands for the set. What lies on the way to it is led there at once the next time.
+    fn root(&mut self, value: Value) -> Value {
+        let mut root = value;
+        while let Some(&parent) = self.0.get(&root).filter(|parent| **parent != root) {
+            root = parent;
         }
-        value
+        let mut at = value;
+        while at != root {
+            at = self.0.insert(at, root).unwrap_or(root);
+        }
+        root
     }
 
     fn join(&mut self, a: Value, b: Value) {

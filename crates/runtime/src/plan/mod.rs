@@ -4,10 +4,12 @@
 //! fuse:    convolution (or linear layer on tokens) + sum + activation → one step
 //! layouts: values joined by a stride-1 convolution, a norm or a sum share a row pitch;
 //!          each gets the zero margins its readers need
-//! build:   each step's kernel (sparse or dense), each value's buffer (reused when its last reader
-//!          is done and the layouts are equal: padding then stays zero)
+//! buffers: each value's buffer (reused when its last reader is done and the layouts are equal:
+//!          padding then stays zero); what all take together is compared with the memory allowed
+//! build:   each step's kernel (sparse or dense)
 //! ```
 
+mod buffers;
 mod build;
 mod cache;
 mod choose;
@@ -25,7 +27,11 @@ use margay_kernels::{
     split_phases, token,
 };
 
+pub use cache::fuzz as fuzz_tune_cache;
 pub use choose::KernelChoice;
+
+/// Why a step of two inputs has the second.
+const SECOND: &str = "the graph's arity is checked";
 
 /// A model ready to run.
 #[derive(Debug)]
@@ -41,6 +47,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Bytes of the buffers of one image.
+    pub(crate) fn arena_bytes(&self) -> u64 {
+        self.buffers.iter().map(Layout::bytes).sum::<u64>() + self.scratch.bytes()
+    }
+
     /// Whether the buffers of this plan serve the other.
     pub(crate) fn has_buffers_of(&self, other: &Self) -> bool {
         (&self.buffers, self.scratch, self.image_buffer)
@@ -213,13 +224,13 @@ impl Arena {
             Kernel::Embed(embedding) => embedding.run(x, y, parts),
             Kernel::Pointwise(pointwise) => pointwise.run(x, other, y, parts),
             Kernel::Scale(factors) => scale(isa, x, factors, y, parts),
-            Kernel::Gate => gate(isa, x, other.unwrap_or(x), y, parts),
+            Kernel::Gate => gate(isa, x, other.expect(SECOND), y, parts),
             Kernel::MaxPool(pool) => max_pool(isa, pool, x, y, parts),
             Kernel::AvgPool(pool) => avg_pool(pool, x, y, parts),
             Kernel::Pad(before) => pad(x, *before, y, parts),
             Kernel::Mean(skip) => global_mean(isa, x, *skip, y),
             Kernel::Token(index) => token(x, *index, y),
-            Kernel::Concat => concat(x, other.unwrap_or(x), y),
+            Kernel::Concat => concat(x, other.expect(SECOND), y),
         }
         self.buffers[step.output] = output;
     }

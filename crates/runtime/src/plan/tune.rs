@@ -3,6 +3,7 @@
 //! Sparse and dense kernels and strips of every width sum in one order, so whatever is chosen, and however noisy the
 //! machine was, answers are the same bit for bit.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use margay_core::{Activation, Csr, Pattern};
@@ -25,7 +26,7 @@ pub(super) struct Place {
 }
 
 /// What layers are told apart by: equal ones are timed once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Layer {
     /// Channels, height, width and pitch of what is read and written.
@@ -49,10 +50,14 @@ impl Layer {
         Self { maps, residual: place.residual, matrix, stored, pattern, activation }
     }
 
-    /// Whether a layer like this one was timed before: the same but for a twentieth of the weights.
+    /// The same with any number of stored weights.
+    fn kind(&self) -> Self {
+        Self { stored: 0, ..self.clone() }
+    }
+
+    /// Whether a layer of this one's kind has the same number of stored weights but for a twentieth.
     fn is_near(&self, other: &Self) -> bool {
-        let stored = self.stored.abs_diff(other.stored) * 20 <= self.stored.max(other.stored);
-        stored && *self == Self { stored: self.stored, ..other.clone() }
+        self.stored.abs_diff(other.stored).saturating_mul(20) <= self.stored.max(other.stored)
     }
 }
 
@@ -91,12 +96,33 @@ pub(super) trait Clock {
 pub(super) struct Tuner<'c> {
     clock: &'c mut dyn Clock,
     tried: Vec<Tried>,
+    /// Places in `tried` of the layers of each kind.
+    kinds: HashMap<Layer, Vec<usize>>,
 }
 
 impl<'c> Tuner<'c> {
     /// A tuner that knows some layers already.
     pub(super) fn new(clock: &'c mut dyn Clock, tried: Vec<Tried>) -> Self {
-        Self { clock, tried }
+        let mut tuner = Self { clock, tried: Vec::new(), kinds: HashMap::new() };
+        tried.into_iter().for_each(|tried| tuner.keep(tried));
+        tuner
+    }
+
+    /// For fuzzing: finds each layer that is known.
+    pub(super) fn look_up(&self) {
+        for tried in &self.tried {
+            assert!(self.known(&tried.layer).is_some_and(|known| known.fastest().is_some()));
+        }
+    }
+
+    fn keep(&mut self, tried: Tried) {
+        self.kinds.entry(tried.layer.kind()).or_default().push(self.tried.len());
+        self.tried.push(tried);
+    }
+
+    fn known(&self, layer: &Layer) -> Option<&Tried> {
+        let alike = self.kinds.get(&layer.kind())?.iter().map(|place| &self.tried[*place]);
+        alike.into_iter().find(|tried| tried.layer.is_near(layer))
     }
 
     /// Every layer that is known.
@@ -112,8 +138,9 @@ impl<'c> Tuner<'c> {
         ways: &[Way],
         make: impl Fn(Way) -> Option<Kernel>,
     ) -> Option<Kernel> {
-        if let Some(known) = self.tried.iter().find(|tried| tried.layer.is_near(&layer)) {
-            return known.fastest().and_then(make);
+        if let Some(known) = self.known(&layer) {
+            // A file may name a way that this layer does not have.
+            return known.fastest().filter(|way| ways.contains(way)).and_then(make);
         }
         let (mut best, mut least, mut ms) = (None, f64::INFINITY, Vec::new());
         for &way in ways {
@@ -124,7 +151,7 @@ impl<'c> Tuner<'c> {
                 (best, least) = (Some(kernel), time);
             }
         }
-        self.tried.push(Tried { layer, ms });
+        self.keep(Tried { layer, ms });
         best
     }
 }
@@ -166,7 +193,7 @@ impl Buffers {
             Kernel::SparseConv(conv) => conv.run(input, residual, output, 1),
             Kernel::BlockConv(conv) => conv.run(input, residual, output, 1),
             Kernel::DenseConv(conv) => conv.run(input, residual, output, 1),
-            _ => {}
+            other => unreachable!("{} is no way to run a convolution", other.name()),
         }
         1e3 * start.elapsed().as_secs_f64()
     }

@@ -85,7 +85,7 @@ pub(super) fn layer(
         Some(Weight::Csr(csr)) => Matrix::Csr(csr.clone()),
         None => return Err(missing(node.weight())),
     };
-    let bias = if model.graph.params().any(|spec| spec.name == node.bias()) {
+    let bias = if node.params().iter().any(|spec| spec.name == node.bias()) {
         values(model, node.bias())?
     } else {
         vec![0.0; rows]

@@ -28,7 +28,8 @@ fn share(model: &SparseModel, isa: Isa, precision: Precision) {
     let expected = logits(&mut one, &images);
     for (threads, tune) in [(2, false), (3, true)] {
         let kernel = KernelChoice::Auto;
-        let options = SessionOptions { threads, isa: Some(isa), kernel, precision, tune, tune_cache: None };
+        let options =
+            SessionOptions { threads, isa: Some(isa), kernel, precision, tune, ..SessionOptions::default() };
         let mut session = Session::new(model, &options).unwrap();
         assert_eq!(logits(&mut session, &images), expected, "{threads} threads, {isa}, {precision}");
         let single: Vec<f32> =

@@ -37,7 +37,8 @@ pub fn open_in(
     precision: Precision,
 ) -> Session {
     let isa = Some(isa);
-    let options = SessionOptions { threads, isa, kernel, precision, tune: false, tune_cache: None };
+    let options =
+        SessionOptions { threads, isa, kernel, precision, tune: false, ..SessionOptions::default() };
     Session::new(model, &options).unwrap()
 }
 
@@ -197,8 +198,14 @@ fn a_stated_pattern_changes_the_kernel_and_no_answer() {
             for (threads, tune) in [(1, false), (2, true)] {
                 // Linear layers on vectors sum in an order of their own where they are dense.
                 let kernel = KernelChoice::Sparse;
-                let options =
-                    SessionOptions { threads, isa: Some(isa), kernel, precision, tune, tune_cache: None };
+                let options = SessionOptions {
+                    threads,
+                    isa: Some(isa),
+                    kernel,
+                    precision,
+                    tune,
+                    ..SessionOptions::default()
+                };
                 let mut session = Session::new(&model, &options).unwrap();
                 assert_eq!(logits(&mut session, &images), expected, "{isa} {precision}");
                 let profile = session.profile(&images, 1).unwrap();
