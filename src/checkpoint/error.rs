@@ -157,7 +157,7 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// A tensor is stored as something else than floating point numbers.
-    #[error("{}: `{key}` is stored as {dtype}, expected f32, f16, bf16 or f64", path.display())]
+    #[error("{}: `{key}` is stored as {dtype}, expected f64, f32, f16, bf16 or f8", path.display())]
     Dtype {
         /// The file.
         path: PathBuf,

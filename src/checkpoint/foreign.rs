@@ -275,13 +275,6 @@ const MODULES: &[(&[&str], Foreign)] = &[
         &["sklearn.", "xgboost.", "lightgbm.", "joblib."],
         Foreign { what: "a model of another library, saved with pickle", advice: EXPORT },
     ),
-    (
-        &["fastai."],
-        Foreign {
-            what: "an exported fastai learner",
-            advice: "load it with fastai and save the weights alone: `torch.save(learn.model.state_dict(), FILE)`",
-        },
-    ),
 ];
 
 /// What a pickled class belongs to.

@@ -24,8 +24,17 @@ const LISTS: [&str; 12] = [
 ];
 const INVERSE: [&str; 5] = ["class_to_idx", "label2id", "label_to_id", "label_to_idx", "class2idx"];
 /// Dictionaries of settings in which margay, Lightning and timm keep more of them.
-const NESTED: [&str; 9] =
-    ["margay", "hyper_parameters", "hparams", "config", "cfg", "args", "meta", "dataset_meta", "pretrained_cfg"];
+const NESTED: [&str; 9] = [
+    "margay",
+    "hyper_parameters",
+    "hparams",
+    "config",
+    "cfg",
+    "args",
+    "meta",
+    "dataset_meta",
+    "pretrained_cfg",
+];
 
 /// Class names and the file that stores them.
 #[derive(Debug)]

@@ -102,9 +102,7 @@ impl Checkpoint {
             Some("none") => Choice::None,
             Some(name) => Choice::Layer(name),
         };
-        // Counters such as the number of steps are no weights.
-        let weights = stored.iter().filter(|(_, (_, t))| !t.shape.is_empty() || t.dtype.is_float());
-        let table = weights.map(|(key, (_, t))| (key.clone(), t.shape.clone(), t.dtype));
+        let table = stored.iter().map(|(key, (_, t))| (key.clone(), t.shape.clone(), t.dtype));
         let names = labels.as_ref().map(|labels| labels.names.len());
         let network = Resolution::new(table, &scopes, &config, names, choice);
         let network = network.map_err(|heads| CheckpointError::heads(&path, head, heads.0))?;
@@ -151,7 +149,8 @@ impl Checkpoint {
     pub fn notes(&self) -> Vec<Note> {
         let note = |text: String| Note { text, warning: false };
         let module = self.module();
-        let module = module.map(|class| format!("a whole `{class}` was saved: its weights are read, its code is not run"));
+        let module = module
+            .map(|class| format!("a whole `{class}` was saved: its weights are read, its code is not run"));
         let left = self.left_out().map(|left| format!("left out, as no part of the network: {left}"));
         module.map(note).into_iter().chain(self.network.notes.iter().cloned()).chain(left.map(note)).collect()
     }
@@ -296,7 +295,11 @@ impl Checkpoint {
                 }
                 Some(_) if !self.network.tensors[key].entry.dtype.is_float() => {
                     let dtype = self.network.tensors[key].entry.dtype.name().to_owned();
-                    return Err(CheckpointError::Dtype { path: self.path.clone(), key: self.key(key), dtype });
+                    return Err(CheckpointError::Dtype {
+                        path: self.path.clone(),
+                        key: self.key(key),
+                        dtype,
+                    });
                 }
                 Some(got) if got != expected => {
                     let (expected, got) = (expected.clone(), got.clone());
@@ -320,7 +323,9 @@ impl Checkpoint {
                 let nearest = nearest.map(|name| self.key(&name));
                 ModelError::MissingKey { key: self.key(&key), nearest }
             }
-            ModelError::Axes { key, expected, got } => ModelError::Axes { key: self.key(&key), expected, got },
+            ModelError::Axes { key, expected, got } => {
+                ModelError::Axes { key: self.key(&key), expected, got }
+            }
             ModelError::Unrecognised { nearest, unmatched } => {
                 let unmatched = unmatched.iter().map(|key| self.key(key)).collect();
                 ModelError::Unrecognised { nearest, unmatched }
@@ -358,7 +363,8 @@ impl Checkpoint {
         if let Some(tensor) = self.network.tensors.get(own) {
             return tensor.shown.clone();
         }
-        let around = self.network.tensors.iter().find_map(|(own, tensor)| tensor.shown.strip_suffix(own.as_str()));
+        let around =
+            self.network.tensors.iter().find_map(|(own, tensor)| tensor.shown.strip_suffix(own.as_str()));
         format!("{}{own}", around.unwrap_or(""))
     }
 

@@ -65,7 +65,8 @@ impl Dialect {
 
     /// The library's key for a canonical name: of several, one that is among `keys`.
     pub fn own_key(&self, canonical: &str, keys: &BTreeSet<String>) -> String {
-        let root = self.roots.iter().find(|root| keys.iter().any(|key| key.starts_with(**root))).unwrap_or(&"");
+        let root =
+            self.roots.iter().find(|root| keys.iter().any(|key| key.starts_with(**root))).unwrap_or(&"");
         let stems = self.renamings.iter().filter_map(|(pattern, name)| {
             let name = name.split_once('#').map_or(*name, |(name, _)| name);
             filled_back(pattern, name, canonical)

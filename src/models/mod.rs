@@ -197,11 +197,11 @@ fn family_of(variant: &str) -> Result<&'static dyn Architecture, ModelError> {
 
 /// Says what is missing where most is there, and else what is not known.
 fn unrecognised(shapes: &Shapes) -> ModelError {
-    /// A key that many networks have tells nothing.
+    /// One key may be alike by chance.
     const ALIKE: usize = 2;
     let nearest = reading::likeness(shapes).filter(|likeness| likeness.has.len() >= ALIKE);
     if let Some(likeness) = &nearest
-        && let Some(key) = likeness.lacks.first().filter(|_| likeness.lacks.len() < likeness.has.len())
+        && let Some(key) = likeness.lacks.first().filter(|_| likeness.lacks.len() == 1)
     {
         let nearest = nearest_name(key, shapes.keys().map(String::as_str));
         return ModelError::MissingKey { key: key.clone(), nearest };

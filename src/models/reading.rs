@@ -84,7 +84,8 @@ impl Reading {
     }
 
     fn is_canonical_head(&self, name: &str) -> bool {
-        let part = |head: &&str| name.strip_prefix(*head).is_some_and(|part| [".weight", ".bias"].contains(&part));
+        let part =
+            |head: &&str| name.strip_prefix(*head).is_some_and(|part| [".weight", ".bias"].contains(&part));
         self.heads().iter().any(part)
     }
 
@@ -131,12 +132,25 @@ pub(super) struct Likeness {
     pub lacks: Vec<String>,
 }
 
+/// Letters of `.weight`, and a few more.
+const LETTERS: usize = 8;
+
+fn is_letter(c: char) -> bool {
+    c.is_ascii_alphabetic()
+}
+
 /// The family and dialect with the most marks.
 pub(super) fn likeness(shapes: &Shapes) -> Option<Likeness> {
     let keys: BTreeSet<String> = shapes.keys().cloned().collect();
-    let all = ARCHITECTURES.iter().flat_map(|family| family.dialects().iter().map(move |dialect| (family, dialect)));
+    let all = ARCHITECTURES
+        .iter()
+        .flat_map(|family| family.dialects().iter().map(move |dialect| (family, dialect)));
     let likeness = all.map(|(family, dialect)| {
-        let marks = family.marks().iter().map(|mark| dialect.own_key(mark, &keys));
+        // Many networks have a `conv1.weight`, and any a `0.weight`.
+        let marks = family.marks().iter().filter(|mark| mark.matches('.').count() > 1);
+        let marks = marks
+            .map(|mark| dialect.own_key(mark, &keys))
+            .filter(|key| key.matches(is_letter).count() > LETTERS);
         let (has, lacks) = marks.partition(|mark| keys.contains(mark));
         Likeness { family: family.name(), has, lacks }
     });

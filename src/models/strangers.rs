@@ -48,9 +48,15 @@ const STRANGERS: [(&[&str], &str); 49] = [
     (&["beit.encoder."], "a BEiT"),
     (&[".mixer.A_log"], "a network of state spaces (Vim, VMamba)"),
     (&[".A_logs"], "a network of state spaces (Vim, VMamba)"),
-    (&["_conv_stem.weight", "_blocks.0."], "an EfficientNet of efficientnet_pytorch, whose padding is its own"),
+    (
+        &["_conv_stem.weight", "_blocks.0."],
+        "an EfficientNet of efficientnet_pytorch, whose padding is its own",
+    ),
     (&["to_patch_embedding.", "transformer.layers.0."], "a transformer of vit-pytorch"),
-    (&["layer1.0.conv1.weight", "layer2.0.shortcut.0.weight"], "a ResNet for CIFAR (a stem of 3 × 3 without pooling)"),
+    (
+        &["layer1.0.conv1.weight", "layer2.0.shortcut.0.weight"],
+        "a ResNet for CIFAR (a stem of 3 × 3 without pooling)",
+    ),
     (&["layer0.conv1.weight", "layer1.0.se_module."], "an SENet"),
     (&["block1.rep.0."], "an Xception"),
     (&["stem.conv1.gain"], "an NFNet"),

@@ -60,7 +60,8 @@ impl Task {
         let workplace = Workplace::new(recipe)?;
         let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
         dataset.tell(progress);
-        let checkpoint = opened(&recipe.model, recipe.labels.as_deref(), recipe.input.head.as_deref(), progress)?;
+        let checkpoint =
+            opened(&recipe.model, recipe.labels.as_deref(), recipe.input.head.as_deref(), progress)?;
         let Resolved { spec: preprocess, origin } =
             prepared(&recipe.input, Some(&checkpoint), &dataset.train, progress)?;
         let pretrained = checkpoint.into_model(preprocess.size)?;

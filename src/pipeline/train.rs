@@ -32,7 +32,9 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
     dataset.tell(progress);
     let checkpoint = match &spec.start {
         Start::Scratch { .. } => None,
-        Start::Checkpoint { model, labels } => Some(opened(model, labels.as_deref(), spec.input.head.as_deref(), progress)?),
+        Start::Checkpoint { model, labels } => {
+            Some(opened(model, labels.as_deref(), spec.input.head.as_deref(), progress)?)
+        }
     };
     let input = prepared(&spec.input, checkpoint.as_ref(), &dataset.train, progress)?;
     let own = &input.spec;

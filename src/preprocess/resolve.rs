@@ -177,9 +177,8 @@ mod tests {
     fn presets_come_at_the_size_of_learned_positions() {
         let spec = resolve(&input(Some("augreg"), None, None), None, Some([384, 384]), || None).unwrap().spec;
         assert_eq!((spec.size, spec.resize), ([384, 384], Resize::ShortSide(425)));
-        let dino = |side| {
-            resolve(&input(Some("dinov2"), side, None), None, Some([518, 518]), || None).unwrap().spec
-        };
+        let dino =
+            |side| resolve(&input(Some("dinov2"), side, None), None, Some([518, 518]), || None).unwrap().spec;
         assert_eq!((dino(None).size, dino(None).resize), ([224, 224], Resize::ShortSide(256)));
         assert_eq!(dino(Some(518)).size, [518, 518]);
         let error = resolve(&input(Some("augrag"), None, None), None, None, || None).unwrap_err();

@@ -70,7 +70,12 @@ fn check_byte_order(path: &Path, archive: &mut Archive<'_>, root: &str) -> Resul
 }
 
 /// An entry as a whole, if it is no longer than `allowed`.
-fn whole(path: &Path, archive: &mut Archive<'_>, name: &str, allowed: u64) -> Result<Vec<u8>, CheckpointError> {
+fn whole(
+    path: &Path,
+    archive: &mut Archive<'_>,
+    name: &str,
+    allowed: u64,
+) -> Result<Vec<u8>, CheckpointError> {
     let entry = archive.by_name(name).map_err(|e| failed(path, e))?;
     let length = entry.size();
     if length > allowed {
@@ -81,8 +86,15 @@ fn whole(path: &Path, archive: &mut Archive<'_>, name: &str, allowed: u64) -> Re
     }
     let mut bytes = Vec::new();
     // The length is only claimed; the checksum is checked at the end.
-    entry.take(allowed + 1).read_to_end(&mut bytes).map_err(|e| damaged(path, &format!("`{name}` in it: {e}")))?;
-    if bytes.len() as u64 == length { Ok(bytes) } else { Err(damaged(path, &format!("`{name}` in it is cut off"))) }
+    entry
+        .take(allowed + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| damaged(path, &format!("`{name}` in it: {e}")))?;
+    if bytes.len() as u64 == length {
+        Ok(bytes)
+    } else {
+        Err(damaged(path, &format!("`{name}` in it is cut off")))
+    }
 }
 
 /// Every entry under `data/`; those that are packed are unpacked, up to a limit over all.
@@ -100,7 +112,8 @@ fn storages(
         let Some(key) = name.strip_prefix(&folder).filter(|key| !key.is_empty()) else { continue };
         table.insert(key.to_owned(), extents.len());
         if entry.compression() == CompressionMethod::Stored && !entry.encrypted() {
-            let start = entry.data_start().ok_or_else(|| damaged(path, &format!("`{name}` in it has no start")))?;
+            let start =
+                entry.data_start().ok_or_else(|| damaged(path, &format!("`{name}` in it has no start")))?;
             extents.push(Extent::File { start, length: entry.size() });
         } else {
             packed.push((name, extents.len()));

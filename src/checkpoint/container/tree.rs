@@ -63,7 +63,9 @@ pub(super) fn grown(
     let mut left = MAX_FACTS;
     let entries = values.entries(values.root).iter();
     grown.facts = entries
-        .filter_map(|(key, value)| Some((values.name(*key)?, json(values, *value, MAX_FACT_DEPTH, &mut left)?)))
+        .filter_map(|(key, value)| {
+            Some((values.name(*key)?, json(values, *value, MAX_FACT_DEPTH, &mut left)?))
+        })
         .collect();
     Ok(grown)
 }

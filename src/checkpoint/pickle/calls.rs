@@ -21,7 +21,11 @@ pub(super) enum Verdict {
 /// Calls whose results are known, by the end of their names behind a point.
 const CONSTRUCTORS: &[(&[&str], Make)] = &[
     (
-        &["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"],
+        &[
+            "torch._utils._rebuild_tensor",
+            "torch._utils._rebuild_tensor_v2",
+            "torch._utils._rebuild_tensor_v3",
+        ],
         tensor,
     ),
     (&["torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"], first),
@@ -80,6 +84,9 @@ const INERT: &[&str] = &[
     "builtins.str",
     "builtins.object",
     "builtins.range",
+    "builtins.xrange",
+    "builtins.long",
+    "builtins.unicode",
     "builtins.slice",
     "builtins.type",
     "collections.ChainMap",
@@ -108,8 +115,18 @@ const INERT: &[&str] = &[
 ];
 
 /// Modules of Python's own library in which all classes are data.
-const INERT_MODULES: &[&str] =
-    &["datetime", "decimal", "enum", "fractions", "ipaddress", "numbers", "pathlib", "uuid", "zoneinfo", "exceptions"];
+const INERT_MODULES: &[&str] = &[
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "ipaddress",
+    "numbers",
+    "pathlib",
+    "uuid",
+    "zoneinfo",
+    "exceptions",
+];
 
 /// Modules and functions beyond Python's own library that import, compile or download.
 const CODE: &[&str] = &[
@@ -169,7 +186,9 @@ pub(super) fn verdict(name: &str) -> Verdict {
     if let Some((_, make)) = CONSTRUCTORS.iter().find(|(names, _)| names.contains(&name)) {
         return Verdict::Data(*make);
     }
-    let is_within = |module: &&str| name.strip_prefix(*module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let is_within = |module: &&str| {
+        name.strip_prefix(*module).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
     // `__builtin__` is what Python 2 calls `builtins`.
     let modern = name.strip_prefix("__builtin__.").map(|rest| format!("builtins.{rest}"));
     let inert = INERT.contains(&modern.as_deref().unwrap_or(name)) || is_exception(name);
@@ -190,12 +209,70 @@ pub(super) fn verdict(name: &str) -> Verdict {
 fn is_standard(component: &str) -> bool {
     // Ordinary packages have modules of these names, too.
     const ORDINARY: &[&str] = &[
-        "abc", "array", "base64", "calendar", "cmd", "code", "collections", "colorsys", "copy", "csv", "dataclasses",
-        "datetime", "decimal", "enum", "errno", "fractions", "functools", "hashlib", "html", "inspect", "itertools",
-        "json", "locale", "logging", "math", "numbers", "operator", "optparse", "parser", "pathlib", "platform",
-        "profile", "queue", "random", "re", "resource", "select", "selectors", "signal", "stat", "statistics",
-        "string", "struct", "symbol", "test", "time", "token", "tokenize", "trace", "types", "typing", "user", "uuid",
-        "warnings", "wave", "new", "chunk", "compiler", "pipes", "site", "sched", "secrets", "this", "turtle",
+        "abc",
+        "array",
+        "base64",
+        "calendar",
+        "cmd",
+        "code",
+        "collections",
+        "colorsys",
+        "copy",
+        "csv",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "enum",
+        "errno",
+        "fractions",
+        "functools",
+        "hashlib",
+        "html",
+        "inspect",
+        "itertools",
+        "json",
+        "locale",
+        "logging",
+        "math",
+        "numbers",
+        "operator",
+        "optparse",
+        "parser",
+        "pathlib",
+        "platform",
+        "profile",
+        "queue",
+        "random",
+        "re",
+        "resource",
+        "select",
+        "selectors",
+        "signal",
+        "stat",
+        "statistics",
+        "string",
+        "struct",
+        "symbol",
+        "test",
+        "time",
+        "token",
+        "tokenize",
+        "trace",
+        "types",
+        "typing",
+        "user",
+        "uuid",
+        "warnings",
+        "wave",
+        "new",
+        "chunk",
+        "compiler",
+        "pipes",
+        "site",
+        "sched",
+        "secrets",
+        "this",
+        "turtle",
     ];
     STANDARD.split(' ').any(|module| module == component) && !ORDINARY.contains(&component)
 }
@@ -206,14 +283,18 @@ fn is_hidden_code(name: &str) -> bool {
     let own = STANDARD.split(' ').any(|module| module == first);
     let private = first.starts_with('_') && !["__main__", "__torch__"].contains(&first);
     let dunder = name.split('.').skip(1).any(|part| {
-        ["__globals__", "__builtins__", "__import__", "__subclasses__", "__code__", "__reduce__"].contains(&part)
+        ["__globals__", "__builtins__", "__import__", "__subclasses__", "__code__", "__reduce__"]
+            .contains(&part)
     });
     own || private || dunder
 }
 
 fn is_exception(name: &str) -> bool {
-    let own = ["builtins.", "__builtin__.", "exceptions."].iter().find_map(|module| name.strip_prefix(module));
-    own.is_some_and(|class| ["Error", "Exception", "Warning", "Interrupt"].iter().any(|end| class.ends_with(end)))
+    let own =
+        ["builtins.", "__builtin__.", "exceptions."].iter().find_map(|module| name.strip_prefix(module));
+    own.is_some_and(|class| {
+        ["Error", "Exception", "Warning", "Interrupt"].iter().any(|end| class.ends_with(end))
+    })
 }
 
 fn first(_: &mut Machine<'_>, _: &str, arguments: &[Id]) -> Made {
@@ -238,7 +319,8 @@ fn instance(machine: &mut Machine<'_>, name: &str, arguments: &[Id]) -> Made {
 fn tensor(machine: &mut Machine<'_>, name: &str, arguments: &[Id]) -> Made {
     let [storage, offset, shape, strides, rest @ ..] = arguments else { return Ok(None) };
     let numbers = (machine.integer(*offset), machine.integers(*shape), machine.integers(*strides));
-    let (Value::Storage(storage), (Some(offset), Some(shape), Some(strides))) = (machine.value(*storage), numbers)
+    let (Value::Storage(storage), (Some(offset), Some(shape), Some(strides))) =
+        (machine.value(*storage), numbers)
     else {
         return Ok(None);
     };
@@ -279,7 +361,9 @@ fn dictionary(machine: &mut Machine<'_>, _: &str, arguments: &[Id]) -> Made {
             let items = items.clone();
             machine.spend(items.len() * size_of::<(Id, Id)>())?;
             let pair = |id: Id| match machine.value(id) {
-                Value::Sequence(pair) => <[Id; 2]>::try_from(pair.as_slice()).ok().map(|[key, value]| (key, value)),
+                Value::Sequence(pair) => {
+                    <[Id; 2]>::try_from(pair.as_slice()).ok().map(|[key, value]| (key, value))
+                }
                 _ => None,
             };
             match items.into_iter().map(pair).collect() {
@@ -367,7 +451,9 @@ fn number(dtype: &str, bytes: &[u8]) -> Option<Value> {
 /// `(buffer, type, shape, order)`, as protocol 5 writes arrays.
 fn from_buffer(machine: &mut Machine<'_>, _: &str, arguments: &[Id]) -> Made {
     let [buffer, dtype, shape, order] = arguments else { return Ok(None) };
-    let (Some(dtype), Some(shape)) = (numpy_type(machine, *dtype), machine.integers(*shape)) else { return Ok(None) };
+    let (Some(dtype), Some(shape)) = (numpy_type(machine, *dtype), machine.integers(*shape)) else {
+        return Ok(None);
+    };
     let fortran = matches!(machine.value(*order), Value::Text(order) if order == "F");
     let array = array(*buffer, dtype, shape, fortran);
     machine.make_tensor(array).map(Some)
@@ -389,7 +475,9 @@ fn array(bytes: Id, dtype: String, shape: Vec<usize>, fortran: bool) -> Tensor {
 /// What the state of an array, a type of numbers or a class of old makes of an object; nothing if it is another.
 pub(super) fn built(machine: &Machine<'_>, target: Id, state: Id) -> Option<Value> {
     let Value::Object(object) = machine.value(target) else { return None };
-    if !["numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"].contains(&object.class.as_str()) {
+    if !["numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"]
+        .contains(&object.class.as_str())
+    {
         return None;
     }
     // `(version, shape, type, whether columns come first, bytes)`

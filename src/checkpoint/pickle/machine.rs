@@ -77,7 +77,10 @@ impl<'a> Machine<'a> {
                 b'P' | b'Q' => self.persistent(opcode)?,
                 _ => return Err(damaged(format!("byte {at} of its pickle is no opcode (0x{opcode:02x})"))),
             }
-            if self.values.len() > MAX_VALUES || self.stack.len() > MAX_VALUES || self.marks.len() > MAX_VALUES {
+            if self.values.len() > MAX_VALUES
+                || self.stack.len() > MAX_VALUES
+                || self.marks.len() > MAX_VALUES
+            {
                 return Err(PickleError::TooLarge);
             }
         }
@@ -416,14 +419,22 @@ impl<'a> Machine<'a> {
                 let key = key.to_string();
                 return self.push_persistent_key(&key);
             }
-            _ => return Err(damaged("its pickle refers to a storage by something else than a tuple".to_owned())),
+            _ => {
+                return Err(damaged(
+                    "its pickle refers to a storage by something else than a tuple".to_owned(),
+                ));
+            }
         };
         let part = |i: usize| parts.get(i).map(|id| self.value(*id));
         match (part(0), part(1), part(2)) {
-            (Some(Value::Text(tag)), Some(Value::Global(kind)), Some(Value::Text(key))) if tag == "storage" => {
+            (Some(Value::Text(tag)), Some(Value::Global(kind)), Some(Value::Text(key)))
+                if tag == "storage" =>
+            {
                 // `(key, start, count)` of a view.
                 let start = match part(5) {
-                    Some(Value::Sequence(view)) => view.get(1).and_then(|start| self.integer(*start)).unwrap_or(0),
+                    Some(Value::Sequence(view)) => {
+                        view.get(1).and_then(|start| self.integer(*start)).unwrap_or(0)
+                    }
                     _ => 0,
                 };
                 let storage = Storage { key: key.clone(), kind: kind.clone(), start };

@@ -124,7 +124,8 @@ impl Pickle {
             Value::Object(object) => match object.state.map(|state| &self[state]) {
                 Some(Value::Dict(entries)) => entries,
                 // `(attributes, slots)`
-                Some(Value::Sequence(parts)) => match parts.iter().map(|part| &self[*part]).find_map(entries) {
+                Some(Value::Sequence(parts)) => match parts.iter().map(|part| &self[*part]).find_map(entries)
+                {
                     Some(entries) => entries,
                     None => &[],
                 },

@@ -86,12 +86,15 @@ pub(super) fn fold(raw: impl Iterator<Item = (String, Vec<usize>, Dtype)>) -> Fo
             entries.insert(folded.name, folded.entry);
         }
     }
-    let notes = counts.into_iter().map(|(what, count)| format!("{count} weights are {what}"));
+    let notes = counts.into_iter().map(|(what, count)| format!("{what}: {count} weights"));
     let mut notes: Vec<String> = notes.collect();
     let before = entries.len();
     entries.retain(|key, _| !is_observer(key));
     if entries.len() < before {
-        notes.push(format!("{} tensors that watch or imitate quantisation were left out", before - entries.len()));
+        notes.push(format!(
+            "left out what watches or imitates quantisation: {} tensors",
+            before - entries.len()
+        ));
     }
     let notes = notes.into_iter().map(|text| Note { text, warning: false }).collect();
     Folded { entries, wrappers, notes }
@@ -140,18 +143,18 @@ fn folded(entries: &BTreeMap<String, Entry>, key: &str) -> Option<(&'static str,
             return None;
         }
         let made = Made::Masked { weight: path(weight)?, mask: path(mask)? };
-        Some(("pruned by a mask, which is applied", several(name, weight, &[weight, mask], made)?))
+        Some(("masks of pruning applied", several(name, weight, &[weight, mask], made)?))
     };
     let spectral = |name: &str, weight: &str, left: &str, right: &str| {
         let made = Made::Spectral { weight: path(weight)?, left: path(left)?, right: path(right)? };
-        Some(("divided by their spectral norm", several(name, weight, &[weight, left, right], made)?))
+        Some(("spectral norms applied", several(name, weight, &[weight, left, right], made)?))
     };
     let normed = |name: &str, magnitude: &str, direction: &str| {
         let (g, v) = (&entries.get(magnitude)?.shape, &entries.get(direction)?.shape);
         let fits = g.len() == v.len() && g.iter().zip(v).all(|(g, v)| *g == 1 || g == v) || g.is_empty();
         let made = Made::Normed { magnitude: path(magnitude)?, direction: path(direction)? };
         let several = several(name, direction, &[magnitude, direction], made)?;
-        fits.then_some(("stored as direction and magnitude (weight norm), and joined", several))
+        fits.then_some(("directions and magnitudes (weight norm) joined", several))
     };
     if !entry.dtype.is_float() {
         return None;
@@ -232,7 +235,8 @@ pub(in crate::checkpoint) fn values<E>(
                 return Err(fail(format!("`{weight}` does not fit the vectors of its spectral norm")));
             }
             let rows = values.chunks(columns.max(1)).zip(&left);
-            let dot = |row: &[f32]| row.iter().zip(&right).map(|(w, v)| f64::from(*w) * f64::from(*v)).sum::<f64>();
+            let dot =
+                |row: &[f32]| row.iter().zip(&right).map(|(w, v)| f64::from(*w) * f64::from(*v)).sum::<f64>();
             let sigma: f64 = rows.map(|(row, u)| dot(row) * f64::from(*u)).sum();
             values.iter_mut().for_each(|value| *value = (f64::from(*value) / sigma) as f32);
             Ok(values)
@@ -273,7 +277,10 @@ mod tests {
             (&[("a.weight_orig", &[2, 3]), ("a.weight_u", &[2]), ("a.weight_v", &[3])], "a.weight"),
             (&[("a.weight_g", &[2, 1]), ("a.weight_v", &[2, 3])], "a.weight"),
             (
-                &[("a.parametrizations.weight.original0", &[2, 1]), ("a.parametrizations.weight.original1", &[2, 3])],
+                &[
+                    ("a.parametrizations.weight.original0", &[2, 1]),
+                    ("a.parametrizations.weight.original1", &[2, 3]),
+                ],
                 "a.weight",
             ),
             (
@@ -285,7 +292,10 @@ mod tests {
                 "a.weight",
             ),
             (
-                &[("a.parametrizations.weight.original", &[2, 3]), ("a.parametrizations.weight.0.mask", &[2, 3])],
+                &[
+                    ("a.parametrizations.weight.original", &[2, 3]),
+                    ("a.parametrizations.weight.0.mask", &[2, 3]),
+                ],
                 "a.weight",
             ),
             (&[("a.weight", &[2, 3]), ("a.mask", &[2, 3])], "a.weight"),
@@ -325,7 +335,8 @@ mod tests {
         let name = |name: &str| name.to_owned();
         let masked = |mask: &str| Made::Masked { weight: name("w"), mask: name(mask) };
         let normed = |magnitude: &str| Made::Normed { magnitude: name(magnitude), direction: name("w") };
-        let read = |made: &Made| values::<String>(made, &[2, 2], |path| Ok(tensors[path].clone()), |reason| reason);
+        let read =
+            |made: &Made| values::<String>(made, &[2, 2], |path| Ok(tensors[path].clone()), |reason| reason);
         assert_eq!(read(&masked("mask")).unwrap(), [3.0, 0.0, 0.0, 8.0]);
         assert_eq!(read(&masked("rows")).unwrap(), [0.0, 0.0, 6.0, 8.0]);
         assert!(read(&masked("half")).unwrap_err().contains("no mask"));

@@ -1,9 +1,9 @@
 //! Which linear layer is the classifier.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fold::Entry;
-use super::{Note, Parts, SeveralHeads};
+use super::{Note, Parts, SeveralHeads, shown};
 use crate::models::Reading;
 
 /// Which layer the user says is the classifier.
@@ -19,9 +19,34 @@ pub(in crate::checkpoint) enum Choice<'a> {
 
 /// Words in names of layers that serve the training only.
 const AUXILIARY: [&str; 28] = [
-    "projector", "projection", "proj", "predictor", "prediction", "prototypes", "prototype", "aux", "auxiliary",
-    "criterion", "loss", "losses", "center", "centers", "metric", "metrics", "queue", "decoder", "discriminator",
-    "domain", "rotation", "jigsaw", "optimizer", "optimizers", "ema", "rot", "mask", "embedding",
+    "projector",
+    "projection",
+    "proj",
+    "predictor",
+    "prediction",
+    "prototypes",
+    "prototype",
+    "aux",
+    "auxiliary",
+    "criterion",
+    "loss",
+    "losses",
+    "center",
+    "centers",
+    "metric",
+    "metrics",
+    "queue",
+    "decoder",
+    "discriminator",
+    "domain",
+    "rotation",
+    "jigsaw",
+    "optimizer",
+    "optimizers",
+    "ema",
+    "rot",
+    "mask",
+    "embedding",
 ];
 
 /// The classifier.
@@ -37,6 +62,8 @@ pub(super) struct Head {
 /// What was found and what there is to say about it.
 pub(super) struct Found {
     pub head: Option<Head>,
+    /// Paths of other layers that fit.
+    pub others: Vec<String>,
     pub notes: Vec<Note>,
 }
 
@@ -60,39 +87,43 @@ pub(super) fn find(
     parts: &Parts,
     labels: Option<usize>,
     choice: Choice<'_>,
+    scopes: &BTreeSet<String>,
 ) -> Result<Found, SeveralHeads> {
     let mut notes = Vec::new();
-    let (Some(reading), Some(width)) = (reading, parts.width) else { return Ok(Found { head: None, notes }) };
-    let search = Search { all, root, reading, parts, width };
+    let (Some(reading), Some(width)) = (reading, parts.width) else {
+        return Ok(Found { head: None, others: Vec::new(), notes });
+    };
+    let search = Search { all, root, reading, parts, width, scopes };
     let layers = search.layers();
     let picked = match choice {
         Choice::None => None,
         Choice::Layer(name) => {
             let named = |module: &str| module == name || module.ends_with(&format!(".{name}"));
             let found = layers.iter().position(|layer| named(layer.module));
-            Some(found.ok_or_else(|| SeveralHeads(described(&layers)))?)
+            Some(found.ok_or_else(|| SeveralHeads(search.described(&layers)))?)
         }
         Choice::Open => search.picked(&layers, labels)?,
     };
     let Some(layer) = picked.map(|at| &layers[at]) else {
         notes.extend(search.headless(&layers, choice));
-        return Ok(Found { head: None, notes });
+        let others = layers.iter().map(|layer| layer.module.to_owned()).collect();
+        return Ok(Found { head: None, others, notes });
     };
-    if layers.len() > 1 && choice == Choice::Open {
-        let others: Vec<&str> = layers.iter().map(|layer| layer.module).filter(|m| *m != layer.module).collect();
-        let text = format!("the classifier is `{}`, not `{}`", layer.module, others.join("`, `"));
+    let others: Vec<String> = layers
+        .iter()
+        .filter(|other| other.module != layer.module)
+        .map(|other| other.module.to_owned())
+        .collect();
+    if !others.is_empty() && choice == Choice::Open && !(layer.usual && reading.heads().len() > 1) {
+        let names: Vec<String> = others.iter().map(|other| format!("`{}`", shown(other, scopes))).collect();
+        let text = format!("the classifier is `{}`, not {}", shown(layer.module, scopes), names.join(", "));
         notes.push(Note { text, warning: false });
     }
     if layer.bias.is_none() {
-        let text = format!("the classifier `{}` has no bias: zeros", layer.module);
+        let text = format!("the classifier `{}` has no bias: zeros", shown(layer.module, scopes));
         notes.push(Note { text, warning: false });
     }
-    Ok(Found { head: Some(search.head(layer)), notes })
-}
-
-/// Names of layers and how many classes they tell apart.
-fn described(layers: &[Layer<'_>]) -> Vec<String> {
-    layers.iter().map(|layer| format!("`{}` ({} classes)", layer.module, layer.classes)).collect()
+    Ok(Found { head: Some(search.head(layer)), others, notes })
 }
 
 /// Whether a name tells that what bears it serves the training only.
@@ -107,9 +138,17 @@ struct Search<'a> {
     reading: &'a Reading,
     parts: &'a Parts,
     width: usize,
+    scopes: &'a BTreeSet<String>,
 }
 
 impl<'a> Search<'a> {
+    /// Names of layers and how many classes they tell apart.
+    fn described(&self, layers: &[Layer<'_>]) -> Vec<String> {
+        let text =
+            |layer: &Layer<'_>| format!("`{}` ({} classes)", shown(layer.module, self.scopes), layer.classes);
+        layers.iter().map(text).collect()
+    }
+
     /// Every group that is one linear layer behind the body.
     fn layers(&self) -> Vec<Layer<'a>> {
         let usual = self.usual();
@@ -123,7 +162,11 @@ impl<'a> Search<'a> {
 
     /// Paths where the family looks for its classifiers.
     fn usual(&self) -> Vec<String> {
-        self.reading.heads().iter().map(|head| format!("{}{}", self.root, self.reading.own_module(head))).collect()
+        self.reading
+            .heads()
+            .iter()
+            .map(|head| format!("{}{}", self.root, self.reading.own_module(head)))
+            .collect()
     }
 
     fn layer(&self, paths: &[&'a str], usual: &[String]) -> Option<Layer<'a>> {
@@ -140,21 +183,29 @@ impl<'a> Search<'a> {
         };
         let fits = inner == self.width || inner == 2 * self.width && self.reading.concatenates();
         let usual = usual.iter().any(|path| path == module);
-        (fits && classes > 0 && entry.dtype.is_float() || usual)
-            .then_some(Layer { module, classes, weight, bias: bias.copied(), usual })
+        (fits && classes > 0 && entry.dtype.is_float() || usual).then_some(Layer {
+            module,
+            classes,
+            weight,
+            bias: bias.copied(),
+            usual,
+        })
     }
 
     /// The layer that is meant; several that may be are an error.
     fn picked(&self, layers: &[Layer<'a>], labels: Option<usize>) -> Result<Option<usize>, SeveralHeads> {
-        let eligible: Vec<usize> =
-            (0..layers.len()).filter(|at| layers[*at].usual || !is_auxiliary(self.local(layers[*at].module))).collect();
+        let eligible: Vec<usize> = (0..layers.len())
+            .filter(|at| layers[*at].usual || !is_auxiliary(self.local(layers[*at].module)))
+            .collect();
         // A module around the body classifies what the body gives it; a classifier within is not used then.
         let outer = |at: &usize| !layers[*at].module.starts_with(self.root);
         let nearest = eligible.iter().copied().filter(outer).map(|at| self.depth(layers[at].module)).max();
         let level: Vec<usize> = match nearest {
-            Some(depth) => {
-                eligible.iter().copied().filter(|at| outer(at) && self.depth(layers[*at].module) == depth).collect()
-            }
+            Some(depth) => eligible
+                .iter()
+                .copied()
+                .filter(|at| outer(at) && self.depth(layers[*at].module) == depth)
+                .collect(),
             None => eligible,
         };
         match level.as_slice() {
@@ -167,7 +218,9 @@ impl<'a> Search<'a> {
                     several.iter().copied().filter(|at| Some(layers[*at].classes) == labels).collect();
                 match named.as_slice() {
                     [only] => Ok(Some(*only)),
-                    _ => Err(SeveralHeads(described(&several.iter().map(|at| layers[*at]).collect::<Vec<_>>()))),
+                    _ => Err(SeveralHeads(
+                        self.described(&several.iter().map(|at| layers[*at]).collect::<Vec<_>>()),
+                    )),
                 }
             }
         }
@@ -202,18 +255,24 @@ impl<'a> Search<'a> {
             keys.insert(layer.weight.to_owned(), format!("{own}.weight"));
             keys.extend(layer.bias.map(|bias| (bias.to_owned(), format!("{own}.bias"))));
         }
-        let zeros = layer.bias.is_none().then(|| (format!("{own}.bias"), layer.module.to_owned(), layer.classes));
+        let zeros =
+            layer.bias.is_none().then(|| (format!("{own}.bias"), layer.module.to_owned(), layer.classes));
         Head { module: layer.module.to_owned(), keys, zeros }
     }
 
     /// What there is to say of a network without a classifier.
     fn headless(&self, layers: &[Layer<'_>], choice: Choice<'_>) -> Option<Note> {
         let several = |group: &&str| {
-            self.parts.is_beside(group, self.root) && !is_auxiliary(self.local(group)) && self.has_weights(group)
+            self.parts.is_beside(group, self.root)
+                && !is_auxiliary(self.local(group))
+                && self.has_weights(group)
         };
         let groups = self.parts.grouped();
-        let compound: Vec<String> =
-            groups.keys().filter(|group| several(group)).map(|group| format!("`{group}`")).collect();
+        let compound: Vec<String> = groups
+            .keys()
+            .filter(|group| several(group))
+            .map(|group| format!("`{}`", shown(group, self.scopes)))
+            .collect();
         let text = match choice {
             Choice::None => "the classifier was left out as you said".to_owned(),
             _ if !compound.is_empty() && layers.is_empty() => format!(

@@ -51,6 +51,7 @@ pub(super) struct Tensor {
 }
 
 /// Tensors that are no part of the network.
+#[derive(Default)]
 pub(super) struct LeftOut {
     /// The module, dictionary or tensor.
     pub name: String,
@@ -94,17 +95,17 @@ impl Resolution {
         let reading = models::recognise(&shapes);
         let parts = reading.as_ref().map(|reading| Parts::new(&all, &root, reading, config));
         let parts = parts.unwrap_or_else(|| Parts::whole(&all, &root));
-        let found_head = head::find(&all, &root, reading.as_ref(), &parts, labels, choice)?;
-        notes.extend(found_head.notes);
+        let mut found_head = head::find(&all, &root, reading.as_ref(), &parts, labels, choice, scopes)?;
+        notes.append(&mut found_head.notes);
         let mut resolution = Self {
             tensors: BTreeMap::new(),
             prefix: root,
             wrappers: folded.wrappers,
-            head: found_head.head.as_ref().map(|head| head.module.clone()),
+            head: found_head.head.as_ref().map(|head| shown(&head.module, scopes)),
             left_out: Vec::new(),
             notes,
         };
-        resolution.place(all, scopes, &parts, found_head.head, reading.as_ref());
+        resolution.place(all, scopes, &parts, found_head, reading.as_ref());
         Ok(resolution)
     }
 
@@ -119,7 +120,7 @@ impl Resolution {
         let keep = |path: &str| path.strip_prefix(prefix.as_str()).map(str::to_owned);
         let tensors = all.into_iter().filter_map(|(path, entry)| {
             let own = keep(&path)?;
-            let shown = shown(&entry, scopes);
+            let shown = shown(&entry.path, scopes);
             Some((own.clone(), Tensor { entry, shown, written: own }))
         });
         let tensors = tensors.collect();
@@ -132,51 +133,57 @@ impl Resolution {
         all: BTreeMap<String, Entry>,
         scopes: &BTreeSet<String>,
         parts: &Parts,
-        head: Option<head::Head>,
+        found: head::Found,
         reading: Option<&Reading>,
     ) {
+        let head::Found { head, others, .. } = found;
         let root = self.prefix.clone();
-        let around = match &head {
-            Some(head) => common(&root, &head.module),
-            None => root.clone(),
-        };
+        let around = head.as_ref().map_or_else(|| root.clone(), |head| common(&root, &head.module));
         let written = |path: &str| path.strip_prefix(around.as_str()).unwrap_or(path).to_owned();
-        let own_head: BTreeMap<&str, &str> =
-            head.iter().flat_map(|h| &h.keys).map(|(path, own)| (path.as_str(), own.as_str())).collect();
         let mut left: BTreeMap<&str, LeftOut> = BTreeMap::new();
         for (path, entry) in all {
             let group = parts.group(&path);
-            let own = own_head.get(path.as_str()).map(|own| (*own).to_owned());
-            let own = own.or_else(|| {
-                let own = path.strip_prefix(root.as_str())?;
-                let inside = group.is_none_or(|group| !parts.is_beside(group, &root));
-                let known = || reading.is_some_and(|reading| reading.knows(own) && !reading.is_head(own));
-                (inside || known()).then(|| own.to_owned())
-            });
-            if let Some(own) = own {
-                let tensor = Tensor { shown: shown(&entry, scopes), written: written(&path), entry };
-                self.tensors.insert(own, tensor);
-            } else if let Some(group) = group {
-                let name = || LeftOut { name: group.to_owned(), tensors: 0, suspicious: false };
-                let listed = left.entry(group).or_insert_with(name);
-                listed.tensors += 1;
-                listed.suspicious |= entry.shape.len() > 1 && !head::is_auxiliary(group) && path.starts_with(&around);
+            let own = head.as_ref().and_then(|head| head.keys.get(&path).cloned());
+            let own = own.or_else(|| belongs(&path, &root, group, parts, reading));
+            match (own, group) {
+                // Counters within the body are no weights.
+                (Some(_), Some(_)) if entry.shape.is_empty() && !entry.dtype.is_float() => {}
+                (Some(own), _) => {
+                    let tensor = Tensor { shown: shown(&entry.path, scopes), written: written(&path), entry };
+                    self.tensors.insert(own, tensor);
+                }
+                (None, Some(group)) => {
+                    let listed = left.entry(group).or_default();
+                    listed.tensors += 1;
+                    listed.name = shown(if listed.tensors == 1 { &path } else { group }, scopes);
+                    let layer = entry.shape.len() > 1 && path.starts_with(&around);
+                    listed.suspicious |=
+                        layer && !head::is_auxiliary(group) && !others.iter().any(|o| o == group);
+                }
+                (None, None) => {}
             }
         }
+        self.left_out = left.into_values().collect();
         if let Some(head::Head { zeros: Some((own, module, classes)), .. }) = &head {
-            let entry = Entry { path: module.clone(), shape: vec![*classes], dtype: Dtype::F32, made: Made::Zeros };
-            let shown = format!("{module}.bias");
-            let tensor = Tensor { entry, written: written(&shown), shown };
+            let entry =
+                Entry { path: module.clone(), shape: vec![*classes], dtype: Dtype::F32, made: Made::Zeros };
+            let path = format!("{module}.bias");
+            let tensor = Tensor { entry, shown: shown(&path, scopes), written: written(&path) };
             self.tensors.insert(own.clone(), tensor);
         }
-        let scope = |name: &str| scopes.iter().rev().find_map(|scope| name.strip_prefix(scope.as_str())).unwrap_or(name).to_owned();
-        self.left_out = left.into_values().map(|l| LeftOut { name: if l.tensors == 1 { scope(&l.name) } else { l.name }, ..l }).collect();
-        let suspicious: Vec<_> = self.left_out.iter().filter(|left| left.suspicious).collect();
-        if !suspicious.is_empty() && head.is_some() {
-            let names = suspicious.iter().map(|left| format!("`{}`", left.name)).collect::<Vec<_>>().join(", ");
-            let text = format!("{names} left out: a layer between body and classifier would be missed");
-            self.notes.push(Note { text, warning: true });
-        }
+        self.notes.extend(head.and_then(|_| self.suspicion()));
+    }
+
+    /// A warning where layers were left out that may stand between body and classifier.
+    fn suspicion(&self) -> Option<Note> {
+        let names =
+            self.left_out.iter().filter(|left| left.suspicious).map(|left| format!("`{}`", left.name));
+        let names: Vec<String> = names.collect();
+        let text = || {
+            let names = names.join(", ");
+            format!("{names} left out: if the network sends photos through it, its answers will be wrong")
+        };
+        (!names.is_empty()).then(|| Note { text: text(), warning: true })
     }
 
     /// The leftovers in words; nothing where there are none.
@@ -200,8 +207,6 @@ impl fmt::Display for LeftOut {
 
 /// Which paths the body needs, and the modules that all others are in.
 pub(super) struct Parts {
-    /// Modules and tensors of the body, with a point behind modules.
-    body: BTreeSet<String>,
     groups: BTreeMap<String, String>,
     /// Features that the body gives to its classifier.
     pub width: Option<usize>,
@@ -223,7 +228,8 @@ impl Parts {
     }
 
     fn around(all: &BTreeMap<String, Entry>, used: BTreeSet<String>) -> Self {
-        let modules = used.iter().flat_map(|path| path.match_indices('.').map(|(at, _)| path[..=at].to_owned()));
+        let modules =
+            used.iter().flat_map(|path| path.match_indices('.').map(|(at, _)| path[..=at].to_owned()));
         let body: BTreeSet<String> = modules.collect();
         let group = |path: &str| {
             let ends = path.match_indices('.').map(|(at, _)| at);
@@ -232,7 +238,7 @@ impl Parts {
         };
         let others = all.keys().filter(|path| !used.contains(*path));
         let groups = others.map(|path| (path.clone(), group(path))).collect();
-        Self { body, groups, width: None }
+        Self { groups, width: None }
     }
 
     /// The outermost module or dictionary around a tensor that the body has no part in; nothing for the body's own.
@@ -264,11 +270,25 @@ fn common(a: &str, b: &str) -> String {
     shared.filter(|module| module.len() < b.len()).last().unwrap_or("").to_owned()
 }
 
-/// The key as it stands in the file, without the names of the dictionaries around it.
-fn shown(entry: &Entry, scopes: &BTreeSet<String>) -> String {
-    let ends = entry.path.match_indices('.').map(|(at, _)| at + 1).rev();
-    let start = ends.into_iter().find(|end| scopes.contains(&entry.path[..*end])).unwrap_or(0);
-    entry.path[start..].to_owned()
+/// The own key of a tensor that stands in the body, or beside it under a name that the library has.
+fn belongs(
+    path: &str,
+    root: &str,
+    group: Option<&str>,
+    parts: &Parts,
+    reading: Option<&Reading>,
+) -> Option<String> {
+    let own = path.strip_prefix(root)?;
+    let inside = group.is_none_or(|group| !parts.is_beside(group, root));
+    let known = || reading.is_some_and(|reading| reading.knows(own) && !reading.is_head(own));
+    (inside || known()).then(|| own.to_owned())
+}
+
+/// A path as it stands in the file, without the names of the dictionaries around it.
+fn shown(path: &str, scopes: &BTreeSet<String>) -> String {
+    let mut ends = path.match_indices('.').map(|(at, _)| at + 1).rev();
+    let start = ends.find(|end| scopes.contains(&path[..*end])).unwrap_or(0);
+    path[start..].to_owned()
 }
 
 /// Shapes by own key.

@@ -50,8 +50,15 @@ pub(super) fn find(all: &BTreeMap<String, Entry>) -> Vec<Root> {
         }
         match models::recognise(&shapes) {
             Some(reading) => {
-                let elements = shapes.values().map(|shape| shape.iter().map(|n| *n as u64).product::<u64>()).sum();
-                found.push(Root { rank: rank(&prefix), headed: reading.has_head(), elements, shapes, prefix });
+                let elements =
+                    shapes.values().map(|shape| shape.iter().map(|n| *n as u64).product::<u64>()).sum();
+                found.push(Root {
+                    rank: rank(&prefix),
+                    headed: reading.has_head(),
+                    elements,
+                    shapes,
+                    prefix,
+                });
             }
             None => queue.extend(children(&shapes).map(|name| format!("{prefix}{name}."))),
         }

@@ -101,7 +101,8 @@ fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
     recipe.device = args.device;
     recipe.threads = context.threads();
     recipe.shots = Shots { per_class: args.shots, holdout: 0.0, ..Shots::default() };
-    recipe.input = InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None, head: args.head };
+    recipe.input =
+        InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None, head: args.head };
     recipe.recovery = RecoverySpec {
         epochs: args.epochs,
         batch: args.batch,

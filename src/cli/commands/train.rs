@@ -125,7 +125,8 @@ pub fn run(args: TrainArgs, context: &Context) -> Result<Exit, Failure> {
 
 fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
     check_device(&args.device)?;
-    let input = InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None, head: args.head };
+    let input =
+        InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None, head: args.head };
     check_input(&input)?;
     within("batch", args.batch as f64, 1.0..=65536.0)?;
     if let Some(rate) = args.learning_rate {
