@@ -146,12 +146,13 @@ pub(super) fn likeness(shapes: &Shapes) -> Option<Likeness> {
         .iter()
         .flat_map(|family| family.dialects().iter().map(move |dialect| (family, dialect)));
     let likeness = all.map(|(family, dialect)| {
+        let head = |mark: &str| family.heads().iter().any(|head| mark.strip_prefix(head) == Some(".weight"));
+        let own = |mark: &&str| dialect.own_key(mark, &keys);
         // Many networks have a `conv1.weight`, and any a `0.weight`.
-        let marks = family.marks().iter().filter(|mark| mark.matches('.').count() > 1);
-        let marks = marks
-            .map(|mark| dialect.own_key(mark, &keys))
-            .filter(|key| key.matches(is_letter).count() > LETTERS);
-        let (has, lacks) = marks.partition(|mark| keys.contains(mark));
+        let telling = |key: &String| key.matches('.').count() > 1 && key.matches(is_letter).count() > LETTERS;
+        let has = family.marks().iter().map(own).filter(|key| telling(key) && keys.contains(key)).collect();
+        let lacks = family.marks().iter().filter(|mark| !head(mark)).map(own);
+        let lacks = lacks.filter(|key| !keys.contains(key)).collect();
         Likeness { family: family.name(), has, lacks }
     });
     // The first of those that are alike.

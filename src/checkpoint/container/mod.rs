@@ -163,7 +163,7 @@ fn span(shape: &[usize], view: &View, size: usize) -> Option<Range<u64>> {
 fn contiguous(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
+        strides[axis - 1] = usize::saturating_mul(strides[axis], shape[axis]);
     }
     strides
 }

@@ -105,7 +105,7 @@ pub(super) fn find(
         Choice::Open => search.picked(&layers, labels)?,
     };
     let Some(layer) = picked.map(|at| &layers[at]) else {
-        notes.extend(search.headless(&layers, choice));
+        notes.push(search.headless(&layers, choice));
         let others = layers.iter().map(|layer| layer.module.to_owned()).collect();
         return Ok(Found { head: None, others, notes });
     };
@@ -261,7 +261,7 @@ impl<'a> Search<'a> {
     }
 
     /// What there is to say of a network without a classifier.
-    fn headless(&self, layers: &[Layer<'_>], choice: Choice<'_>) -> Option<Note> {
+    fn headless(&self, layers: &[Layer<'_>], choice: Choice<'_>) -> Note {
         let several = |group: &&str| {
             self.parts.is_beside(group, self.root)
                 && !is_auxiliary(self.local(group))
@@ -282,7 +282,7 @@ impl<'a> Search<'a> {
             ),
             _ => "the checkpoint has no classifier".to_owned(),
         };
-        Some(Note { text, warning: false })
+        Note { text, warning: false }
     }
 
     /// Whether a group under the body's own dictionary holds a matrix.

@@ -279,8 +279,12 @@ fn belongs(
     reading: Option<&Reading>,
 ) -> Option<String> {
     let own = path.strip_prefix(root)?;
+    // The classifier that counts has been found already.
+    if group.is_some() && reading.is_some_and(|reading| reading.is_head(own)) {
+        return None;
+    }
     let inside = group.is_none_or(|group| !parts.is_beside(group, root));
-    let known = || reading.is_some_and(|reading| reading.knows(own) && !reading.is_head(own));
+    let known = || reading.is_some_and(|reading| reading.knows(own));
     (inside || known()).then(|| own.to_owned())
 }
 
