@@ -77,6 +77,10 @@ pub struct InputSpec {
     /// images' own where all share a square one of at most 224, else 224.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
+    /// The layer of the checkpoint that is its classifier, by its name there, or `none` to fit a new one; absent: the only one
+    /// that can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
     /// `squash`, `short-side` or `pad`; absent: as in the preset or the checkpoint's files, else
     /// `short-side` at 224 and `squash` at other sizes.
     #[serde(skip_serializing_if = "Option::is_none")]

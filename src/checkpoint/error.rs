@@ -98,12 +98,11 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Loading the file the usual way would run code that it names.
+    /// Loading the file with PyTorch would run code that it names.
     #[error(
-        "{}: holds `{class}`, which only running code could load; if you trust where the file comes from, \
-         re-save its weights:\n{}",
-        path.display(),
-        resave(path, "torch.load({path}, map_location=\"cpu\", weights_only=False)")
+        "{}: PyTorch would call `{class}` when it loads this file, which no checkpoint needs; nothing of it was run here. \
+         Do not load it; get the weights from somewhere else, as safetensors if there is a choice",
+        path.display()
     )]
     Executable {
         /// The file.
@@ -113,12 +112,33 @@ pub enum CheckpointError {
     },
     /// The file is a compiled program, not weights.
     #[error(
-        "{}: this is a TorchScript program; save its weights instead:\n{}", path.display(),
-        resave(path, "torch.jit.load({path}, map_location=\"cpu\")")
+        "{}: this is a TorchScript program; if you trust whoever made it, save its weights instead:\n{}",
+        path.display(), resave(path)
     )]
     TorchScript {
         /// The file.
         path: PathBuf,
+    },
+    /// Several layers may be the classifier, or none has the name that was given.
+    #[error(
+        "{}: {}; pass --head with the name of the classifier, or --head none to fit a new one", path.display(),
+        heads(asked.as_deref(), found)
+    )]
+    Heads {
+        /// The file.
+        path: PathBuf,
+        /// The name that the user gave.
+        asked: Option<String>,
+        /// The layers that may be meant.
+        found: Vec<String>,
+    },
+    /// A weight cannot be put together from its parts.
+    #[error("{}: {reason}", path.display())]
+    Fold {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
     },
     /// Tensors claim far more bytes than the file holds.
     #[error("{}: tensors claim {claimed} bytes, the file has {file}", path.display())]
@@ -137,7 +157,7 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// A tensor is stored as something else than floating point numbers.
-    #[error("{}: `{key}` is stored as {dtype}, expected f32, f16, bf16 or f64", path.display())]
+    #[error("{}: `{key}` is stored as {dtype}, expected f64, f32, f16, bf16 or f8", path.display())]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -186,6 +206,10 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
+    pub(super) fn heads(path: &Path, asked: Option<&str>, found: Vec<String>) -> Self {
+        Self::Heads { path: path.to_owned(), asked: asked.map(str::to_owned), found }
+    }
+
     pub(super) fn foreign(path: &Path, foreign: Foreign) -> Self {
         Self::Foreign { path: path.to_owned(), what: foreign.what, advice: foreign.advice }
     }
@@ -197,15 +221,58 @@ fn listed(files: &[PathBuf], before: &str, after: &str) -> String {
     if names.is_empty() { String::new() } else { format!("{before}{}{after}", names.join(", ")) }
 }
 
-/// A few lines of Python that turn a trusted file into safetensors; `load` says how its `{path}` is read.
-fn resave(path: &Path, load: &str) -> String {
-    let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+fn heads(asked: Option<&str>, found: &[String]) -> String {
+    let found = match found {
+        [] => "no layer fits behind the body".to_owned(),
+        found => format!("these layers fit behind the body: {}", found.join(", ")),
+    };
+    match asked {
+        Some(name) => format!("`{name}` is no layer that can be the classifier; {found}"),
+        None => format!("more than one layer may be the classifier; {found}"),
+    }
+}
+
+/// Lines of Python that save the weights of a program.
+fn resave(path: &Path) -> String {
+    let weights = path.with_extension("weights.pth");
     format!(
-        "    # only if you trust whoever made the file: this may run code in it\n    \
-         import torch, safetensors.torch\n    \
-         m = {}\n    \
-         safetensors.torch.save_file({{k: v.contiguous() for k, v in m.state_dict().items()}}, {})",
-        load.replace("{path}", &quoted(path)),
-        quoted(&path.with_extension("safetensors"))
+        "    import torch\n    program = torch.jit.load({}, map_location=\"cpu\")\n    \
+         torch.save(program.state_dict(), {})",
+        python(path),
+        python(&weights)
     )
+}
+
+/// A path as Python writes it; bytes that are no text as Python keeps them in names of files.
+fn python(path: &Path) -> String {
+    let mut text = String::from("\"");
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            match letter {
+                '"' | '\\' => text.extend(['\\', letter]),
+                c if c.is_control() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+                c => text.push(c),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\udc{byte:02x}")));
+    }
+    text + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_strings_of_python() {
+        assert_eq!(python(Path::new("a \"b\" \\ \n é")), "\"a \\\"b\\\" \\\\ \\x0a é\"");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn bytes_that_are_no_text_are_surrogates() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"f\xfcchse.pt"));
+        assert_eq!(python(path), "\"f\\udcfcchse.pt\"");
+    }
 }

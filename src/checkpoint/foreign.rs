@@ -121,6 +121,15 @@ const FORMATS: &[Format] = &[
         foreign: Foreign { what: "a compressed archive", advice: "unpack it first" },
     },
     Format {
+        matches: |head| head.get(257..262) == Some(b"ustar"),
+        ending: None,
+        foreign: Foreign {
+            what: "a tar archive",
+            advice: "unpack it and pass the file with the weights; if `storages` and `tensors` are in it, it is a model of \
+                     the first versions of PyTorch: load it there and save its state dict again",
+        },
+    },
+    Format {
         matches: |head| matches!(head.trim_ascii_start().first(), Some(b'{' | b'[')),
         ending: None,
         foreign: JSON,
@@ -131,6 +140,12 @@ const FORMATS: &[Format] = &[
         foreign: Foreign { what: "an empty file (0 bytes)", advice: "download or copy it again" },
     },
 ];
+
+/// A zip archive that `torch.save` did not write.
+pub(super) const ARCHIVE: Foreign = Foreign {
+    what: "a zip archive that does not hold one checkpoint (`data.pkl`)",
+    advice: "unpack it, and pass the file with the weights",
+};
 
 /// Configuration where weights were expected.
 pub(super) const JSON: Foreign =
@@ -259,13 +274,6 @@ const MODULES: &[(&[&str], Foreign)] = &[
     (
         &["sklearn.", "xgboost.", "lightgbm.", "joblib."],
         Foreign { what: "a model of another library, saved with pickle", advice: EXPORT },
-    ),
-    (
-        &["fastai."],
-        Foreign {
-            what: "an exported fastai learner",
-            advice: "load it with fastai and save the weights alone: `torch.save(learn.model.state_dict(), FILE)`",
-        },
     ),
 ];
 

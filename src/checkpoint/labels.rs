@@ -8,10 +8,33 @@ use serde_json::Value;
 use super::CheckpointError;
 use super::source::Source;
 
-const LISTS: [&str; 6] = ["labels", "label_names", "classes", "class_names", "id2label", "idx_to_class"];
-const INVERSE: [&str; 2] = ["class_to_idx", "label2id"];
+const LISTS: [&str; 12] = [
+    "labels",
+    "label_names",
+    "classes",
+    "class_names",
+    "classnames",
+    "CLASSES",
+    "id2label",
+    "id_to_label",
+    "id_to_labels",
+    "idx2label",
+    "idx_to_class",
+    "idx_to_label",
+];
+const INVERSE: [&str; 5] = ["class_to_idx", "label2id", "label_to_id", "label_to_idx", "class2idx"];
 /// Dictionaries of settings in which margay, Lightning and timm keep more of them.
-const NESTED: [&str; 5] = ["margay", "hyper_parameters", "config", "args", "pretrained_cfg"];
+const NESTED: [&str; 9] = [
+    "margay",
+    "hyper_parameters",
+    "hparams",
+    "config",
+    "cfg",
+    "args",
+    "meta",
+    "dataset_meta",
+    "pretrained_cfg",
+];
 
 /// Class names and the file that stores them.
 #[derive(Debug)]

@@ -1,22 +1,24 @@
 //! Reading and writing checkpoints: safetensors and PyTorch files, without executing anything.
 //!
-//! A checkpoint is a file, the shards of an index, or the folder of a repository with its configuration.
-//! [`load_model`] takes it to a checked [`Pretrained`] network; [`write_safetensors`] writes weights
-//! back under the checkpoint's own keys.
+//! A checkpoint is a file, the shards of an index, or the folder of a repository with its configuration. Its way to a
+//! network: `source` finds the files, `container` (with `pickle`) makes of each a table of tensors and the facts beside
+//! them, `resolve` finds the network among the tensors, and `models` recognises it. [`load_model`] takes a path to a
+//! checked [`Pretrained`] network; [`write_safetensors`] writes weights back under the checkpoint's own keys.
 
 mod container;
 mod error;
 mod facts;
 mod foreign;
 mod labels;
+mod pickle;
+mod resolve;
 mod source;
 mod tensor;
 #[cfg(test)]
 mod tests;
-mod unwrap;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use margay_core::{Graph, Params, ParamsError};
@@ -24,6 +26,7 @@ use ndarray::ArrayD;
 use serde_json::Value;
 
 pub use error::CheckpointError;
+pub use resolve::Note;
 pub use tensor::Dtype;
 pub use write::write_safetensors;
 
@@ -31,6 +34,7 @@ use crate::models::{self, Config, Detected, ModelError, NameMap, Part, Shapes};
 use crate::preprocess::{self, Known};
 use container::{Container, Stored};
 use labels::Labels;
+use resolve::{Choice, Resolution};
 use source::Source;
 
 /// An opened checkpoint: names, shapes and types are known, values are read when asked for.
@@ -38,10 +42,11 @@ pub struct Checkpoint {
     path: PathBuf,
     source: Source,
     files: Vec<Container>,
-    /// Every tensor, and the file that holds it.
-    tensors: BTreeMap<String, (usize, Stored)>,
+    /// Every tensor by its path, and the file that holds it.
+    stored: BTreeMap<String, (usize, Stored)>,
     facts: BTreeMap<String, Value>,
-    prefix: String,
+    /// The network among them.
+    network: Resolution,
     shapes: Shapes,
     labels: Option<Labels>,
 }
@@ -69,41 +74,97 @@ impl Checkpoint {
     /// Opens a `.safetensors` file, any container of `torch.save`, an index of shards, or a folder with one of
     /// them; the content decides, not the name. Configuration files beside the weights are read, too.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        Self::open_with(path, None)
+    }
+
+    /// The same where the user says which layer is the classifier: `net.classifier`, or `none` for a new one.
+    pub fn open_with(path: impl AsRef<Path>, head: Option<&str>) -> Result<Self, CheckpointError> {
         let path = path.as_ref().to_owned();
         let source = Source::find(&path)?;
         let mut files = Vec::with_capacity(source.weights.len());
-        let (mut all, mut facts) = (BTreeMap::new(), BTreeMap::new());
+        let (mut stored, mut facts, mut scopes) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         for (number, file) in source.weights.iter().enumerate() {
             let mut container = Container::open(file)?;
             let tensors = std::mem::take(&mut container.tensors);
             source.check_shard(file, &tensors)?;
-            all.extend(tensors.into_iter().map(|(key, stored)| (key, (number, stored))));
+            stored.extend(tensors.into_iter().map(|(key, stored)| (key, (number, stored))));
             facts.append(&mut container.facts);
+            scopes.append(&mut container.scopes);
             files.push(container);
         }
-        if let Some(stranger) = foreign::by_keys(&all.keys().map(String::as_str)) {
+        if let Some(stranger) = foreign::by_keys(&stored.keys().map(String::as_str)) {
             return Err(CheckpointError::foreign(&path, stranger));
         }
-        let (mut tensors, prefix) =
-            unwrap::unwrap(all, &facts, |tensors| models::is_recognised(&shapes(tensors)));
-        // Counters such as the number of steps are no weights.
-        tensors.retain(|_, (_, t)| !(t.shape.is_empty() && matches!(t.dtype, Dtype::Other(_))));
-        if tensors.is_empty() {
+        let labels = labels::find(&facts, &source);
+        let config = config(&facts, &source);
+        let choice = match head {
+            None => Choice::Open,
+            Some("none") => Choice::None,
+            Some(name) => Choice::Layer(name),
+        };
+        let table = stored.iter().map(|(key, (_, t))| (key.clone(), t.shape.clone(), t.dtype));
+        let names = labels.as_ref().map(|labels| labels.names.len());
+        let network = Resolution::new(table, &scopes, &config, names, choice);
+        let network = network.map_err(|heads| CheckpointError::heads(&path, head, heads.0))?;
+        if network.tensors.is_empty() {
             return Err(CheckpointError::Empty { path });
         }
-        let shapes = shapes(&tensors);
-        let labels = labels::find(&facts, &source);
-        Ok(Self { path, source, files, tensors, facts, prefix, shapes, labels })
+        let shapes = resolve::shapes(&network.tensors);
+        let checkpoint = Self { path, source, files, stored, facts, network, shapes, labels };
+        checkpoint.check_size()?;
+        Ok(checkpoint)
     }
 
-    /// Shape of every tensor by its key without wrapping prefixes.
+    /// Shape of every tensor by its key in the language of its library, without what is put around the network.
     pub fn shapes(&self) -> &Shapes {
         &self.shapes
     }
 
-    /// What training scripts put around the keys, such as `state_dict.module.`.
+    /// What training scripts put around the keys, such as `state_dict.net.`.
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        &self.network.prefix
+    }
+
+    /// Names that wrappers put into keys, such as `module` and `_orig_mod`.
+    pub fn wrappers(&self) -> impl Iterator<Item = &str> {
+        self.network.wrappers.iter().map(String::as_str)
+    }
+
+    /// The layer that is the classifier, by its name in the file; absent: there is none.
+    pub fn head(&self) -> Option<&str> {
+        self.network.head.as_deref()
+    }
+
+    /// The class of a whole module that was saved with its code, which was not run.
+    pub fn module(&self) -> Option<&str> {
+        self.files.iter().find_map(|file| file.module.as_deref())
+    }
+
+    /// What is in the file and no part of the network, in words.
+    pub fn left_out(&self) -> Option<String> {
+        self.network.leftovers()
+    }
+
+    /// What the user should know of how the file was read.
+    pub fn notes(&self) -> Vec<Note> {
+        let note = |text: String| Note { text, warning: false };
+        let module = self.module();
+        let module = module
+            .map(|class| format!("a whole `{class}` was saved: its weights are read, its code is not run"));
+        let left = self.left_out().map(|left| format!("left out, as no part of the network: {left}"));
+        module.map(note).into_iter().chain(self.network.notes.iter().cloned()).chain(left.map(note)).collect()
+    }
+
+    /// Views may share a storage, but an `expand` of one number to gigabytes is no weight.
+    fn check_size(&self) -> Result<(), CheckpointError> {
+        let file = self.bytes()?;
+        let paths = self.network.tensors.values().map(|tensor| &tensor.entry.path);
+        let claimed = paths.filter_map(|path| Some(self.stored.get(path)?.1.claimed()));
+        let claimed = claimed.fold(0_u64, u64::saturating_add);
+        if claimed > file.saturating_mul(container::MAX_EXPANSION).max(container::SMALL) {
+            return Err(CheckpointError::Oversized { path: self.path.clone(), claimed, file });
+        }
+        Ok(())
     }
 
     /// Facts stored beside the tensors: safetensors metadata or entries of the top-level dictionary.
@@ -146,25 +207,37 @@ impl Checkpoint {
         stored.or_else(processor).or_else(timm)
     }
 
-    /// Values of one tensor as f32.
+    /// Values of one tensor as f32, by its key in [`Checkpoint::shapes`].
     pub fn read(&self, key: &str) -> Result<ArrayD<f32>, CheckpointError> {
-        let Some((file, stored)) = self.tensors.get(key) else {
-            let nearest = margay_core::nearest_name(key, self.tensors.keys().map(String::as_str));
+        let Some(tensor) = self.network.tensors.get(key) else {
+            let nearest = margay_core::nearest_name(key, self.shapes.keys().map(String::as_str));
             return Err(self.params_error(ParamsError::Missing { name: key.to_owned(), nearest }));
         };
-        let path = &self.source.weights[*file];
-        let values = self.files[*file].read(path, &self.key(key), stored)?;
+        let shape = &tensor.entry.shape;
+        let fail = |reason| CheckpointError::Fold { path: self.path.clone(), reason };
+        let values = resolve::values(&tensor.entry.made, shape, |path| self.values(path), fail)?;
         let count = values.len();
-        ArrayD::from_shape_vec(stored.shape.clone(), values).map_err(|_| CheckpointError::Damaged {
-            path: path.clone(),
-            reason: format!("`{}` has shape {:?} and {count} values", self.key(key), stored.shape),
+        ArrayD::from_shape_vec(shape.clone(), values)
+            .map_err(|_| fail(format!("`{}` has shape {shape:?} and {count} values", tensor.shown)))
+    }
+
+    /// Values of one tensor of the file.
+    fn values(&self, path: &str) -> Result<Vec<f32>, CheckpointError> {
+        let Some((file, stored)) = self.stored.get(path) else {
+            unreachable!("the network is made of tensors of the file")
+        };
+        let weights = &self.source.weights[*file];
+        let values = self.files[*file].read(weights, stored)?;
+        values.ok_or_else(|| CheckpointError::Dtype {
+            path: weights.clone(),
+            key: path.to_owned(),
+            dtype: stored.dtype.name().to_owned(),
         })
     }
 
-    /// The architecture, as far as names, shapes and stored facts tell it.
+    /// The architecture, as far as names, shapes and stored facts tell it; its names lead to [`Checkpoint::shapes`].
     pub fn detect(&self, image: [usize; 2]) -> Result<Detected, CheckpointError> {
-        let config = self.source.config.as_ref().map(|config| &config.value);
-        let config = Config::from(facts::merged(&self.facts, config));
+        let config = config(&self.facts, &self.source);
         models::detect(&self.shapes, &config, image).map_err(|source| self.model_error(source))
     }
 
@@ -177,7 +250,9 @@ impl Checkpoint {
     pub fn into_model(self, image: [usize; 2]) -> Result<Pretrained, CheckpointError> {
         let Detected { graph, names, library } = self.detect(image)?;
         self.check_shapes(&graph, &names)?;
-        if let Some(labels) = &self.labels {
+        // The names of a network whose classifier is elsewhere say nothing.
+        let labels = self.labels.as_ref().filter(|_| graph.classes() > 0);
+        if let Some(labels) = labels {
             labels.check(graph.classes())?;
         }
         let mut params = Params::new();
@@ -188,7 +263,8 @@ impl Checkpoint {
         self.check_variances(&params, &names)?;
         let (dtype, sha256) = (self.dtype(), self.source.sha256()?);
         let graph = models::resize(&graph, &mut params, image).map_err(|source| self.model_error(source))?;
-        let labels = self.labels.map(|labels| labels.names);
+        let labels = labels.map(|labels| labels.names.clone());
+        let names = names.rekeyed(|own| self.written(own));
         Ok(Pretrained { graph, params, names, library, labels, sha256, dtype })
     }
 
@@ -217,6 +293,14 @@ impl Checkpoint {
                     let nearest = margay_core::nearest_name(key, unused.map(String::as_str));
                     return fail(ParamsError::Missing { name: key.clone(), nearest });
                 }
+                Some(_) if !self.network.tensors[key].entry.dtype.is_float() => {
+                    let dtype = self.network.tensors[key].entry.dtype.name().to_owned();
+                    return Err(CheckpointError::Dtype {
+                        path: self.path.clone(),
+                        key: self.key(key),
+                        dtype,
+                    });
+                }
                 Some(got) if got != expected => {
                     let (expected, got) = (expected.clone(), got.clone());
                     return fail(ParamsError::Shape { name: key.clone(), expected, got });
@@ -234,6 +318,20 @@ impl Checkpoint {
     }
 
     fn model_error(&self, source: ModelError) -> CheckpointError {
+        let source = match source {
+            ModelError::MissingKey { key, nearest } => {
+                let nearest = nearest.map(|name| self.key(&name));
+                ModelError::MissingKey { key: self.key(&key), nearest }
+            }
+            ModelError::Axes { key, expected, got } => {
+                ModelError::Axes { key: self.key(&key), expected, got }
+            }
+            ModelError::Unrecognised { nearest, unmatched } => {
+                let unmatched = unmatched.iter().map(|key| self.key(key)).collect();
+                ModelError::Unrecognised { nearest, unmatched }
+            }
+            other => other,
+        };
         CheckpointError::Model { path: self.path.clone(), source }
     }
 
@@ -251,17 +349,28 @@ impl Checkpoint {
 
     fn dtype(&self) -> Dtype {
         let rank = |dtype: &Dtype| match dtype {
-            Dtype::F64 => 3,
-            Dtype::F32 => 2,
-            Dtype::Bf16 => 1,
-            Dtype::F16 | Dtype::Other(_) => 0,
+            Dtype::F64 => 4,
+            Dtype::F32 => 3,
+            Dtype::Bf16 => 2,
+            Dtype::F16 => 1,
+            Dtype::F8E4m3 | Dtype::F8E5m2 | Dtype::Other(_) => 0,
         };
-        self.tensors.values().map(|(_, t)| t.dtype).max_by_key(rank).unwrap_or(Dtype::F32)
+        self.network.tensors.values().map(|t| t.entry.dtype).max_by_key(rank).unwrap_or(Dtype::F32)
     }
 
-    /// The key as it stands in the file.
-    fn key(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
+    /// The key as it stands in the file; one that is missing as it would stand there.
+    fn key(&self, own: &str) -> String {
+        if let Some(tensor) = self.network.tensors.get(own) {
+            return tensor.shown.clone();
+        }
+        let around =
+            self.network.tensors.iter().find_map(|(own, tensor)| tensor.shown.strip_suffix(own.as_str()));
+        format!("{}{own}", around.unwrap_or(""))
+    }
+
+    /// The key in files that are written.
+    fn written(&self, own: &str) -> String {
+        self.network.tensors.get(own).map_or_else(|| own.to_owned(), |tensor| tensor.written.clone())
     }
 
     fn params_error(&self, error: ParamsError) -> CheckpointError {
@@ -274,8 +383,9 @@ pub fn load_model(path: impl AsRef<Path>, image: [usize; 2]) -> Result<Pretraine
     Checkpoint::open(path)?.into_model(image)
 }
 
-fn shapes(tensors: &BTreeMap<String, (usize, Stored)>) -> Shapes {
-    tensors.iter().map(|(key, (_, tensor))| (key.clone(), tensor.shape.clone())).collect()
+/// What stands beside the weights for the architectures.
+fn config(facts: &BTreeMap<String, Value>, source: &Source) -> Config {
+    Config::from(facts::merged(facts, source.config.as_ref().map(|config| &config.value)))
 }
 
 fn renamed(error: ParamsError, rename: impl Fn(&str) -> String) -> ParamsError {

@@ -105,7 +105,7 @@ impl Source {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         for path in &self.weights {
-            let mut file = fs_err::File::open(path)?;
+            let mut file = margay_core::input::open(path)?;
             loop {
                 let read = file.read(&mut buffer)?;
                 if read == 0 {
@@ -172,11 +172,7 @@ impl Json {
 
     fn read(path: &Path) -> Result<Self, CheckpointError> {
         let fail = |reason: String| CheckpointError::Json { path: path.to_owned(), reason };
-        let mut bytes = Vec::new();
-        fs_err::File::open(path)?.take(MAX_JSON_BYTES + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_JSON_BYTES {
-            return Err(fail(format!("it is longer than {MAX_JSON_BYTES} bytes")));
-        }
+        let bytes = margay_core::input::read(path, MAX_JSON_BYTES)?;
         if let Some(stranger) = foreign::by_content(path, &bytes).filter(|f| *f != foreign::JSON) {
             return Err(CheckpointError::foreign(path, stranger));
         }

@@ -95,6 +95,9 @@ pub struct RecipeArgs {
     /// How a photo is brought to that size [default: as prepared, else short-side at 224, squash elsewhere]
     #[arg(long, value_parser = choice(RESIZES), help_heading = "Data")]
     pub resize: Option<ResizeChoice>,
+    /// The layer that is the checkpoint's classifier, or none to fit a new one [default: the only one that can be]
+    #[arg(long, value_name = "LAYER", help_heading = "Data")]
+    pub head: Option<String>,
     #[command(flatten)]
     pub prune: PruneArgs,
     #[command(flatten)]
@@ -362,6 +365,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         preprocess,
         image_size,
         resize,
+        head,
         prune,
         recovery,
         adapt,
@@ -389,6 +393,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
             preprocess: preprocess.or(from.input.preprocess),
             image_size: image_size.or(from.input.image_size),
             resize: resize.or(from.input.resize),
+            head: head.or(from.input.head),
         },
         prune: merge_prune(prune, from.prune),
         recovery: merge_recovery(recovery, from.recovery),

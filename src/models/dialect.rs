@@ -1,6 +1,6 @@
 //! Other libraries' names for the parameters of a family, as tables of renamings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::Part;
 use super::{NameMap, Shapes};
@@ -55,6 +55,25 @@ impl Dialect {
             names.push(&name, part);
         }
         (canonical, names)
+    }
+
+    /// Whether there is a name for the key.
+    pub fn knows(&self, key: &str) -> bool {
+        let stem = self.stem(key);
+        self.renamings.iter().any(|(pattern, _)| captures(pattern, stem).is_some())
+    }
+
+    /// The library's key for a canonical name: of several, one that is among `keys`.
+    pub fn own_key(&self, canonical: &str, keys: &BTreeSet<String>) -> String {
+        let root =
+            self.roots.iter().find(|root| keys.iter().any(|key| key.starts_with(**root))).unwrap_or(&"");
+        let stems = self.renamings.iter().filter_map(|(pattern, name)| {
+            let name = name.split_once('#').map_or(*name, |(name, _)| name);
+            filled_back(pattern, name, canonical)
+        });
+        let stems: Vec<String> = stems.chain([canonical.to_owned()]).collect();
+        let named = stems.iter().flat_map(|stem| [format!("{root}{stem}"), stem.clone()]);
+        named.clone().find(|key| keys.contains(key)).unwrap_or_else(|| format!("{root}{}", stems[0]))
     }
 
     /// The key without the module under which the network hangs.
@@ -123,6 +142,26 @@ fn filled(name: &str, captures: &[&str]) -> Option<String> {
     Some(out)
 }
 
+/// The key that a renaming would turn into this name.
+fn filled_back(pattern: &str, name: &str, canonical: &str) -> Option<String> {
+    let wildcards = name.replace(['+', '-'], "*");
+    let captured = captures(&wildcards, canonical)?;
+    let kinds = name.chars().filter(|letter| ['*', '+', '-'].contains(letter));
+    let mut stood = kinds.zip(captured).map(|(kind, text)| match kind {
+        '+' => text.parse::<usize>().ok()?.checked_sub(1).map(|n| n.to_string()),
+        '-' => text.parse::<usize>().ok()?.checked_add(1).map(|n| n.to_string()),
+        _ => Some(text.to_owned()),
+    });
+    let mut out = String::with_capacity(pattern.len() + 8);
+    for letter in pattern.chars() {
+        match letter {
+            '*' => out.push_str(&stood.next()??),
+            _ => out.push(letter),
+        }
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +192,14 @@ mod tests {
         ];
         for (key, (name, place)) in table {
             assert_eq!(DIALECT.rename(key), (name.to_owned(), place));
+        }
+        for (canonical, key) in [
+            ("blocks.11.qkv.weight", "net.layer_11.query.weight"),
+            ("layer1.conv.weight", "net.stages.0.conv.weight"),
+            ("stages.3.conv.weight", "net.features.4.conv.weight"),
+            ("other", "net.other"),
+        ] {
+            assert_eq!(DIALECT.own_key(canonical, &BTreeSet::from(["net.x".to_owned()])), key);
         }
         let keys = [("layer_0.key.weight", vec![4, 2]), ("layer_0.query.weight", vec![4, 2])];
         let shapes = keys.into_iter().chain([("cls", vec![1, 1, 2]), ("net.mask", vec![2])]);

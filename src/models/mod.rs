@@ -10,6 +10,7 @@ mod efficientnet;
 mod names;
 mod positions;
 mod read;
+mod reading;
 mod resnet;
 mod strangers;
 mod vit;
@@ -22,6 +23,7 @@ pub use config::Config;
 pub use dialect::Dialect;
 pub use names::{NameMap, Part};
 pub use positions::{native_size, resize};
+pub use reading::{Body, Reading, recognise};
 
 /// Shape of every tensor of a checkpoint by its own key, wrapping prefixes removed.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
@@ -40,6 +42,14 @@ pub trait Architecture: Sync {
 
     /// Keys that checkpoints of the family have: what a stranger is compared with.
     fn marks(&self) -> &'static [&'static str];
+
+    /// Canonical names of the layers that classify, the first that of a single classifier.
+    fn heads(&self) -> &'static [&'static str];
+
+    /// Whether a classifier may read twice the features of the body: the class token and the mean of the others.
+    fn concatenates(&self) -> bool {
+        false
+    }
 
     /// Libraries whose checkpoints it reads.
     fn dialects(&self) -> &'static [Dialect];
@@ -93,12 +103,13 @@ pub struct Design {
 pub enum ModelError {
     /// No family recognises the checkpoint.
     #[error(
-        "no known architecture has these keys; the nearest is `{nearest}`, which has no {}",
-        unmatched.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+        "no known architecture has keys such as {}{}; margay reads {}",
+        unmatched.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "),
+        nearest.map_or_else(String::new, |family| format!(" (nearest: {family})")), families()
     )]
     Unrecognised {
-        /// The family whose keys look most alike.
-        nearest: &'static str,
+        /// The family whose keys look most alike, if any are.
+        nearest: Option<&'static str>,
         /// The first keys that it does not have.
         unmatched: Vec<String>,
     },
@@ -156,26 +167,12 @@ fn hint(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!(" (nearest: `{name}`)"))
 }
 
-/// The first family and dialect that recognise a checkpoint, and its shapes in canonical names.
-fn recognise(shapes: &Shapes) -> Option<(&'static dyn Architecture, Dialect, Shapes, NameMap)> {
-    let readings = ARCHITECTURES.iter().flat_map(|f| f.dialects().iter().map(move |dialect| (*f, *dialect)));
-    readings.filter(|(_, dialect)| !dialect.excludes(shapes)).find_map(|(family, dialect)| {
-        let (canonical, names) = dialect.translate(shapes);
-        family.recognises(&canonical).then_some((family, dialect, canonical, names))
-    })
-}
-
-/// Whether some family knows a checkpoint with these tensors.
-pub fn is_recognised(shapes: &Shapes) -> bool {
-    recognise(shapes).is_some()
-}
-
 /// Recognises a checkpoint by the names and shapes of its tensors.
 pub fn detect(shapes: &Shapes, config: &Config, image: [usize; 2]) -> Result<Detected, ModelError> {
     strangers::check(shapes)?;
-    let (family, dialect, canonical, names) = recognise(shapes).ok_or_else(|| unrecognised(shapes))?;
-    let graph = family.detect(&canonical, &config.assuming(dialect.assumes), image)?;
-    Ok(Detected { graph, names, library: dialect.library })
+    let reading = recognise(shapes).ok_or_else(|| unrecognised(shapes))?;
+    let (graph, library) = (reading.graph(config, image)?, reading.library());
+    Ok(Detected { graph, names: reading.into_names(), library })
 }
 
 /// Builds a variant by name.
@@ -198,21 +195,20 @@ fn family_of(variant: &str) -> Result<&'static dyn Architecture, ModelError> {
     }
 }
 
+/// Says what is missing where most is there, and else what is not known.
 fn unrecognised(shapes: &Shapes) -> ModelError {
-    let likeness = |family: &&&dyn Architecture| {
-        family.marks().iter().filter(|mark| shapes.contains_key(**mark)).count()
-    };
-    let nearest = ARCHITECTURES.iter().rev().max_by_key(likeness);
-    let marks = nearest.map_or(&[] as &[_], |family| family.marks());
-    let lacking: Vec<_> = marks.iter().filter(|mark| !shapes.contains_key(**mark)).collect();
-    let unmatched: Vec<_> =
-        shapes.keys().filter(|key| !marks.contains(&key.as_str())).take(3).cloned().collect();
-    let nearly = 2 * lacking.len() < marks.len() || unmatched.is_empty();
-    if let Some(key) = lacking.first().filter(|_| nearly) {
+    /// One key may be alike by chance.
+    const ALIKE: usize = 2;
+    let nearest = reading::likeness(shapes).filter(|likeness| likeness.has.len() >= ALIKE);
+    if let Some(likeness) = &nearest
+        && let Some(key) = likeness.lacks.first().filter(|_| likeness.lacks.len() == 1)
+    {
         let nearest = nearest_name(key, shapes.keys().map(String::as_str));
-        return ModelError::MissingKey { key: (***key).to_owned(), nearest };
+        return ModelError::MissingKey { key: key.clone(), nearest };
     }
-    ModelError::Unrecognised { nearest: nearest.map_or("none", |family| family.name()), unmatched }
+    let has = |key: &&String| nearest.as_ref().is_some_and(|likeness| likeness.has.contains(*key));
+    let unmatched = shapes.keys().filter(|key| !has(key)).take(3).cloned().collect();
+    ModelError::Unrecognised { nearest: nearest.map(|likeness| likeness.family), unmatched }
 }
 
 #[cfg(test)]
@@ -313,7 +309,7 @@ mod tests {
         assert!(error.contains("`resnet81`") && error.contains("`resnet1"), "{error}");
         let shapes = Shapes::from([("trunk.0.weight".to_owned(), vec![40, 3, 4, 4])]);
         let error = detect(&shapes, &Config::default(), [64, 64]).unwrap_err().to_string();
-        assert!(error.contains("`resnet`") && error.contains("`trunk.0.weight`"), "{error}");
+        assert!(error.contains("`trunk.0.weight`") && !error.contains("nearest"), "{error}");
         let table =
             [("layers.0.blocks.0.attn.relative_position_bias_table", "Swin"), ("denseblock1.a", "DenseNet")];
         for (key, what) in table {

@@ -32,6 +32,18 @@ impl NameMap {
         self.parts.entry(name.to_owned()).or_default().push(part);
     }
 
+    /// The same map with every key changed.
+    #[must_use]
+    pub fn rekeyed(&self, change: impl Fn(&str) -> String) -> Self {
+        let part = |part: &Part| Part { key: change(&part.key), shape: part.shape.clone() };
+        let parts = self.parts.iter().map(|(name, parts)| (name.clone(), parts.iter().map(part).collect()));
+        Self {
+            parts: parts.collect(),
+            names: self.names.iter().map(|(key, name)| (change(key), name.clone())).collect(),
+            unused: self.unused.iter().map(|key| change(key)).collect(),
+        }
+    }
+
     /// Marks a key that no parameter needs.
     pub fn leave_out(&mut self, key: &str) {
         self.unused.insert(key.to_owned());

@@ -50,7 +50,7 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
     let method = method(recipe)?;
     let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
     dataset.tell(progress);
-    let checkpoint = opened(&recipe.model, recipe.labels.as_deref(), progress)?;
+    let checkpoint = opened(&recipe.model, recipe.labels.as_deref(), recipe.input.head.as_deref(), progress)?;
     let preprocess = prepared(&recipe.input, Some(&checkpoint), &dataset.train, progress)?.spec;
     let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
     shots.tell(progress);

@@ -60,7 +60,8 @@ impl Task {
         let workplace = Workplace::new(recipe)?;
         let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
         dataset.tell(progress);
-        let checkpoint = opened(&recipe.model, recipe.labels.as_deref(), progress)?;
+        let checkpoint =
+            opened(&recipe.model, recipe.labels.as_deref(), recipe.input.head.as_deref(), progress)?;
         let Resolved { spec: preprocess, origin } =
             prepared(&recipe.input, Some(&checkpoint), &dataset.train, progress)?;
         let pretrained = checkpoint.into_model(preprocess.size)?;
@@ -281,9 +282,13 @@ pub(super) fn set_head(
 pub(super) fn opened(
     model: &Path,
     labels: Option<&Path>,
+    head: Option<&str>,
     progress: &mut dyn Progress,
 ) -> Result<Checkpoint, PipelineError> {
-    let mut checkpoint = Checkpoint::open(model)?;
+    let mut checkpoint = Checkpoint::open_with(model, head)?;
+    for note in checkpoint.notes() {
+        if note.warning { progress.warn(&note.text) } else { progress.note(&note.text) }
+    }
     if let Some(path) = labels
         && let Some(stored) = checkpoint.forget_labels()
         && let Ok(given) = read_labels(path)
@@ -394,7 +399,7 @@ mod tests {
             fs_err::write(&list, text).unwrap();
             let mut silent = Silent;
             let mut recorder = Recorder::new(&mut silent);
-            opened(&model, Some(&list), &mut recorder).unwrap();
+            opened(&model, Some(&list), None, &mut recorder).unwrap();
             recorder.warnings
         };
         assert_eq!(warnings("lynx\nmargay\n"), Vec::<String>::new());

@@ -32,7 +32,9 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
     dataset.tell(progress);
     let checkpoint = match &spec.start {
         Start::Scratch { .. } => None,
-        Start::Checkpoint { model, labels } => Some(opened(model, labels.as_deref(), progress)?),
+        Start::Checkpoint { model, labels } => {
+            Some(opened(model, labels.as_deref(), spec.input.head.as_deref(), progress)?)
+        }
     };
     let input = prepared(&spec.input, checkpoint.as_ref(), &dataset.train, progress)?;
     let own = &input.spec;
@@ -113,7 +115,7 @@ impl Teaching {
         dataset: &Dataset,
         progress: &mut dyn Progress,
     ) -> Result<Self, PipelineError> {
-        let checkpoint = opened(&teacher.model, teacher.labels.as_deref(), progress)?;
+        let checkpoint = opened(&teacher.model, teacher.labels.as_deref(), None, progress)?;
         let preprocess = prepared(&InputSpec::default(), Some(&checkpoint), &dataset.train, progress)?.spec;
         let pretrained = checkpoint.into_model(preprocess.size)?;
         let plan = head_plan(teacher.labels.as_deref(), &pretrained, &dataset.classes, progress)?;

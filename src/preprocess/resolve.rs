@@ -49,7 +49,7 @@ pub struct UnknownPreset {
 /// The input of a run: the user's preset, else what the checkpoint's files say, else ImageNet's constants.
 ///
 /// `image_size` and `resize` of the recipe change the geometry only. A preset comes at the size `native`
-/// whose positions the network has learned, if it has learned any; `hint` is the side that the images
+/// whose positions the network has learned, if it has learned any and the preset does not resample them; `hint` is the side that the images
 /// suggest where nobody says anything.
 pub fn resolve(
     input: &InputSpec,
@@ -62,7 +62,7 @@ pub fn resolve(
         (Some(name), _) => {
             let unknown = || UnknownPreset { name: name.clone(), nearest: presets::nearest(name) };
             let preset = presets::find(name).ok_or_else(unknown)?;
-            let size = chosen.or(native).unwrap_or(preset.spec.size);
+            let size = chosen.or(native.filter(|_| !preset.resamples)).unwrap_or(preset.spec.size);
             (preset.spec.at(size), Origin::Preset(preset.name))
         }
         (None, Some(Known { spec, file })) => {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn input(preprocess: Option<&str>, image_size: Option<usize>, resize: Option<ResizeChoice>) -> InputSpec {
-        InputSpec { preprocess: preprocess.map(str::to_owned), image_size, resize }
+        InputSpec { preprocess: preprocess.map(str::to_owned), image_size, resize, head: None }
     }
 
     fn known() -> Known {
@@ -177,6 +177,10 @@ mod tests {
     fn presets_come_at_the_size_of_learned_positions() {
         let spec = resolve(&input(Some("augreg"), None, None), None, Some([384, 384]), || None).unwrap().spec;
         assert_eq!((spec.size, spec.resize), ([384, 384], Resize::ShortSide(425)));
+        let dino =
+            |side| resolve(&input(Some("dinov2"), side, None), None, Some([518, 518]), || None).unwrap().spec;
+        assert_eq!((dino(None).size, dino(None).resize), ([224, 224], Resize::ShortSide(256)));
+        assert_eq!(dino(Some(518)).size, [518, 518]);
         let error = resolve(&input(Some("augrag"), None, None), None, None, || None).unwrap_err();
         assert_eq!(error.nearest.as_deref(), Some("augreg"));
     }

@@ -4,6 +4,7 @@
 mod accuracy;
 #[cfg(feature = "torch")]
 mod adapt;
+mod checkpoints;
 mod cli;
 mod docs;
 #[cfg(feature = "torch")]

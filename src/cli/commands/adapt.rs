@@ -50,6 +50,9 @@ pub struct AdaptArgs {
     /// Side of the square input of a checkpoint in pixels
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
+    /// The layer that is the checkpoint's classifier, or none to fit a new one [default: the only one that can be]
+    #[arg(long, value_name = "LAYER")]
+    head: Option<String>,
     /// Passes over the shots
     #[arg(long, value_name = "N", default_value_t = 20)]
     epochs: usize,
@@ -102,7 +105,8 @@ fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
     recipe.device = args.device;
     recipe.threads = context.threads();
     recipe.shots = Shots { per_class: args.shots, holdout: 0.0, ..Shots::default() };
-    recipe.input = InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None };
+    recipe.input =
+        InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None, head: args.head };
     recipe.recovery = RecoverySpec {
         epochs: args.epochs,
         batch: args.batch,

@@ -27,6 +27,9 @@ pub struct InspectArgs {
     /// The file
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// The layer that is the checkpoint's classifier, or none [default: the only one that can be]
+    #[arg(long, value_name = "LAYER")]
+    head: Option<String>,
     /// List every weight
     #[arg(long)]
     layers: bool,
@@ -54,7 +57,19 @@ struct Facts {
     library: Option<&'static str>,
     preprocess: Option<Preprocess>,
     preprocess_from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<Found>,
     provenance: BTreeMap<&'static str, String>,
+}
+
+/// How a checkpoint was read.
+#[derive(Debug, Serialize)]
+struct Found {
+    /// Dictionaries, modules and wrappers around the network.
+    taken_off: Vec<String>,
+    /// The layer that classifies.
+    head: Option<String>,
+    notes: Vec<String>,
 }
 
 /// Weights of all prunable layers.
@@ -81,7 +96,7 @@ pub fn run(args: &InspectArgs, context: &Context) -> Result<Exit, Failure> {
     let facts = if args.file.extension().is_some_and(|e| e == "margay") {
         of_model(&args.file, &args.limits.limits())?
     } else {
-        of_checkpoint(&args.file)?
+        of_checkpoint(&args.file, args.head.as_deref())?
     };
     context.printer.show(args.json, &facts, |facts| table(facts, args.layers))?;
     Ok(Exit::Success)
@@ -113,9 +128,10 @@ fn of_model(path: &Path, limits: &Limits) -> Result<Facts, Failure> {
     })
 }
 
-fn of_checkpoint(path: &Path) -> Result<Facts, Failure> {
+fn of_checkpoint(path: &Path, head: Option<&str>) -> Result<Facts, Failure> {
     let what = "could not read the checkpoint";
-    let checkpoint = Checkpoint::open(path).or_bad_input(what)?;
+    let checkpoint = Checkpoint::open_with(path, head).or_bad_input(what)?;
+    let found = found(&checkpoint);
     let known = checkpoint.preprocess();
     let said = known.as_ref().map(|known| known.spec.size);
     let image = said.or_else(|| checkpoint.native_size()).unwrap_or(IMAGE);
@@ -131,11 +147,21 @@ fn of_checkpoint(path: &Path) -> Result<Facts, Failure> {
     Ok(Facts {
         labels: model.labels,
         library: Some(model.library),
+        found: Some(found),
         preprocess,
         preprocess_from,
         provenance: [("sha256", model.sha256)].into_iter().chain(config).collect(),
         ..facts
     })
+}
+
+fn found(checkpoint: &Checkpoint) -> Found {
+    let prefix = Some(checkpoint.prefix()).filter(|prefix| !prefix.is_empty());
+    Found {
+        taken_off: prefix.into_iter().chain(checkpoint.wrappers()).map(str::to_owned).collect(),
+        head: checkpoint.head().map(str::to_owned),
+        notes: checkpoint.notes().into_iter().map(|note| note.text).collect(),
+    }
 }
 
 /// Facts of a graph whose parameters `count` knows: how each is stored, and its non-zeros.
@@ -193,6 +219,7 @@ fn facts(
         library: None,
         preprocess: None,
         preprocess_from: None,
+        found: None,
         provenance: BTreeMap::new(),
     }
 }
@@ -228,6 +255,15 @@ fn table(facts: &Facts, layers: bool) -> String {
             (None, _) => "nothing says; set it with --preprocess".to_owned(),
         },
     );
+    if let Some(found) = &facts.found {
+        if !found.taken_off.is_empty() {
+            line("taken off", found.taken_off.join(", "));
+        }
+        line("classifier", found.head.clone().unwrap_or_else(|| "none".to_owned()));
+        for note in &found.notes {
+            line("note", note.clone());
+        }
+    }
     for (name, value) in &facts.provenance {
         if value.contains('\n') {
             line(name, format!("\n{}", value.trim_end()));

@@ -77,7 +77,7 @@ fn lists() -> Lists {
 }
 
 fn prepared(preset: &'static Preset) -> Prepared {
-    let Preset { name, about, source, spec } = preset;
+    let Preset { name, about, source, spec, resamples: _ } = preset;
     Prepared { entry: Entry { name, about: (*about).to_owned() }, source, spec }
 }
 

@@ -59,6 +59,9 @@ pub struct TrainArgs {
     /// Side of the square input in pixels [default: as prepared, else that of the images up to 224]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
+    /// The layer that is the checkpoint's classifier, or none to fit a new one [default: the only one that can be]
+    #[arg(long, value_name = "LAYER")]
+    head: Option<String>,
     /// Photos per class to learn from, or `all`
     #[arg(long, value_name = "N", value_parser = parse_shots, default_value = "all")]
     shots: usize,
@@ -122,7 +125,8 @@ pub fn run(args: TrainArgs, context: &Context) -> Result<Exit, Failure> {
 
 fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
     check_device(&args.device)?;
-    let input = InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None };
+    let input =
+        InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None, head: args.head };
     check_input(&input)?;
     within("batch", args.batch as f64, 1.0..=65536.0)?;
     if let Some(rate) = args.learning_rate {

@@ -126,6 +126,10 @@ impl Architecture for ConvNext {
         ]
     }
 
+    fn heads(&self) -> &'static [&'static str] {
+        &["head.fc"]
+    }
+
     fn dialects(&self) -> &'static [Dialect] {
         dialects::ALL
     }

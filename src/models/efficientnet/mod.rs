@@ -118,6 +118,10 @@ impl Architecture for EfficientNet {
         ]
     }
 
+    fn heads(&self) -> &'static [&'static str] {
+        &["classifier"]
+    }
+
     fn dialects(&self) -> &'static [Dialect] {
         dialects::ALL
     }

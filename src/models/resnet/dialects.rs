@@ -2,7 +2,7 @@
 
 use crate::models::Dialect;
 
-pub(super) const ALL: &[Dialect] = &[TIMM, HUGGING_FACE];
+pub(super) const ALL: &[Dialect] = &[TIMM, HUGGING_FACE, CHILDREN, SPARSEML];
 
 /// torchvision and timm share the keys.
 const TIMM: Dialect = Dialect::canonical("torchvision or timm");
@@ -19,4 +19,35 @@ const HUGGING_FACE: Dialect = Dialect {
         ("classifier.1.*", "fc.*"),
     ],
     ..Dialect::canonical("hugging face")
+};
+
+/// The modules of a network in a row, as fastai and `Sequential(*model.children())` keep them.
+const CHILDREN: Dialect = Dialect {
+    renamings: &[
+        ("0.weight", "conv1.weight"),
+        ("1.*", "bn1.*"),
+        ("4.*.*.*", "layer1.*.*.*"),
+        ("4.*.*.*.*", "layer1.*.*.*.*"),
+        ("5.*.*.*", "layer2.*.*.*"),
+        ("5.*.*.*.*", "layer2.*.*.*.*"),
+        ("6.*.*.*", "layer3.*.*.*"),
+        ("6.*.*.*.*", "layer3.*.*.*.*"),
+        ("7.*.*.*", "layer4.*.*.*"),
+        ("7.*.*.*.*", "layer4.*.*.*.*"),
+        ("9.*", "fc.*"),
+    ],
+    ..Dialect::canonical("torchvision or timm, in a row")
+};
+
+/// The networks of sparseml and its model zoo.
+const SPARSEML: Dialect = Dialect {
+    renamings: &[
+        ("input.conv.*", "conv1.*"),
+        ("input.bn.*", "bn1.*"),
+        ("sections.*.*.identity.conv.*", "layer+.*.downsample.0.*"),
+        ("sections.*.*.identity.bn.*", "layer+.*.downsample.1.*"),
+        ("sections.*.*.*.*", "layer+.*.*.*"),
+        ("classifier.fc.*", "fc.*"),
+    ],
+    ..Dialect::canonical("sparseml")
 };

@@ -103,6 +103,10 @@ impl Architecture for ResNet {
         stem && ["bn1.weight", "layer1.0.conv1.weight"].iter().all(|key| shapes.contains_key(*key))
     }
 
+    fn heads(&self) -> &'static [&'static str] {
+        &["fc"]
+    }
+
     fn dialects(&self) -> &'static [Dialect] {
         dialects::ALL
     }

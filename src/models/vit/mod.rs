@@ -105,6 +105,14 @@ impl Architecture for Vit {
         ]
     }
 
+    fn heads(&self) -> &'static [&'static str] {
+        &["head", "head_dist"]
+    }
+
+    fn concatenates(&self) -> bool {
+        true
+    }
+
     fn dialects(&self) -> &'static [Dialect] {
         dialects::ALL
     }
