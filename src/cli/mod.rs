@@ -7,9 +7,6 @@ mod commands;
 mod exit;
 mod interrupt;
 mod output;
-// Only the torch commands write folders.
-#[cfg(any(feature = "torch", test))]
-mod output_dir;
 mod printer;
 mod progress;
 mod settings;

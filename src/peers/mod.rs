@@ -6,6 +6,7 @@ mod process;
 
 use std::path::{Path, PathBuf};
 
+use margay_core::output::Scratch;
 use margay_core::{SparseModel, nearest_name};
 
 use crate::onnx::{OnnxError, OnnxOptions, to_onnx};
@@ -154,13 +155,13 @@ pub struct Exhibit<'a> {
     images: &'a [f32],
     /// Batch, channels, height, width.
     shape: [usize; 4],
-    folder: tempfile::TempDir,
+    folder: Scratch,
 }
 
 impl<'a> Exhibit<'a> {
     /// Of `images`, a batch of inputs `[batch, channels, height, width]`.
     pub fn new(model: &'a SparseModel, images: &'a [f32], shape: [usize; 4]) -> Result<Self, PeerError> {
-        let folder = tempfile::tempdir()?;
+        let folder = Scratch::new(&std::env::temp_dir(), "margay-bench")?;
         let bytes: Vec<u8> = images.iter().flat_map(|value| value.to_le_bytes()).collect();
         fs_err::write(folder.path().join("images.f32"), bytes)?;
         Ok(Self { model, images, shape, folder })

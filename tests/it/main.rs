@@ -12,5 +12,6 @@ mod experiment;
 mod families;
 mod field;
 mod layers;
+mod output;
 #[cfg(feature = "torch")]
 mod pipeline;

@@ -69,7 +69,7 @@ pub struct AdaptArgs {
     /// Output folder; must be empty or not exist
     #[arg(short, long, value_name = "FOLDER", default_value = "out")]
     out: PathBuf,
-    /// Replace the output folder if it exists
+    /// Replace the output folder if it is an earlier output
     #[arg(long)]
     force: bool,
     /// Print the record as JSON
@@ -122,7 +122,7 @@ mod torch {
 
     use super::{Context, Exit, Failure};
     use crate::cli::commands::run::PipelineResult;
-    use crate::cli::output_dir::{OutputDir, RECORD};
+    use crate::cli::output::{OutputDir, RECORD};
     use crate::pipeline;
     use crate::recipe::Recipe;
     use crate::record::{AdaptRecord, ClassRecall};
@@ -134,7 +134,7 @@ mod torch {
         json: bool,
         context: &Context,
     ) -> Result<Exit, Failure> {
-        let out = OutputDir::create(out, force, RECORD)?;
+        let out = OutputDir::create(out, force, RECORD, &context.printer)?;
         let record = pipeline::adapt(recipe, out.path(), &mut context.progress()).or_failure()?;
         let folder = out.commit()?;
         context.printer.show(json, &record, table)?;
