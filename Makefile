@@ -8,7 +8,7 @@ DEMO_ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help libtorch build demo test parity parity-small parity-preprocess bench-peers miri fuzz fuzz-build check fmt lint doc torch-free deny
+.PHONY: help libtorch build demo test kill-test parity parity-small parity-preprocess bench-peers miri fuzz fuzz-build check fmt lint doc torch-free deny
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -20,12 +20,16 @@ build: libtorch ## Build target/release/margay
 	$(CARGO) build --release --locked
 
 demo: build ## Compress the built-in generalist for a few species of a drawn camera-trap world
-	target/release/margay demo $(DEMO_ARGS)
+	target/release/margay demo --force $(DEMO_ARGS)
 
 # The release profile is used on purpose: it shares one build of every dependency (torch-sys above all)
 # with `make build`, and the numeric tests are many times faster than unoptimised ones.
 test: build ## Run every test of the workspace
 	$(CARGO) test --release --locked --workspace
+
+KILL_ARGS ?=
+kill-test: build ## Kill the commands at random moments, fill disks, and look at what is left (a quarter of an hour)
+	$(PYTHON) scripts/kill_test.py $(KILL_ARGS)
 
 # Where PYTHON has the libraries of scripts/parity-requirements.txt, no others are installed.
 PARITY_ARGS ?=

@@ -28,7 +28,7 @@ use serde_json::Value;
 pub use error::CheckpointError;
 pub use resolve::Note;
 pub use tensor::Dtype;
-pub use write::write_safetensors;
+pub use write::{to_safetensors, write_safetensors};
 
 use crate::models::{self, Config, Detected, ModelError, NameMap, Part, Shapes};
 use crate::preprocess::{self, Known};

@@ -1,6 +1,5 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 
 use margay_core::{Graph, Params, Preprocess};
@@ -24,6 +23,30 @@ pub fn write_safetensors(
     preprocess: Option<&Preprocess>,
 ) -> Result<(), CheckpointError> {
     let path = path.as_ref();
+    let bytes = serialized(path, graph, params, names, labels, preprocess)?;
+    Ok(margay_core::output::write(path, bytes)?)
+}
+
+/// The bytes that [`write_safetensors`] writes.
+pub fn to_safetensors(
+    graph: &Graph,
+    params: &Params,
+    names: &NameMap,
+    labels: &[String],
+    preprocess: Option<&Preprocess>,
+) -> Result<Vec<u8>, CheckpointError> {
+    serialized(Path::new("the new checkpoint"), graph, params, names, labels, preprocess)
+}
+
+/// Errors name `path`.
+fn serialized(
+    path: &Path,
+    graph: &Graph,
+    params: &Params,
+    names: &NameMap,
+    labels: &[String],
+    preprocess: Option<&Preprocess>,
+) -> Result<Vec<u8>, CheckpointError> {
     let fail = |source| CheckpointError::Params { path: path.to_owned(), source };
     params.check(graph).map_err(fail)?;
     let tensors = params.iter().flat_map(|(name, value)| tensors(names, name, value));
@@ -37,8 +60,7 @@ pub fn write_safetensors(
     }
     let facts = HashMap::from([("margay".to_owned(), serde_json::Value::from(facts).to_string())]);
     let facts = Some(facts);
-    let bytes = safetensors::serialize(tensors, facts).map_err(|e| unwritten(path, e))?;
-    Ok(write_atomically(path, &bytes)?)
+    safetensors::serialize(tensors, facts).map_err(|e| unwritten(path, e))
 }
 
 fn unwritten(path: &Path, error: SafeTensorError) -> CheckpointError {
@@ -46,30 +68,6 @@ fn unwritten(path: &Path, error: SafeTensorError) -> CheckpointError {
         SafeTensorError::IoError(e) => e.into(),
         other => CheckpointError::Format { path: path.to_owned(), reason: other.to_string() },
     }
-}
-
-/// Writes a temporary sibling, then renames it.
-fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".margay-").tempfile_in(folder).map_err(named)?;
-    file.write_all(bytes).map_err(named)?;
-    file.as_file().sync_all().map_err(named)?;
-    readable(file.as_file()).map_err(named)?;
-    file.persist(path).map_err(|e| named(e.error))?;
-    Ok(())
-}
-
-/// Temporary files are private; results are not.
-#[cfg(unix)]
-fn readable(file: &std::fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn readable(_file: &std::fs::File) -> std::io::Result<()> {
-    Ok(())
 }
 
 /// The tensors under which a checkpoint keeps one parameter, by key.

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io::ErrorKind;
 
+use margay_core::output::OutputError;
+
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -18,7 +20,7 @@ pub enum Exit {
     BadPhotos = 4,
     /// Output could not be written.
     Io = 5,
-    /// Ctrl-C.
+    /// Ctrl-C. SIGTERM and SIGHUP end the process likewise, with 143 and 129.
     Interrupted = 130,
 }
 
@@ -29,8 +31,8 @@ pub const HELP: &str = "Exit codes:
   2    wrong usage or recipe
   3    a model, data folder or other input cannot be used
   4    finished, but some photos were unreadable (with --strict; else 0 and a warning)
-  5    output could not be written (disk full, OUT exists, ...)
-  130  interrupted; nothing half-written is left behind";
+  5    output could not be written (disk full, OUT exists, ...), or has another name than asked for
+  130  interrupted (143 by SIGTERM, 129 by SIGHUP); nothing half-written is left behind";
 
 /// Why a command stops: the error, its exit code and what to do about it.
 #[derive(Debug)]
@@ -96,9 +98,10 @@ fn failure(exit: Exit, error: anyhow::Error, context: &str) -> Failure {
 /// Whether an error or one of its causes can only come from writing.
 pub fn is_write_error(error: &(dyn Error + 'static)) -> bool {
     use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let of_writing =
+        |e: &std::io::Error| matches!(e.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem);
     std::iter::successors(Some(error), |e| (*e).source())
-        .filter_map(|e| e.downcast_ref::<std::io::Error>())
-        .any(|e| matches!(e.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+        .any(|e| OutputError::is_in(e) || e.downcast_ref().is_some_and(of_writing))
 }
 
 #[cfg(test)]

@@ -1,92 +1,70 @@
-//! Ctrl-C: removes what is half-written, then ends the process with exit code 130.
+//! Ctrl-C and its kin: remove what is half-written, then end the process with 128 and the signal's number.
 //!
-//! Outputs are written to temporary siblings that are renamed when they are complete. A sibling is
-//! registered here while it exists, so that the signal's thread can remove it.
+//! Outputs are written under temporary names that are known to [`margay_core::output`], which removes them.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::io::Write as _;
 
-use super::exit::Exit;
+use margay_core::output;
 
-static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Installs the handler for SIGINT, SIGTERM and SIGHUP. One that is ignored when the process starts stays so, as under
+/// `nohup`.
+#[cfg(unix)]
+pub fn install() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
-/// Installs the handler; a second call does nothing.
+    // Where a file may not grow further, the write fails and is reported.
+    ignore(SIGXFSZ);
+    let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
+    // Fails only where threads or pipes have run out; the signals then end the process as they do any other.
+    let Ok(mut signals) = signal_hook::iterator::Signals::new(heeded) else { return };
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            stop(128 + signal)
+        }
+    };
+    let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(wait);
+}
+
+/// Installs the handler for Ctrl-C.
+#[cfg(not(unix))]
 pub fn install() {
     // Fails only if a handler is there already, which then stays.
-    let _ = ctrlc::try_set_handler(stop);
+    let _ = ctrlc::try_set_handler(|| stop(super::exit::Exit::Interrupted as i32));
 }
 
-fn stop() {
-    let temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
-    for path in temporary.iter() {
-        remove(path);
-    }
-    eprintln!("\ninterrupted");
-    // The lock is held to the end, so that no rename can complete in between.
-    end();
-}
-
-/// The stages may still write into a folder that is being removed, hence several tries.
-fn remove(path: &Path) {
-    for _ in 0..20 {
-        let removed = if path.is_dir() { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) };
-        if removed.is_ok() || !path.exists() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+fn stop(code: i32) -> ! {
+    output::discard_all();
+    // The terminal may be gone.
+    let _ = writeln!(std::io::stderr(), "\ninterrupted");
+    end(code)
 }
 
 #[cfg(unix)]
-fn end() -> ! {
+fn end(code: i32) -> ! {
     // SAFETY: `_exit` takes no pointers and may be called from any thread; it skips the destructors of
     // libtorch, which must not run while its threads still compute.
-    unsafe { libc::_exit(Exit::Interrupted as i32) }
+    unsafe { libc::_exit(code) }
 }
 
 #[cfg(not(unix))]
-fn end() -> ! {
-    std::process::exit(Exit::Interrupted as i32)
+fn end(code: i32) -> ! {
+    std::process::exit(code)
 }
 
-/// Keeps a temporary path registered for removal until it is dropped.
-#[derive(Debug)]
-pub struct Temporary {
-    path: PathBuf,
+#[cfg(unix)]
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a null action changes nothing; the other pointer is valid for writing one `sigaction`, of which any bits,
+    // zeros included, are a value.
+    let action = unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
 }
 
-impl Temporary {
-    /// Registers `path`, which need not exist yet.
-    pub fn new(path: PathBuf) -> Self {
-        TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-        Self { path }
-    }
-
-    /// The registered path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Runs `finish` (a rename) so that Ctrl-C comes either before or after it; if it fails, the
-    /// temporary is removed.
-    pub fn complete<T, E>(self, finish: impl FnOnce(&Path) -> Result<T, E>) -> Result<T, E> {
-        let mut temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = finish(&self.path);
-        if result.is_ok() {
-            temporary.remove(&self.path);
-        }
-        drop(temporary);
-        result
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let mut temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
-        if temporary.remove(&self.path) {
-            drop(temporary);
-            remove(&self.path);
-        }
-    }
+#[cfg(unix)]
+fn ignore(signal: libc::c_int) {
+    // SAFETY: ignoring a signal runs no code of ours, and no other thread has been started yet.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }

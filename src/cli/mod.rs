@@ -13,9 +13,6 @@ mod inputs;
 mod interrupt;
 mod limits;
 mod output;
-// Only the torch commands write folders.
-#[cfg(any(feature = "torch", test))]
-mod output_dir;
 mod printer;
 mod progress;
 mod settings;

@@ -1,10 +1,9 @@
 use std::collections::BTreeMap;
-use std::fs::TryLockError;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
-use margay_core::input;
+use margay_core::{input, output};
 use serde::{Deserialize, Serialize};
 
 use super::grid::{VERSION, key};
@@ -152,19 +151,7 @@ impl Results {
     /// Reads every `runs*.jsonl` of the folder; one that does not exist holds nothing.
     pub fn read(folder: &Path) -> Result<Self, ExperimentError> {
         let mut results = Self::default();
-        if !folder.exists() {
-            return Ok(results);
-        }
-        let mut paths = Vec::new();
-        for entry in fs_err::read_dir(folder)? {
-            let path = entry?.path();
-            let runs = path.file_stem().is_some_and(|name| name.to_string_lossy().starts_with("runs"));
-            if runs && path.extension().is_some_and(|extension| extension == "jsonl") {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        for path in paths {
+        for path in journals(folder)? {
             results.extend(&path, &input::read(&path, MAX_BYTES)?)?;
         }
         Ok(results)
@@ -174,6 +161,11 @@ impl Results {
     pub fn extend(&mut self, path: &Path, text: &[u8]) -> Result<(), ExperimentError> {
         lines(path, text)?.into_iter().for_each(|line| self.insert(line));
         Ok(())
+    }
+
+    /// Whether there are files for results in the folder, be they empty.
+    pub fn has_any(folder: &Path) -> Result<bool, ExperimentError> {
+        Ok(!journals(folder)?.is_empty())
     }
 
     /// Adds a result.
@@ -198,6 +190,23 @@ impl Results {
     pub fn iter(&self) -> impl Iterator<Item = &Line> {
         self.0.values()
     }
+}
+
+/// Every `runs*.jsonl` of a folder, which need not exist.
+fn journals(folder: &Path) -> Result<Vec<PathBuf>, ExperimentError> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut paths = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        let runs = path.file_stem().is_some_and(|name| name.to_string_lossy().starts_with("runs"));
+        if runs && path.extension().is_some_and(|extension| extension == "jsonl") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// Complete lines of a file; what a kill has torn off at its end is left out.
@@ -232,10 +241,14 @@ impl Journal {
             input::open(path)?;
         }
         let mut file = fs_err::OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        match file.file().try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(ExperimentError::Busy(path.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+        match output::lock(file.file()) {
+            output::Lock::Held => {}
+            output::Lock::Busy => return Err(ExperimentError::Busy(path.to_owned())),
+            // Some network file systems have no locks; better to go on there than never.
+            output::Lock::None(error) => tracing::warn!(%error, "{} cannot be locked", path.display()),
+        }
+        if let Some(folder) = path.parent() {
+            output::sync_folder(folder)?;
         }
         let text = input::read_opened(&mut file, path, MAX_BYTES)?;
         let end = complete(&text);

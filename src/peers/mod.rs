@@ -6,6 +6,7 @@ mod process;
 
 use std::path::{Path, PathBuf};
 
+use margay_core::output::Scratch;
 use margay_core::{SparseModel, nearest_name};
 
 use crate::onnx::{OnnxError, OnnxOptions, to_onnx};
@@ -176,7 +177,7 @@ pub struct Exhibit<'a> {
     /// Batch, channels, height, width.
     shape: [usize; 4],
     libtorch: Option<StartLibtorch>,
-    folder: tempfile::TempDir,
+    folder: Scratch,
 }
 
 impl<'a> Exhibit<'a> {
@@ -187,7 +188,7 @@ impl<'a> Exhibit<'a> {
         shape: [usize; 4],
         libtorch: Option<StartLibtorch>,
     ) -> Result<Self, PeerError> {
-        let folder = tempfile::tempdir()?;
+        let folder = Scratch::new(&std::env::temp_dir(), "margay-bench")?;
         let bytes: Vec<u8> = images.iter().flat_map(|value| value.to_le_bytes()).collect();
         fs_err::write(folder.path().join("images.f32"), bytes)?;
         Ok(Self { model, images, shape, libtorch, folder })

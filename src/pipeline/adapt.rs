@@ -5,7 +5,7 @@ use std::path::Path;
 
 use margay_core::adapter::file::Modules;
 use margay_core::adapter::{Adapter, Change};
-use margay_core::{FormatError, Limits, Mask, ParamRole, SparseModel, Weight};
+use margay_core::{FormatError, Limits, Mask, ParamRole, SparseModel, Weight, output};
 use ndarray::Array2;
 use tch::Tensor;
 
@@ -100,8 +100,8 @@ pub fn adapt(
         bad_photos: task.bad.clone(),
         warnings: progress.warnings.clone(),
     };
-    fs_err::write(out.join("recipe.toml"), &record.recipe)?;
-    fs_err::write(out.join("run.json"), record.to_json().map_err(|_| PipelineError::Text("run.json"))?)?;
+    output::write(out.join("recipe.toml"), &record.recipe)?;
+    output::write(out.join("run.json"), record.to_json().map_err(|_| PipelineError::Text("run.json"))?)?;
     Ok(record)
 }
 

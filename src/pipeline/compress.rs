@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use margay_core::SparseModel;
+use margay_core::{SparseModel, output};
 use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_name};
 
 use super::evaluate::{Answers, on_runtime, on_torch};
@@ -221,13 +221,10 @@ fn layers(base: &Base) -> Vec<LayerRecord> {
 }
 
 fn write_texts(recipe: &Recipe, record: &RunRecord, task: &Task, out: &Path) -> Result<(), PipelineError> {
-    fs_err::write(
-        out.join("recipe.toml"),
-        recipe.to_toml().map_err(|_| PipelineError::Text("recipe.toml"))?,
-    )?;
+    let recipe = recipe.to_toml().map_err(|_| PipelineError::Text("recipe.toml"))?;
+    output::write(out.join("recipe.toml"), recipe)?;
     let json = record.to_json().map_err(|_| PipelineError::Text("run.json"))?;
-    fs_err::write(out.join("run.json"), json)?;
+    output::write(out.join("run.json"), json)?;
     let thumbnails = thumbnails(record, &task.dataset.root);
-    fs_err::write(out.join("report.html"), render(record, &thumbnails))?;
-    Ok(())
+    Ok(output::write(out.join("report.html"), render(record, &thumbnails))?)
 }

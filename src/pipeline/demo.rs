@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use margay_core::output;
+
 use super::PipelineError;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
@@ -27,7 +29,7 @@ pub fn demo_world(world: &Path, progress: &mut dyn Progress) -> Result<(), Pipel
     let photos = world.join("photos");
     World::new(SEED).write_dataset(&photos.join("train"), &survey(TRAIN_CAMERAS, 24), progress)?;
     World::new(SEED).write_dataset(&photos.join("val"), &survey(VAL_CAMERAS, 64), progress)?;
-    Ok(fs_err::write(world.join("generalist.safetensors"), GENERALIST)?)
+    Ok(output::write(world.join("generalist.safetensors"), GENERALIST)?)
 }
 
 /// What `margay compress` is told in a demo: 16 shots of each species in `world`, 20× fewer weights.

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Write;
 
 use margay_core::{Graph, Op, ParamRole, ParamSpec, Params, Preprocess, Role};
 use margay_runtime::Preprocessor;
@@ -13,7 +13,7 @@ use super::PipelineError;
 use super::evaluate::on_torch;
 use super::preprocess::{check_constants, prepared};
 use super::task::{examples, head_plan, opened, set_head};
-use crate::checkpoint::{Checkpoint, Pretrained, write_safetensors};
+use crate::checkpoint::{Checkpoint, Pretrained, to_safetensors};
 use crate::data::{Dataset, FewShot, HeadPlan, load};
 use crate::distill::{Examples, Training, optimizer_of, train as train_loop};
 use crate::models::{Design, NameMap, build, timm_names};
@@ -23,8 +23,12 @@ use crate::recipe::{InputSpec, OptimizerChoice, RecoverySpec, Start, Teacher, Tr
 use crate::record::Evaluation;
 use crate::torch::{Norms, TorchModel, parse_device, seed_everything, set_threads};
 
-/// Trains a dense model, writes it as safetensors with its class names, and evaluates it on val.
-pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Result<Evaluation, PipelineError> {
+/// Trains a dense model, writes it into `out` as safetensors with its class names, and evaluates it on val.
+pub fn train(
+    spec: &TrainSpec,
+    out: &mut dyn Write,
+    progress: &mut dyn Progress,
+) -> Result<Evaluation, PipelineError> {
     let device = parse_device(&spec.device)?;
     set_threads(spec.threads);
     seed_everything(spec.seed);
@@ -60,7 +64,7 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
         stage: "train",
     };
     train_loop(&mut model, &BTreeMap::new(), &shots, &training, progress)?;
-    write_safetensors(out, &model.graph, &model.to_params()?, &names, &dataset.classes, Some(own))?;
+    out.write_all(&to_safetensors(&model.graph, &model.to_params()?, &names, &dataset.classes, Some(own))?)?;
     let val = load(&dataset.val, &Preprocessor::new(own), progress)?;
     if val.is_empty() {
         progress.warn("no photo of val can be read: the model is written, but not evaluated");

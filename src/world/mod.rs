@@ -10,10 +10,12 @@ mod photo;
 mod scene;
 mod species;
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use image::{ImageError, RgbImage, codecs::jpeg::JpegEncoder};
+use margay_core::output::{Existing, OutputFolder};
 use rayon::prelude::*;
 
 use crate::progress::Progress;
@@ -99,18 +101,17 @@ impl World {
         }
         let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs_err::create_dir_all(parent)?;
-        let draft = tempfile::Builder::new().prefix(".world-").tempdir_in(parent)?;
-        let root = draft.path().join("data");
+        let draft = OutputFolder::create(dir, Existing::Stays).map_err(io::Error::from)?;
         for species in &survey.species {
-            fs_err::create_dir_all(root.join(species.name))?;
+            fs_err::create_dir_all(draft.path().join(species.name))?;
         }
         let total = survey.species.len() * survey.per_species;
         progress.start("photographing animals", total as u64);
         for number in survey.cameras.clone() {
-            progress.advance(self.write_camera(&root, survey, number)? as u64);
+            progress.advance(self.write_camera(draft.path(), survey, number)? as u64);
         }
         progress.finish();
-        fs_err::rename(&root, dir)?;
+        draft.commit().map_err(io::Error::from)?;
         Ok(total)
     }
 

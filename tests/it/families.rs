@@ -109,7 +109,7 @@ fn a_vision_transformer_is_trained_compressed_and_run() {
         label_smoothing: 0.0,
         teacher: Some(Teacher { model: GENERALIST.into(), labels: None, weight: 1.0, temperature: 2.0 }),
     };
-    let trained = train(&spec, &checkpoint, &mut Silent).unwrap();
+    let trained = train(&spec, &mut fs_err::File::create(&checkpoint).unwrap(), &mut Silent).unwrap();
     assert!(
         trained.top1.unwrap() > 0.45,
         "a third is chance, and it has seen these photos: {:?}",

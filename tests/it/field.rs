@@ -51,7 +51,7 @@ fn write_photos(root: &Path) {
     fs_err::write(root.join("photos/dark/broken, é.jpg"), b"").unwrap();
 }
 
-fn scene() -> tempfile::TempDir {
+pub fn scene() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     write_model(&dir.path().join("m.margay"));
     write_photos(dir.path());

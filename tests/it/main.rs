@@ -16,5 +16,6 @@ mod fuzz;
 mod hostile;
 mod input;
 mod layers;
+mod output;
 #[cfg(feature = "torch")]
 mod pipeline;

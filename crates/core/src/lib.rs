@@ -20,6 +20,7 @@ pub mod input;
 mod mask;
 pub mod model;
 mod op;
+pub mod output;
 mod params;
 mod pattern;
 mod preprocess;

@@ -75,7 +75,7 @@ pub struct AdaptArgs {
     /// Output folder; must be empty or not exist
     #[arg(short, long, value_name = "FOLDER", default_value = "out")]
     out: PathBuf,
-    /// Replace the output folder if it exists
+    /// Replace the output folder if it is an earlier output
     #[arg(long)]
     force: bool,
     /// Print the record as JSON
@@ -133,7 +133,7 @@ mod torch {
     use super::{Context, Exit, Failure};
     use crate::cli::commands::run::PipelineResult;
     use crate::cli::inputs::check_inputs;
-    use crate::cli::output_dir::{OutputDir, RECORD};
+    use crate::cli::output::{OutputDir, RECORD};
     use crate::pipeline;
     use crate::recipe::Recipe;
     use crate::record::{AdaptRecord, ClassRecall};
@@ -146,7 +146,7 @@ mod torch {
         context: &Context,
     ) -> Result<Exit, Failure> {
         check_inputs(recipe)?;
-        let out = OutputDir::create(out, force, RECORD)?;
+        let out = OutputDir::create(out, force, RECORD, &context.printer)?;
         let record = pipeline::adapt(recipe, limits, out.path(), &mut context.progress()).or_failure()?;
         let folder = out.commit()?;
         context.printer.show(json, &record, table)?;

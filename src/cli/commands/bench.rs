@@ -60,6 +60,9 @@ pub struct BenchArgs {
     /// Draw the times as SVG
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Replace that file if it exists
+    #[arg(long, requires = "plot")]
+    force: bool,
     /// Print what every prunable layer costs here at a range of sparsities, and nothing else
     #[arg(long, conflicts_with_all = ["profile", "no_dense", "batch", "against", "plot"])]
     layers: bool,
@@ -125,10 +128,12 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Exit, Failure> {
         let most = MAX_VALUES / sparse.image_len().max(1);
         return Err(Failure::usage(format!("--batch {batch} is too large: this model takes {most} at most")));
     }
+    // A plot that cannot be written is told before the work.
+    let create = |goal| OutputFile::create(goal, args.force, &context.printer);
+    let file = args.plot.as_deref().map(create).transpose()?;
     let images = noise(batch * sparse.image_len());
     let measured = measure(args, context, &model, (&mut sparse, dense.as_mut()), &images)?;
-    if let Some(path) = &args.plot {
-        let mut file = OutputFile::create(path)?;
+    if let Some(mut file) = file {
         file.write_all(bars::draw(&measured).as_bytes()).or_io("could not write the plot")?;
         file.commit()?;
     }

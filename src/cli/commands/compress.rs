@@ -21,7 +21,7 @@ pub struct CompressArgs {
     /// Folder to write; must be empty or not exist
     #[arg(short, long, value_name = "FOLDER", default_value = "out")]
     out: PathBuf,
-    /// Replace the output folder if it exists
+    /// Replace the output folder if it is an earlier output
     #[arg(long)]
     force: bool,
     /// Print what would be done, and stop
@@ -58,7 +58,7 @@ mod torch {
     use crate::cli::commands::plan;
     use crate::cli::commands::run::{Bar, PipelineResult, finish};
     use crate::cli::inputs::check_inputs;
-    use crate::cli::output_dir::{OutputDir, RECORD};
+    use crate::cli::output::{OutputDir, RECORD};
     use crate::pipeline::{self, CompressOptions};
     use crate::recipe::Recipe;
 
@@ -69,7 +69,7 @@ mod torch {
             let plan = pipeline::plan(recipe, &mut progress).or_failure()?;
             return plan::show(&plan, args.json, context);
         }
-        let out = OutputDir::create(&args.out, args.force, RECORD)?;
+        let out = OutputDir::create(&args.out, args.force, RECORD, &context.printer)?;
         let options = CompressOptions::default();
         let record = pipeline::compress(recipe, out.path(), &options, &mut progress).or_failure()?;
         let folder = out.commit()?;

@@ -1,12 +1,11 @@
 //! `margay experiment`: sweeps, resumable, with their tables and plots.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
-use crate::cli::output::OutputFile;
+use crate::cli::output::{OutputFile, make_folder};
 use crate::cli::settings::{adapter_names, check, check_device, read_text, suggestion};
 use crate::experiment::{
     Experiment, ExperimentError, Plan, Results, Run, Shard, Summary, groups, markdown, plot, slug, splice,
@@ -119,7 +118,7 @@ use torch::carry_out;
 mod torch {
     use indicatif::{ProgressBar, ProgressStyle};
 
-    use super::{Context, ExperimentArgs, Failure, OrFail, Path, Results, Run, Shard, described};
+    use super::{Context, ExperimentArgs, Failure, Path, Results, Run, Shard, described, make_out};
     use crate::cli::exit::Exit;
     use crate::cli::printer::Printer;
     use crate::cli::progress::Bars;
@@ -138,7 +137,8 @@ mod torch {
         let root = args.data.as_deref().unwrap_or(beside);
         let left = left(groups, results);
         check_files(&left, root)?;
-        fs_err::create_dir_all(out).or_io("could not make the output folder")?;
+        check_out(out)?;
+        make_out(args, out)?;
         let file = args.shard.map_or_else(|| "runs.jsonl".to_owned(), Shard::file);
         let mut journal = Journal::open(&out.join(file)).map_err(described)?;
         let bar = bar(left.iter().map(Vec::len).sum::<usize>() as u64, context);
@@ -181,6 +181,16 @@ mod torch {
         Ok(())
     }
 
+    /// Tables of something else would be replaced.
+    fn check_out(out: &Path) -> Result<(), Failure> {
+        let tables = out.join("tables.md");
+        if !tables.exists() || Results::has_any(out).map_err(described)? {
+            return Ok(());
+        }
+        let message = format!("{} exists, but there are no runs beside it", tables.display());
+        Err(Failure::new(Exit::Io, message).hint("choose another --out, or move the file"))
+    }
+
     fn bar(runs: u64, context: &Context) -> ProgressBar {
         let template = "{prefix:<22} {bar:28} {pos}/{len}  {eta:>4} left";
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -206,11 +216,12 @@ mod torch {
 
 /// Writes tables and plots, and prints the tables.
 fn publish(args: &ExperimentArgs, out: &Path, summary: &Summary, context: &Context) -> Result<(), Failure> {
-    write(&out.join("tables.md"), &markdown(summary, "plots/"))?;
-    plots(&out.join("plots"), summary)?;
+    make_out(args, out)?;
+    write(&out.join("tables.md"), &markdown(summary, "plots/"), context)?;
+    plots(&out.join("plots"), summary, context)?;
     if let Some(path) = &args.splice {
-        write(path, &spliced(path, &summary.name, &markdown(summary, "images/"))?)?;
-        plots(&path.with_file_name("images"), summary)?;
+        write(path, &spliced(path, &summary.name, &markdown(summary, "images/"))?, context)?;
+        plots(&path.with_file_name("images"), summary, context)?;
     }
     context.printer.show(args.json, summary, |summary| markdown(summary, "plots/"))
 }
@@ -221,17 +232,27 @@ fn spliced(path: &Path, name: &str, tables: &str) -> Result<String, Failure> {
     splice(&text, name, tables).map_err(described)
 }
 
-fn plots(folder: &Path, summary: &Summary) -> Result<(), Failure> {
+fn plots(folder: &Path, summary: &Summary, context: &Context) -> Result<(), Failure> {
+    make_folder(folder)?;
     for group in &summary.groups {
-        write(&folder.join(slug(summary, group) + ".svg"), &plot(summary, group))?;
+        write(&folder.join(slug(summary, group) + ".svg"), &plot(summary, group), context)?;
     }
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut file = OutputFile::create(path)?;
-    file.write_all(text.as_bytes()).or_io("could not write the output")?;
-    file.commit()
+/// Tables and plots are made of the runs, and made anew with each.
+fn write(path: &Path, text: &str, context: &Context) -> Result<(), Failure> {
+    OutputFile::write(path, text, true, &context.printer)
+}
+
+/// Makes the folder for results. Only that of the default path is made with the folder above it.
+fn make_out(args: &ExperimentArgs, out: &Path) -> Result<(), Failure> {
+    if args.out.is_none()
+        && let Some(parent) = out.parent()
+    {
+        make_folder(parent)?;
+    }
+    make_folder(out)
 }
 
 /// An experiment's error with its exit code and a hint.

@@ -28,6 +28,9 @@ pub struct ExportArgs {
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Replace that file if it exists
+    #[arg(long)]
+    force: bool,
     /// Version of the operator set
     #[arg(long, value_name = "N", default_value_t = 17, value_parser = opset)]
     opset: u8,
@@ -55,9 +58,9 @@ pub fn run(args: &ExportArgs, context: &Context) -> Result<Exit, Failure> {
     let limits = args.limits.limits();
     let model = read_adapted(&args.model, args.adapter.as_deref(), &limits)?;
     check_dense(&model, &limits)?;
+    let mut file = OutputFile::create(&args.output, args.force, &context.printer)?;
     let options = OnnxOptions { opset: args.opset, batch: args.batch.map(usize::from) };
     let bytes = to_onnx(&model, &options).or_bad_input("could not write the model as ONNX")?;
-    let mut file = OutputFile::create(&args.output)?;
     file.write_all(&bytes).or_io("could not write the output")?;
     file.commit()?;
     let exported = Exported {

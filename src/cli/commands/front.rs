@@ -31,6 +31,9 @@ pub struct FrontArgs {
     /// Draw held-out top-1 against time into an SVG file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Replace that file if it exists
+    #[arg(long, requires = "plot")]
+    force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -44,7 +47,8 @@ pub fn run(args: &FrontArgs, context: &Context) -> Result<Exit, Failure> {
     };
     let recipes = args.targets.iter().map(recipe_at).collect::<Result<Vec<Recipe>, Failure>>()?;
     // A plot that cannot be written is told before the work.
-    let file = args.plot.as_deref().map(OutputFile::create).transpose()?;
+    let create = |goal| OutputFile::create(goal, args.force, &context.printer);
+    let file = args.plot.as_deref().map(create).transpose()?;
     let front = made(&recipes, context)?;
     if let Some(mut file) = file {
         file.write_all(plot(&front).as_bytes()).or_io("could not write the plot")?;

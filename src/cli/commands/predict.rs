@@ -36,6 +36,9 @@ pub struct PredictArgs {
     /// File to write instead of stdout; .json means --json
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Replace that file if it exists
+    #[arg(long, requires = "out")]
+    force: bool,
     /// Write a JSON list instead of CSV
     #[arg(long)]
     json: bool,
@@ -128,7 +131,11 @@ impl<'a> Sink<'a> {
     fn open(args: &PredictArgs, top: usize, context: &'a Context) -> Result<Self, Failure> {
         let named_json = args.out.as_ref().is_some_and(|p| p.extension().is_some_and(|e| e == "json"));
         let format = if args.json || named_json { Format::Json } else { Format::Csv };
-        let file = args.out.as_deref().map(OutputFile::create).transpose()?;
+        let file = args
+            .out
+            .as_deref()
+            .map(|goal| OutputFile::create(goal, args.force, &context.printer))
+            .transpose()?;
         let mut sink = Self { file, context, format, top, written: 0 };
         if format == Format::Csv {
             sink.put(&rows::csv_header(top))?;

@@ -1,6 +1,5 @@
 //! `margay report`: the HTML page of a run again, from its record.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use margay_core::input;
@@ -19,14 +18,19 @@ const MAX_RECORD_BYTES: u64 = 1 << 30;
 ///
 /// Pictures are taken from the data folder of the run if it is still there.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  margay report out/run.json --out out/report.html")]
+#[command(
+    after_help = "Example:\n  margay report out\n  margay report out --data photos-moved/ --out page.html"
+)]
 pub struct ReportArgs {
     /// Record written by `margay compress`, or the folder with it
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// Page to write [default: report.html beside the record]
+    /// Page to write [default: report.html beside the record, which is replaced]
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Replace that page if it exists
+    #[arg(long)]
+    force: bool,
     /// Data folder of the run, if it has moved
     #[arg(short, long, value_name = "FOLDER")]
     data: Option<PathBuf>,
@@ -49,9 +53,9 @@ pub fn run(args: &ReportArgs, context: &Context) -> Result<Exit, Failure> {
         context.printer.note(&format!("no photos are found in {}: the page has none", root.display()));
     }
     let goal = args.out.clone().unwrap_or_else(|| path.with_file_name("report.html"));
-    let mut file = OutputFile::create(&goal)?;
-    file.write_all(render(&record, &pictures).as_bytes()).or_io("could not write the report")?;
-    file.commit()?;
+    // The page beside the record is made of it, so nothing is lost.
+    let replace = args.force || args.out.is_none();
+    OutputFile::write(&goal, &render(&record, &pictures), replace, &context.printer)?;
     context.printer.note(&format!("report  {}", goal.display()));
     Ok(Exit::Success)
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::Context;
-use crate::cli::exit::{Exit, Failure, OrFail};
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::settings::{MAX_SEED, OPTIMIZERS, check_device, check_input, choice, parse_shots, within};
 use crate::recipe::{InputSpec, OptimizerChoice, Start, Teacher, TrainSpec};
 
@@ -107,18 +107,11 @@ pub fn run(args: TrainArgs, context: &Context) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("--out {} does not end in .safetensors", out.display()))
             .hint("margay writes safetensors only"));
     }
-    if out.exists() && !force {
-        return Err(Failure::new(Exit::Io, format!("{} exists", out.display()))
-            .hint("choose another --out, or pass --force to replace it"));
-    }
-    if let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs_err::create_dir_all(parent).or_io("could not make the output folder")?;
-    }
     #[cfg(feature = "torch")]
-    return torch::run(&spec, &out, json, context);
+    return torch::run(&spec, &out, force, json, context);
     #[cfg(not(feature = "torch"))]
     {
-        drop((spec, json));
+        drop((spec, force, json));
         Err(super::without_torch::unavailable("train"))
     }
 }
@@ -171,21 +164,22 @@ fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
 mod torch {
     use std::path::Path;
 
-    use super::{Context, Exit, Failure, OrFail, TrainSpec};
+    use super::{Context, Exit, Failure, TrainSpec};
     use crate::cli::commands::run::PipelineResult;
-    use crate::cli::interrupt::Temporary;
-    use crate::cli::output::sibling;
+    use crate::cli::output::OutputFile;
     use crate::pipeline;
     use crate::record::Evaluation;
 
-    pub fn run(spec: &TrainSpec, out: &Path, json: bool, context: &Context) -> Result<Exit, Failure> {
-        // A folder beside the goal, which Ctrl-C removes with whatever is half-written in it.
-        let staging = Temporary::new(sibling(out)?);
-        fs_err::create_dir(staging.path()).or_io("could not make a temporary folder")?;
-        let draft = staging.path().join("model.safetensors");
-        let evaluation = pipeline::train(spec, &draft, &mut context.progress()).or_failure()?;
-        fs_err::rename(&draft, out).or_io("could not put the checkpoint in its place")?;
-        drop(staging);
+    pub fn run(
+        spec: &TrainSpec,
+        out: &Path,
+        force: bool,
+        json: bool,
+        context: &Context,
+    ) -> Result<Exit, Failure> {
+        let mut file = OutputFile::create(out, force, &context.printer)?;
+        let evaluation = pipeline::train(spec, &mut file, &mut context.progress()).or_failure()?;
+        file.commit()?;
         context.printer.show(json, &evaluation, line)?;
         context.printer.note(&format!("model   {}", out.display()));
         Ok(Exit::Success)

@@ -56,6 +56,9 @@ pub enum AdapterError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file cannot be written.
+    #[error("could not write the adapter")]
+    Write(#[from] std::io::Error),
     /// A merged weight is unsound.
     #[error("the adapted weight is unsound")]
     Csr(#[from] CsrError),

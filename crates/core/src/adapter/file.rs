@@ -297,7 +297,7 @@ fn get(path: &Path) -> Result<Vec<u8>, AdapterError> {
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
-    fs_err::write(path, bytes).map_err(|e| broken(path, &e))
+    Ok(crate::output::write(path, bytes)?)
 }
 
 fn broken(path: &Path, error: &dyn std::error::Error) -> AdapterError {

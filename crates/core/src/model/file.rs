@@ -1,7 +1,6 @@
 //! The model file. Layout, byte by byte: docs/format.md.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use ndarray::ArrayD;
@@ -10,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::header::{Dtype, Entry, Form, Header, Section};
 use super::index::{self, Claim};
 use super::{FormatError, SparseModel, Weight, check};
-use crate::{Csr, Footprint, Limits, input};
+use crate::{Csr, Footprint, Limits, input, output};
 
 /// First bytes of every file; not text, so that a transfer as text is noticed.
 pub const MAGIC: [u8; 8] = *b"\x89MARGAY\n";
@@ -38,15 +37,8 @@ impl SparseModel {
 
     /// Writes a file, which appears at `path` complete or not at all; returns its size in bytes.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<u64, FormatError> {
-        let path = path.as_ref();
         let bytes = self.to_bytes()?;
-        let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".margay-").tempfile_in(folder).map_err(named)?;
-        file.write_all(&bytes).map_err(named)?;
-        make_readable(file.as_file()).map_err(named)?;
-        file.as_file().sync_all().map_err(named)?;
-        file.persist(path).map_err(|e| named(e.error))?;
+        output::write(path, &bytes)?;
         Ok(bytes.len() as u64)
     }
 
@@ -132,18 +124,6 @@ impl SparseModel {
         let Header { graph, labels, preprocess, provenance, .. } = header;
         Ok(Self { graph, weights, labels, preprocess, provenance })
     }
-}
-
-/// Temporary files are private; results are not.
-#[cfg(unix)]
-fn make_readable(file: &std::fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_file: &std::fs::File) -> std::io::Result<()> {
-    Ok(())
 }
 
 fn preamble(header: usize, rest: &[u8]) -> [u8; PREAMBLE] {

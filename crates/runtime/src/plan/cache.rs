@@ -4,10 +4,10 @@
 //! folder that cannot be written is left alone.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
-use margay_core::{Graph, Pattern, SparseModel, input};
+use margay_core::{Graph, Pattern, SparseModel, input, output};
 use margay_kernels::{Isa, cpu_name};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -98,12 +98,9 @@ impl Cache {
     }
 
     fn write(&self, tried: &[Tried]) -> io::Result<()> {
-        let folder: &Path = &self.folder;
-        fs_err::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().prefix(".tuned-").tempfile_in(folder)?;
-        file.write_all(&serde_json::to_vec(&Content { id: self.id.clone(), tried: tried.to_vec() })?)?;
-        file.persist(self.path())?;
-        Ok(())
+        fs_err::create_dir_all(&self.folder)?;
+        let content = serde_json::to_vec(&Content { id: self.id.clone(), tried: tried.to_vec() })?;
+        output::write(self.path(), content)
     }
 }
 
