@@ -210,7 +210,7 @@ impl Problem {
             let at: Vec<i64> = group.iter().map(|at| *at as i64).collect();
             let at = Tensor::f_from_slice(&at)?;
             let block = leverage.f_index_select(0, &at)?.f_index_select(1, &at)?;
-            let own = block.f_linalg_solve(&dual.f_index_select(0, &at)?, true)?;
+            let own = Tensor::f_linalg_solve(&block, &dual.f_index_select(0, &at)?, true)?;
             residual = residual.f_index_copy(0, &at, &own)?;
         }
         let left_out = self.targets.f_sub(&residual)?.f_add(&self.share)?;
