@@ -4,7 +4,7 @@ use margay_core::{Graph, Node, NodeId, Params};
 use ndarray::Axis;
 use tch::{Device, Kind, Tensor};
 
-use crate::distill::Examples;
+use crate::distill::{Examples, Groups};
 use crate::torch::{Norms, TorchError, TorchModel, forward};
 
 /// Why a head cannot be made.
@@ -45,10 +45,18 @@ fn heads(graph: &Graph) -> Result<Vec<Node>, HeadError> {
 /// Candidate ridges, relative to the mean eigenvalue of the features' Gram matrix.
 const RIDGES: [f64; 13] = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
 
+/// Largest factor from scores to logits, and steps of the grid for each doubling.
+///
+/// Scores are regressed on 0 and 1: at this factor a score that is right makes logits that differ by as many nats, and one
+/// that is wrong costs as many.
+const LARGEST_SCALE: f64 = 32.0;
+const STEPS_PER_DOUBLING: f64 = 3.0;
+
 /// Fits a new classifier for `classes` classes on pooled features, in closed form.
 ///
-/// Ridge regression on one-hot targets; the ridge is the one with the least leave-one-out error, and the
-/// scores are scaled so that their softmax has the least leave-one-out cross-entropy.
+/// Ridge regression on one-hot targets; the ridge is the one with the least leave-one-group-out error, and the
+/// scores are scaled so that their softmax has the least leave-one-group-out cross-entropy. A group is what is nearly
+/// the same photo ([`Groups`]): the twin of a photo would answer for it. The scale is bounded.
 pub fn probe(
     graph: &mut Graph,
     params: &mut Params,
@@ -63,7 +71,7 @@ pub fn probe(
     Ok(())
 }
 
-/// Logits `[n, classes]` that a probe gives each example when it is fitted on the others.
+/// Logits `[n, classes]` that a probe gives each example when it is fitted on those of other groups.
 pub fn left_out(
     graph: &Graph,
     params: &Params,
@@ -123,12 +131,14 @@ struct Problem {
     targets: Tensor,
     /// Class of each example `[n]`.
     truth: Tensor,
+    /// Examples of each group.
+    groups: Vec<Vec<usize>>,
 }
 
 struct Ridge {
     /// Dual coefficients `[n, classes]`.
     dual: Tensor,
-    /// Scores of each example by the others `[n, classes]`.
+    /// Scores of each example by those of other groups `[n, classes]`.
     left_out: Tensor,
     /// Factor from scores to logits.
     scale: f64,
@@ -142,18 +152,24 @@ impl Problem {
         classes: usize,
         head: &Node,
     ) -> Result<Self, HeadError> {
-        let features = features(graph, params, examples, head.inputs[0])?;
-        Self::of(&features.f_to_kind(Kind::Double)?, examples.classes.f_to_device(Device::Cpu)?, classes)
+        let features = features(graph, params, examples, head.inputs[0])?.f_to_kind(Kind::Double)?;
+        let groups = Groups::of(examples)?.members();
+        Self::of(&features, examples.classes.f_to_device(Device::Cpu)?, classes, groups)
     }
 
-    /// The problem of features `[n, features]` with classes `[n]`.
-    fn of(features: &Tensor, truth: Tensor, classes: usize) -> Result<Self, HeadError> {
+    /// The problem of features `[n, features]` with classes `[n]`, of which some belong together.
+    fn of(
+        features: &Tensor,
+        truth: Tensor,
+        classes: usize,
+        groups: Vec<Vec<usize>>,
+    ) -> Result<Self, HeadError> {
         let mean = features.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
         let centred = features.f_sub(&mean)?;
         let one_hot = truth.f_one_hot(classes as i64)?.f_to_kind(Kind::Double)?;
         let share = one_hot.f_mean_dim([0_i64].as_slice(), true, Kind::Double)?;
         let targets = one_hot.f_sub(&share)?;
-        Ok(Self { centred, mean, share, targets, truth })
+        Ok(Self { centred, mean, share, targets, truth, groups })
     }
 
     /// The ridge with the least cross-entropy of what is left out.
@@ -163,7 +179,7 @@ impl Problem {
         let mut best: Option<(f64, Ridge)> = None;
         for ridge in RIDGES {
             let (dual, left_out) = self.solve(&kernel, ridge * mean)?;
-            let (error, scale) = best_scale(&left_out, &self.truth)?;
+            let (error, scale) = best_scale(&left_out, &self.truth, self.doubt())?;
             if best.as_ref().is_none_or(|(least, _)| error < *least) {
                 best = Some((error, Ridge { dual, left_out, scale }));
             }
@@ -171,31 +187,47 @@ impl Problem {
         best.map(|(_, ridge)| ridge).ok_or(HeadError::NoHead)
     }
 
+    /// What the groups leave room for, all of them answered right: the chance that the next is not (Laplace's rule of
+    /// succession).
+    fn doubt(&self) -> f64 {
+        1.0 / (self.groups.len() as f64 + 2.0)
+    }
+
     /// Kernel ridge with `K = F Fᵀ` of centred features: dual coefficients, and what each example is answered
-    /// by a fit on the others.
+    /// by a fit on the other groups.
     ///
-    /// Residuals of the left-out are `dual / (diag((K + λ I)⁻¹) − 1 / n λ)`: the intercept is fitted without a
-    /// penalty, so its direction, which centring takes out of `K`, does not count.
+    /// Residuals of a group `G` that is left out are `(A_GG − 1 1ᵀ / n λ)⁻¹ dual_G` with `A = (K + λ I)⁻¹`: the intercept
+    /// is fitted without a penalty, so its direction, which centring takes out of `K`, does not count.
     fn solve(&self, kernel: &Tensor, lambda: f64) -> Result<(Tensor, Tensor), HeadError> {
         let count = kernel.size()[0];
         let eye = Tensor::f_eye(count, (Kind::Double, Device::Cpu))?;
         let inverse = Tensor::f_linalg_inv(&kernel.f_add(&eye.f_mul_scalar(lambda)?)?)?;
         let dual = inverse.f_matmul(&self.targets)?;
-        let leverage = inverse.f_diagonal(0, 0, 1)?.f_sub_scalar(1.0 / (count as f64 * lambda))?;
-        let residual = dual.f_div(&leverage.f_unsqueeze(1)?)?;
+        let leverage = inverse.f_sub_scalar(1.0 / (count as f64 * lambda))?;
+        let single = leverage.f_diagonal(0, 0, 1)?.f_unsqueeze(1)?;
+        let mut residual = dual.f_div(&single)?;
+        for group in self.groups.iter().filter(|group| group.len() > 1) {
+            let at: Vec<i64> = group.iter().map(|at| *at as i64).collect();
+            let at = Tensor::f_from_slice(&at)?;
+            let block = leverage.f_index_select(0, &at)?.f_index_select(1, &at)?;
+            let own = Tensor::f_linalg_solve(&block, &dual.f_index_select(0, &at)?, true)?;
+            residual = residual.f_index_copy(0, &at, &own)?;
+        }
         let left_out = self.targets.f_sub(&residual)?.f_add(&self.share)?;
         Ok((dual, left_out))
     }
 }
 
-/// Least cross-entropy of `softmax(scale · scores)` over a grid of scales, and its scale.
-fn best_scale(scores: &Tensor, truth: &Tensor) -> Result<(f64, f64), HeadError> {
+/// Least cross-entropy of `softmax(scale · scores)` over a grid of scales, and its scale. What is sure beyond `doubt` costs:
+/// without it, scores that are all right would take any scale.
+fn best_scale(scores: &Tensor, truth: &Tensor, doubt: f64) -> Result<(f64, f64), HeadError> {
     let mut best = (f64::INFINITY, 1.0);
-    for step in 0..=24 {
-        let scale = 2_f64.powf(f64::from(step) / 3.0);
+    let steps = (STEPS_PER_DOUBLING * LARGEST_SCALE.log2()) as i32;
+    for step in 0..=steps {
+        let scale = 2_f64.powf(f64::from(step) / STEPS_PER_DOUBLING);
         let logits = scores.f_mul_scalar(scale)?;
         let none = None::<Tensor>;
-        let error = logits.f_cross_entropy_loss(truth, none, tch::Reduction::Mean, -100, 0.0)?;
+        let error = logits.f_cross_entropy_loss(truth, none, tch::Reduction::Mean, -100, doubt)?;
         let error = error.double_value(&[]);
         if error < best.0 {
             best = (error, scale);
@@ -208,25 +240,69 @@ fn best_scale(scores: &Tensor, truth: &Tensor) -> Result<(f64, f64), HeadError> 
 mod tests {
     use super::*;
 
+    fn kernel(problem: &Problem) -> Tensor {
+        problem.centred.matmul(&problem.centred.tr())
+    }
+
     /// More features than examples, as few shots have: there the intercept matters most.
     #[test]
-    fn what_is_left_out_is_answered_by_a_fit_on_the_others() {
+    fn what_is_left_out_is_answered_by_a_fit_on_the_other_groups() {
         let (count, lambda) = (9_i64, 0.3);
         let features =
             (Tensor::arange(20 * count, (Kind::Double, Device::Cpu)) * 1.7).sin().reshape([count, 20]);
         let truth = Tensor::from_slice(&[0_i64, 1, 2, 0, 1, 2, 0, 0, 1]);
-        let whole = Problem::of(&features, truth.shallow_clone(), 3).unwrap();
-        let (_, left_out) = whole.solve(&whole.centred.matmul(&whole.centred.tr()), lambda).unwrap();
-        for i in 0..count {
-            let others: Vec<i64> = (0..count).filter(|j| *j != i).collect();
-            let others = Tensor::from_slice(&others);
-            let rest = features.index_select(0, &others);
-            let rest = Problem::of(&rest, truth.index_select(0, &others), 3).unwrap();
-            let (dual, _) = rest.solve(&rest.centred.matmul(&rest.centred.tr()), lambda).unwrap();
-            let own = features.narrow(0, i, 1) - &rest.mean;
-            let expected = own.matmul(&rest.centred.tr()).matmul(&dual) + &rest.share;
-            let difference = (left_out.narrow(0, i, 1) - expected).abs().max().double_value(&[]);
-            assert!(difference < 1e-9, "example {i}: {difference}");
+        let single = |count: usize| (0..count).map(|at| vec![at]).collect::<Vec<_>>();
+        let grouped = vec![vec![0, 3, 4], vec![1], vec![2, 7], vec![5], vec![6, 8]];
+        for groups in [single(9), grouped] {
+            let whole = Problem::of(&features, truth.shallow_clone(), 3, groups.clone()).unwrap();
+            let (_, left_out) = whole.solve(&kernel(&whole), lambda).unwrap();
+            for group in groups {
+                let others: Vec<i64> = (0..count).filter(|at| !group.contains(&(*at as usize))).collect();
+                let others = Tensor::from_slice(&others);
+                let (rest, classes) = (features.index_select(0, &others), truth.index_select(0, &others));
+                let left = others.numel();
+                let rest = Problem::of(&rest, classes, 3, single(left)).unwrap();
+                let (dual, _) = rest.solve(&kernel(&rest), lambda).unwrap();
+                for at in group {
+                    let own = features.narrow(0, at as i64, 1) - &rest.mean;
+                    let expected = own.matmul(&rest.centred.tr()).matmul(&dual) + &rest.share;
+                    let difference =
+                        (left_out.narrow(0, at as i64, 1) - expected).abs().max().double_value(&[]);
+                    assert!(difference < 1e-9, "example {at}: {difference}");
+                }
+            }
         }
+    }
+
+    /// Each photo's twin answers for it, however little there is to learn: noise is learnt by heart.
+    #[test]
+    fn twins_do_not_answer_for_each_other() {
+        let (scenes, width) = (8_i64, 40_i64);
+        tch::manual_seed(1);
+        let scene = Tensor::randn([scenes, width], (Kind::Double, Device::Cpu));
+        let frames = |of: &Tensor| {
+            of.repeat([2, 1]) + Tensor::randn([2 * scenes, width], (Kind::Double, Device::Cpu)) * 0.01
+        };
+        let truth = Tensor::from_slice(&[0_i64, 1, 0, 1, 0, 1, 0, 1]).repeat([2]);
+        let twins = (0..scenes as usize).map(|at| vec![at, at + scenes as usize]).collect();
+        let single = (0..2 * scenes as usize).map(|at| vec![at]).collect();
+        let [grouped, alone] = [twins, single].map(|groups| {
+            Problem::of(&frames(&scene), truth.shallow_clone(), 2, groups).unwrap().best_ridge().unwrap()
+        });
+        let loss = |ridge: &Ridge| {
+            let logits = &ridge.left_out * ridge.scale;
+            logits.cross_entropy_for_logits(&truth).double_value(&[])
+        };
+        assert!(alone.scale > 4.0 && loss(&alone) < 0.2, "{} {}", alone.scale, loss(&alone));
+        assert!(grouped.scale < 2.0 && loss(&grouped) > 0.5, "{} {}", grouped.scale, loss(&grouped));
+    }
+
+    #[test]
+    fn scores_that_are_all_right_do_not_make_any_scale() {
+        let truth = Tensor::from_slice(&[0_i64, 1, 0, 1]);
+        let right = Tensor::from_slice2(&[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]);
+        let scale = |scores: &Tensor, doubt| best_scale(scores, &truth, doubt).unwrap().1;
+        assert!((scale(&right, 1.0 / 6.0) - 2.5).abs() < 0.3, "ln 11 = 2.4: {}", scale(&right, 1.0 / 6.0));
+        assert_eq!(scale(&(&right * 1e-3), 1e-9), LARGEST_SCALE);
     }
 }

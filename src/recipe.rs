@@ -248,13 +248,17 @@ pub struct RecoverySpec {
     /// Numbers of passes of which the held-out fold chooses one; empty: as said above.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub try_epochs: Vec<usize>,
+    /// Whether the held-out fold says how far the last finetuning goes: not at all, or to one of the quarters of its passes.
+    pub early_stopping: bool,
     /// Images per step.
     pub batch: usize,
     /// What takes the steps.
     pub optimizer: OptimizerChoice,
-    /// Peak learning rate; absent: 0.01 for SGD, 0.001 for AdamW.
+    /// Peak learning rate; absent: 0.003 for SGD, 0.001 for AdamW.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
+    /// Gradients of a larger norm, over all parameters together, are scaled down to this one; 0: never.
+    pub max_grad_norm: f64,
     /// L2 penalty on weights.
     pub weight_decay: f64,
     /// Weight of the cross-entropy with the labels.
@@ -648,9 +652,11 @@ impl Default for RecoverySpec {
             schedule: Schedule::OneShot,
             epochs: 60,
             try_epochs: Vec::new(),
+            early_stopping: true,
             batch: 64,
             optimizer: OptimizerChoice::Auto,
             learning_rate: None,
+            max_grad_norm: 10.0,
             weight_decay: 1e-4,
             cross_entropy: 0.1,
             label_smoothing: 0.1,

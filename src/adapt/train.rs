@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::merge::{branched, merge};
 use super::statistics::{principal_inputs, residuals};
 use super::{Adapted, Adapter, Lora, Merged, Site, Size, Statistics, gradients, sizes};
-use crate::distill::{Examples, Stepper, Training, adopt, fit};
+use crate::distill::{Examples, Stepper, Training, Watch, adopt, fit, to_the_end};
 use crate::progress::Progress;
 use crate::recipe::{AdaptSpec, AdapterInit, AdapterSchedule, OptimizerChoice, Policy, RecoverySpec};
 use crate::torch::{Norms, TorchError, TorchModel, mask_to_tensor, seed_everything, tensor_to_mask};
@@ -35,6 +35,8 @@ pub struct Problem<'a> {
     pub spec: &'a AdaptSpec,
     /// Seed of starts, order and augmentation.
     pub seed: u64,
+    /// Factor on every learning rate.
+    pub pace: f64,
 }
 
 /// Why a network could not be adapted.
@@ -58,10 +60,11 @@ impl From<tch::TchError> for AdaptError {
 /// Trains an adapter and merges it.
 ///
 /// RoSA's phases: the low-rank part alone for the steps of the warm-up, the gradients that choose the
-/// support of the sparse part, then both from a fresh start.
+/// support of the sparse part, then both from a fresh start. `watch` looks on at the last.
 pub fn adapt(
     problem: &Problem,
     adapter: &dyn Adapter,
+    watch: &mut Watch,
     progress: &mut dyn Progress,
 ) -> Result<Merged, AdaptError> {
     seed_everything(problem.seed);
@@ -72,11 +75,19 @@ pub fn adapt(
     seed_everything(problem.seed);
     let mut model = problem.base.share()?;
     let run = Run { problem, adapter, sizes: &sizes, statistics: &statistics, allowed: &allowed };
-    let mut merged = run.train(&mut model, &masks, progress)?;
+    let mut merged = run.train(&mut model, &masks, watch, progress)?;
     if problem.spec.policy == Policy::Branch {
         merged.model = branched(&merged)?;
     }
     Ok(merged)
+}
+
+/// How long an adapter is trained.
+enum Course<'a, 'b> {
+    /// For the recipe's epochs, as far as somebody who looks on lets it go on.
+    Whole(&'a mut Watch<'b>),
+    /// For some steps.
+    WarmUp(usize),
 }
 
 /// One training of an adapter.
@@ -94,9 +105,10 @@ impl Run<'_> {
         &self,
         model: &mut TorchModel,
         masks: &BTreeMap<String, Mask>,
+        watch: &mut Watch,
         progress: &mut dyn Progress,
     ) -> Result<Merged, AdaptError> {
-        self.with_adapted(model, masks, None, "adapt", progress, |adapted, trained, _| {
+        self.with_adapted(model, masks, Course::Whole(watch), progress, |adapted, trained, _| {
             let mut merged = merge(adapted, self.problem.masks, masks)?;
             merged.adapter.trained = trained;
             merged.adapter.method = self.adapter.name();
@@ -104,17 +116,16 @@ impl Run<'_> {
         })
     }
 
-    /// Trains for the recipe's epochs or `limit` steps, then hands over the adapted network and how many parameters its adapters have.
+    /// Trains, then hands over the adapted network and how many parameters its adapters have.
     fn with_adapted<T>(
         &self,
         model: &mut TorchModel,
         masks: &BTreeMap<String, Mask>,
-        limit: Option<usize>,
-        stage: &str,
+        course: Course,
         progress: &mut dyn Progress,
         then: impl FnOnce(&Adapted, usize, &mut dyn Progress) -> Result<T, AdaptError>,
     ) -> Result<T, AdaptError> {
-        let Problem { spec, recovery, examples, .. } = self.problem;
+        let Problem { spec, recovery, examples, pace, .. } = self.problem;
         let store = VarStore::new(model.device());
         adopt(model, &store, |spec| self.trains(&model_head(self.problem.base), spec))?;
         let mut adapted = Adapted::new(model, masks)?;
@@ -126,8 +137,18 @@ impl Run<'_> {
         let trained = count(&store) - beside;
         let base = recovery.learning_rate.unwrap_or(OptimizerChoice::Adamw.learning_rate());
         let optimizer = OptimizerChoice::Adamw.build(&store, base, 0.0)?;
-        let optimizer = Stepper::new(optimizer, &store, &[base, base, spec.lora_lr, spec.spa_lr]);
-        fit(&mut adapted, optimizer, examples, &self.problem.training(stage), limit, progress)?;
+        let peaks = [base, base, spec.lora_lr, spec.spa_lr].map(|peak| peak * pace);
+        let optimizer = Stepper::new(optimizer, &store, &peaks);
+        match course {
+            Course::Whole(watch) => {
+                let training = self.problem.training("adapt");
+                fit(&mut adapted, optimizer, examples, &training, None, watch, progress)?
+            }
+            Course::WarmUp(steps) => {
+                let training = self.problem.training("warm up");
+                fit(&mut adapted, optimizer, examples, &training, Some(steps), &mut to_the_end, progress)?
+            }
+        };
         then(&adapted, trained, progress)
     }
 
@@ -164,7 +185,8 @@ impl Run<'_> {
 
 impl<'a> Problem<'a> {
     fn training(&self, stage: &'a str) -> Training<'a> {
-        Training { spec: self.recovery, teacher: self.teacher, norms: Norms::Stored, seed: self.seed, stage }
+        let Self { recovery: spec, teacher, seed, pace, .. } = *self;
+        Training { spec, teacher, norms: Norms::Stored, seed, stage, pace }
     }
 
     fn batches(&self) -> Result<Vec<Tensor>, TorchError> {
@@ -239,7 +261,7 @@ fn support_gradients(
         let allowed = BTreeMap::new();
         let run = Run { problem, adapter: &Lora, sizes, statistics, allowed: &allowed };
         let mut model = problem.base.share()?;
-        run.with_adapted(&mut model, problem.masks, Some(warm), "warm up", progress, collect)?
+        run.with_adapted(&mut model, problem.masks, Course::WarmUp(warm), progress, collect)?
     } else {
         collect(&Adapted::new(problem.base, problem.masks)?, 0, progress)?
     };

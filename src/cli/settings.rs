@@ -173,15 +173,21 @@ pub struct RecoveryArgs {
     /// Passes over the shots, per halving when gradual; of several (20,60) the held-out fold chooses [default: 60]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub epochs: Vec<usize>,
+    /// Finetune for all passes, without asking the held-out fold whether and how far it helps
+    #[arg(long)]
+    pub no_early_stopping: bool,
     /// Images per finetuning step [default: 64]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
     /// What takes the steps; auto: sgd for batch-norm networks, adamw for layer-norm ones [default: auto]
     #[arg(long, value_parser = choice(OPTIMIZERS))]
     pub optimizer: Option<OptimizerChoice>,
-    /// Peak learning rate [default: 0.01 for sgd, 0.001 for adamw]
+    /// Peak learning rate [default: 0.003 for sgd, 0.001 for adamw]
     #[arg(long, value_name = "X")]
     pub learning_rate: Option<f64>,
+    /// Norm to which gradients of all parameters together are scaled down where they are larger; 0: never [default: 10]
+    #[arg(long, value_name = "X")]
+    pub max_grad_norm: Option<f64>,
     /// L2 penalty on weights [default: 0.0001]
     #[arg(long, value_name = "X")]
     pub weight_decay: Option<f64>,
@@ -439,9 +445,11 @@ fn merge_recovery(args: RecoveryArgs, from: RecoverySpec) -> RecoverySpec {
         recovery,
         recalibrate,
         epochs,
+        no_early_stopping,
         batch,
         optimizer,
         learning_rate,
+        max_grad_norm,
         weight_decay,
         cross_entropy,
         label_smoothing,
@@ -460,8 +468,10 @@ fn merge_recovery(args: RecoveryArgs, from: RecoverySpec) -> RecoverySpec {
             1 => Vec::new(),
             _ => epochs,
         },
+        early_stopping: from.early_stopping && !no_early_stopping,
         batch: batch.unwrap_or(from.batch),
         learning_rate: learning_rate.or(from.learning_rate),
+        max_grad_norm: max_grad_norm.unwrap_or(from.max_grad_norm),
         optimizer: optimizer.unwrap_or(from.optimizer),
         weight_decay: weight_decay.unwrap_or(from.weight_decay),
         cross_entropy: cross_entropy.unwrap_or(from.cross_entropy),
@@ -544,6 +554,7 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     if let Some(rate) = recovery.learning_rate {
         within("learning-rate", rate, 1e-12..=1e3)?;
     }
+    within("max-grad-norm", recovery.max_grad_norm, 0.0..=1e9)?;
     within("weight-decay", recovery.weight_decay, 0.0..=1e3)?;
     within("cross-entropy", recovery.cross_entropy, 0.0..=1e6)?;
     within("label-smoothing", recovery.label_smoothing, 0.0..=0.99)?;

@@ -8,12 +8,14 @@
 
 mod batch;
 mod examples;
+mod groups;
 mod loss;
 mod optimizer;
 mod recompute;
 mod teacher;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use margay_core::{Graph, Mask};
 use rand::SeedableRng;
@@ -27,12 +29,13 @@ use crate::torch::{Effective, Norms, TorchError, TorchModel, forward, mask_to_te
 use batch::{Batch, batch_count, shuffled};
 pub use batch::{corners, varied};
 pub use examples::Examples;
+pub use groups::Groups;
 use loss::loss;
 pub(crate) use optimizer::{Stepper, adopt, optimizer_of};
 use teacher::{Teacher, blocks, fitted};
 
 /// What a training loop minimises, for how long, on what.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Training<'a> {
     /// What to minimise, for how long.
     pub spec: &'a RecoverySpec,
@@ -44,6 +47,16 @@ pub struct Training<'a> {
     pub seed: u64,
     /// Name of the stage for the progress bar.
     pub stage: &'a str,
+    /// Factor on every learning rate.
+    pub pace: f64,
+}
+
+/// Looks on: gets the number of each epoch that is over, from 1, and the student, and says whether there is another.
+pub type Watch<'a> = dyn FnMut(usize, &dyn Student) -> Result<ControlFlow<()>, TorchError> + 'a;
+
+/// The watch of a training that goes on to its end.
+pub fn to_the_end(_epoch: usize, _student: &dyn Student) -> Result<ControlFlow<()>, TorchError> {
+    Ok(ControlFlow::Continue(()))
 }
 
 /// What a training loop changes.
@@ -80,30 +93,35 @@ pub fn train(
     masks: &BTreeMap<String, Mask>,
     examples: &Examples,
     training: &Training,
+    watch: &mut Watch,
     progress: &mut dyn Progress,
 ) -> Result<f64, TorchError> {
     let spec = training.spec;
     let store = VarStore::new(model.device());
     adopt(model, &store, |_| true)?;
     let kind = optimizer_of(spec, &model.graph);
-    let peak = spec.learning_rate.unwrap_or(kind.learning_rate());
+    let peak = spec.learning_rate.unwrap_or(kind.learning_rate()) * training.pace;
     let optimizer = Stepper::new(kind.build(&store, peak, spec.weight_decay)?, &store, &[peak; 2]);
     let masks = mask_tensors(model, masks)?;
-    let last = fit(&mut Masked { model, masks }, optimizer, examples, training, None, progress)?;
+    let last = fit(&mut Masked { model, masks }, optimizer, examples, training, None, watch, progress)?;
     model.freeze()?;
     Ok(last)
 }
 
-/// The training loop; returns the mean loss of the last epoch. Ends early after `limit` steps, if given.
+/// The training loop; returns the mean loss of the last epoch. Ends early after `limit` steps, if given, and where `watch`
+/// says so.
 pub(crate) fn fit(
     student: &mut dyn Student,
     mut optimizer: Stepper,
     examples: &Examples,
     training: &Training,
     limit: Option<usize>,
+    watch: &mut Watch,
     progress: &mut dyn Progress,
 ) -> Result<f64, TorchError> {
     let spec = training.spec;
+    let diverged = || TorchError::Diverged { stage: training.stage.to_owned() };
+    let clip = (spec.max_grad_norm > 0.0).then_some(spec.max_grad_norm);
     let teacher = Teacher::of(training, student.graph(), examples, progress)?;
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
     let parts = spec.recompute.then(|| segments(student.graph()));
@@ -116,21 +134,25 @@ pub(crate) fn fit(
         let batches = shuffled(examples, spec.batch, &mut rng);
         for (step, batch) in (start..total).zip(batches) {
             let batch = Batch::draw(examples, &batch, spec, &mut rng)?;
-            let loss = optimizer.step(student, step, total, |student| match &parts {
+            let loss = optimizer.step(student, [step, total], clip, |student| match &parts {
                 Some(parts) => recompute::backward(student, training, &batch, teacher.as_ref(), parts),
                 None => backward(student, training, &batch, teacher.as_ref()),
             })?;
             if !loss.is_finite() {
-                return Err(TorchError::Diverged { stage: training.stage.to_owned() });
+                progress.finish();
+                return Err(diverged());
             }
             (sum, steps) = (sum + loss, steps + 1);
             progress.status(&format!("loss {loss:.3}"));
             progress.advance(1);
         }
         last = sum / f64::from(steps);
+        if watch(start / per_epoch + 1, student)?.is_break() {
+            break;
+        }
     }
     progress.finish();
-    Ok(last)
+    if optimizer.finite()? { Ok(last) } else { Err(diverged()) }
 }
 
 /// Adds the gradients of the loss to those of the parameters; returns the loss.

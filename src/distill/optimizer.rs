@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use margay_core::{Graph, ParamSpec};
 use tch::nn::{self, Optimizer, OptimizerConfig, Sgd, VarStore};
+use tch::{Kind, Tensor};
 
 use super::Student;
 use crate::recipe::{OptimizerChoice, RecoverySpec};
@@ -29,7 +30,7 @@ impl OptimizerChoice {
     pub(crate) const fn learning_rate(self) -> f64 {
         match self {
             Self::Adamw => 1e-3,
-            Self::Auto | Self::Sgd => 0.01,
+            Self::Auto | Self::Sgd => 0.003,
         }
     }
 
@@ -47,6 +48,7 @@ impl OptimizerChoice {
 pub(crate) struct Stepper {
     optimizer: Optimizer,
     peaks: Vec<f64>,
+    trained: Vec<Tensor>,
 }
 
 impl Stepper {
@@ -55,15 +57,17 @@ impl Stepper {
         let variables = store.variables_.lock().unwrap_or_else(PoisonError::into_inner);
         let groups = variables.trainable_variables.iter().map(|variable| variable.group + 1).max();
         let peaks = peaks.iter().copied().take(groups.unwrap_or(0)).collect();
-        Self { optimizer, peaks }
+        let trained = variables.trainable_variables.iter().map(|variable| variable.tensor.shallow_clone());
+        Self { optimizer, peaks, trained: trained.collect() }
     }
 
-    /// One step down the loss that `backward` returns, having set its gradients.
+    /// One step down the loss that `backward` returns, having set its gradients; none where loss or gradients are no
+    /// numbers, which the loss that is returned then says. Gradients of a larger norm than `clip` are scaled down to it.
     pub fn step(
         &mut self,
         student: &mut dyn Student,
-        step: usize,
-        total: usize,
+        [step, total]: [usize; 2],
+        clip: Option<f64>,
         backward: impl FnOnce(&dyn Student) -> Result<f64, TorchError>,
     ) -> Result<f64, TorchError> {
         for (group, peak) in self.peaks.iter().enumerate() {
@@ -72,9 +76,41 @@ impl Stepper {
         self.optimizer.zero_grad();
         let loss = backward(student)?;
         student.before_step()?;
+        if !loss.is_finite() || !self.clip(clip)?.is_finite() {
+            return Ok(f64::NAN);
+        }
         self.optimizer.step();
         student.after_step(step, total)?;
         Ok(loss)
+    }
+
+    /// Scales all gradients down to a norm of `limit` together; returns their norm before (arXiv 1211.5063).
+    fn clip(&self, limit: Option<f64>) -> Result<f64, TorchError> {
+        let _no_grad = tch::no_grad_guard();
+        let gradients = self.trained.iter().map(Tensor::f_grad).collect::<Result<Vec<_>, _>>()?;
+        let gradients: Vec<Tensor> = gradients.into_iter().filter(Tensor::defined).collect();
+        let mut squares = 0.0;
+        for gradient in &gradients {
+            squares += gradient.f_norm_scalaropt_dtype(2.0, Kind::Float)?.double_value(&[]).powi(2);
+        }
+        let norm = squares.sqrt();
+        if let Some(factor) = limit.map(|limit| limit / norm).filter(|factor| *factor < 1.0) {
+            for mut gradient in gradients {
+                let _ = gradient.f_mul_scalar_(factor)?;
+            }
+        }
+        Ok(norm)
+    }
+
+    /// Whether everything that is trained is still a number.
+    pub fn finite(&self) -> Result<bool, TorchError> {
+        let _no_grad = tch::no_grad_guard();
+        for value in &self.trained {
+            if !value.f_abs()?.f_max()?.double_value(&[]).is_finite() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -9,15 +9,17 @@ use margay_core::{FormatError, Limits, Mask, ParamRole, SparseModel, Weight, out
 use ndarray::Array2;
 use tch::Tensor;
 
-use super::compress::{answered, data_info, machine, model_info};
+use super::compress::{answered, data_info, machine, model_info, ran};
 use super::evaluate::on_torch;
 use super::export::{SPECIALIST, latency, own_session, pack};
-use super::sparsify::{adapter as find, timed, trained};
+use super::recover::{adapter as find, steady};
+use super::sparsify::{timed, trained};
 use super::task::{Task, examples};
 use super::{CompressOptions, PipelineError, host};
-use crate::adapt::{self, Saved};
+use crate::adapt::{self, Merged, Saved};
+use crate::distill::to_the_end;
 use crate::progress::{Progress, Recorder};
-use crate::recipe::Recipe;
+use crate::recipe::{AdaptSpec, AdapterSchedule, Policy, Recipe, RecoverySpec};
 use crate::record::{AdaptRecord, Stages};
 use crate::torch::{TorchError, TorchModel, to_array};
 
@@ -41,6 +43,7 @@ pub fn adapt(
         Some(model) => Task::of_model(recipe, model, progress),
         None => Task::prepare(recipe, progress),
     })?;
+    let recipe = &ran(&task, recipe);
     let shots = task.all_shots()?;
     let mut base = task.dense(&shots)?;
     let masks = file.as_ref().map(masks).unwrap_or_default();
@@ -55,8 +58,9 @@ pub fn adapt(
         recovery: &recipe.recovery,
         spec: &recipe.adapt,
         seed: recipe.seed,
+        pace: 1.0,
     };
-    let mut merged = timed(&mut seconds, "adapt", || Ok(adapt::adapt(&problem, method, progress)?))?;
+    let mut merged = timed(&mut seconds, "adapt", || adapted(&problem, method, progress))?;
     if recipe.adapt.base_bits.is_some() {
         let packed = std::mem::replace(&mut base, task.dense(&shots)?);
         merged.rebase(&packed, &base)?;
@@ -103,6 +107,25 @@ pub fn adapt(
     output::write(out.join("recipe.toml"), &record.recipe)?;
     output::write(out.join("run.json"), record.to_json().map_err(|_| PipelineError::Text("run.json"))?)?;
     Ok(record)
+}
+
+/// A trained adapter; one that changes nothing where training diverges even at a tenth of the rates.
+fn adapted(
+    problem: &adapt::Problem,
+    method: &dyn adapt::Adapter,
+    progress: &mut dyn Progress,
+) -> Result<Merged, PipelineError> {
+    let made = steady(1.0, progress, |pace, progress| {
+        Ok(adapt::adapt(&adapt::Problem { pace, ..*problem }, method, &mut to_the_end, progress)?)
+    })?;
+    if let Some(made) = made {
+        return Ok(made);
+    }
+    let recovery = RecoverySpec { epochs: 0, ..problem.recovery.clone() };
+    let spec =
+        AdaptSpec { policy: Policy::Keep, schedule: AdapterSchedule::WarmUp(0), ..problem.spec.clone() };
+    let untrained = adapt::Problem { recovery: &recovery, spec: &spec, ..*problem };
+    Ok(adapt::adapt(&untrained, method, &mut to_the_end, progress)?)
 }
 
 /// The model, if the path leads to a `.margay` file and not to a checkpoint.

@@ -1,8 +1,10 @@
 //! What the held-out fold decides before the final network is made from all shots.
 
+use std::rc::Rc;
+
 use super::PipelineError;
 use super::evaluate::{Score, score};
-use super::pruning::{Keep, Pruner, Settled};
+use super::pruning::{Keep, Pruner, Settled, Sparse};
 use super::recalibrate::recalibrate;
 use super::task::Task;
 use crate::progress::Progress;
@@ -20,7 +22,7 @@ const RECALIBRATED: [f64; 3] = [0.0, 0.5, 1.0];
 const USUAL: Settled = Settled { damping: 0.1, general_share: 0.5, recalibrated: 0.0 };
 
 /// What was decided before the final network is made.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Chosen {
     /// What the recipe left open.
     pub settled: Settled,
@@ -28,6 +30,8 @@ pub struct Chosen {
     pub keep: Keep,
     /// How it was decided.
     pub choices: Vec<Choice>,
+    /// The calibration part's network pruned with all this but recalibration, if it was tried.
+    pub pruned: Option<Rc<Sparse>>,
 }
 
 /// Decides one thing after the other that the recipe leaves open, and how much each layer keeps.
@@ -36,7 +40,7 @@ pub struct Chosen {
 pub fn choose(pruner: &Pruner, progress: &mut dyn Progress) -> Result<Chosen, PipelineError> {
     let (prune, recovery) = (&pruner.recipe.prune, &pruner.recipe.recovery);
     let dense = pruner.task.dense(&pruner.task.calibration)?;
-    let mut fold = Fold { pruner, dense, settled: USUAL, choices: Vec::new() };
+    let mut fold = Fold { pruner, dense, settled: USUAL, choices: Vec::new(), pruned: None };
     match prune.damping {
         Tuned::Value(damping) => fold.settled.damping = damping,
         Tuned::Auto => fold.settle("damping", &DAMPINGS, |settled, x| settled.damping = x, progress)?,
@@ -55,7 +59,7 @@ pub fn choose(pruner: &Pruner, progress: &mut dyn Progress) -> Result<Chosen, Pi
         Recalibration::Off => {}
         Recalibration::Auto => fold.recalibration(&keep, progress)?,
     }
-    Ok(Chosen { settled: fold.settled, keep, choices: fold.choices })
+    Ok(Chosen { settled: fold.settled, keep, choices: fold.choices, pruned: fold.pruned })
 }
 
 /// Whether the held-out fold can decide something; a warning if not.
@@ -74,6 +78,7 @@ struct Fold<'a> {
     dense: TorchModel,
     settled: Settled,
     choices: Vec<Choice>,
+    pruned: Option<Rc<Sparse>>,
 }
 
 impl Fold<'_> {
@@ -92,7 +97,7 @@ impl Fold<'_> {
         let mut scores = Vec::with_capacity(values.len());
         for value in values {
             set(&mut self.settled, *value);
-            scores.push(score(&self.pruned(&keep, progress)?, &self.pruner.task.heldout)?);
+            scores.push(score(&self.pruned(&keep, progress)?.model, &self.pruner.task.heldout)?);
         }
         let names: Vec<String> = values.iter().map(f64::to_string).collect();
         let taken = self.take(what, &names, &scores);
@@ -110,24 +115,24 @@ impl Fold<'_> {
         let batches = task.calibration.batches(self.pruner.recipe.prune.batch)?;
         let mut scores = Vec::with_capacity(RECALIBRATED.len());
         for share in RECALIBRATED {
-            let mut model = pruned.deep_clone()?;
+            let mut model = pruned.model.deep_clone()?;
             recalibrate(&mut model, &self.dense, &batches, share)?;
             scores.push(score(&model, &task.heldout)?);
         }
-        let (what, names) = if pruned.graph.has_layer_norms() {
+        let (what, names) = if self.dense.graph.has_layer_norms() {
             ("means behind layer norms after pruning", ["stored", "half corrected", "corrected"])
         } else {
             ("batch-norm statistics after pruning", ["stored", "half re-estimated", "re-estimated"])
         };
         let taken = self.take(what, &names.map(str::to_owned), &scores);
         self.settled.recalibrated = RECALIBRATED[taken];
+        self.pruned = Some(Rc::new(pruned));
         Ok(())
     }
 
-    fn pruned(&self, keep: &Keep, progress: &mut dyn Progress) -> Result<TorchModel, PipelineError> {
-        let mut model = self.dense.deep_clone()?;
-        self.pruner.prune(&mut model, &self.pruner.task.calibration, keep, &self.settled, progress)?;
-        Ok(model)
+    fn pruned(&self, keep: &Keep, progress: &mut dyn Progress) -> Result<Sparse, PipelineError> {
+        let (model, shots) = (self.dense.deep_clone()?, &self.pruner.task.calibration);
+        self.pruner.sparse(model, shots, keep, &self.settled, progress)
     }
 
     /// Notes the candidates; returns which is taken.
@@ -138,9 +143,10 @@ impl Fold<'_> {
     }
 }
 
-/// The candidate with the least held-out loss, the first of equals.
+/// The candidate with the least held-out loss, the first of equals; a loss that is no number is the largest.
 pub fn least_loss(what: &str, names: &[String], scores: &[Score]) -> (usize, Choice) {
-    let best = (0..scores.len()).min_by(|a, b| scores[*a].loss.total_cmp(&scores[*b].loss)).unwrap_or(0);
+    let loss = |at: usize| if scores[at].loss.is_nan() { f64::INFINITY } else { scores[at].loss };
+    let best = (0..scores.len()).min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap_or(0);
     let candidate = |(name, score): (&String, &Score)| Candidate {
         name: name.clone(),
         top1: Some(score.top1),

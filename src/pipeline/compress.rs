@@ -6,7 +6,8 @@ use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros, own_session};
 use super::guard::pruned;
-use super::sparsify::{Base, Specialist, recover, timed, trained};
+use super::recover::recover;
+use super::sparsify::{Base, Specialist, timed, trained};
 use super::task::{Task, examples, relative};
 use super::{PipelineError, host};
 use crate::data::Loaded;
@@ -48,7 +49,7 @@ pub fn compress(
     let mut seconds = Stages::default();
     let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
     let (recipe, base) = pruned(&task, recipe, &mut seconds, progress)?;
-    let recipe = &recipe;
+    let recipe = &ran(&task, &recipe);
     let specialist = recover(&task, &base, recipe, &mut seconds, progress)?;
     let exported = timed(&mut seconds, "export", || export(&task, recipe, &base.dense, &specialist, out))?;
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
@@ -190,11 +191,21 @@ pub(super) fn model_info(task: &Task, recipe: &Recipe, options: &CompressOptions
 
 pub(super) fn machine(task: &Task, model: &SparseModel) -> Result<Machine, PipelineError> {
     let session = Session::new(model, &own_session(0))?;
-    let device = match task.device {
+    let (threads, device) = (task.threads, device_name(task));
+    Ok(Machine { cpu: cpu_name(), isa: session.isa().to_string(), threads, device })
+}
+
+fn device_name(task: &Task) -> String {
+    match task.device {
         tch::Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".to_owned(),
-    };
-    Ok(Machine { cpu: cpu_name(), isa: session.isa().to_string(), threads: task.threads, device })
+    }
+}
+
+/// The recipe with the device and the number of threads that the machine chose: sums are rounded otherwise with others, and
+/// a mask may tip over.
+pub(super) fn ran(task: &Task, recipe: &Recipe) -> Recipe {
+    Recipe { device: device_name(task), threads: task.threads, ..recipe.clone() }
 }
 
 pub(super) fn data_info(task: &Task, recipe: &Recipe) -> DataInfo {

@@ -1,13 +1,13 @@
-use margay_core::SparseModel;
+use margay_core::{Graph, SparseModel};
 use margay_runtime::{Session, SessionOptions};
 use tch::{Kind, Tensor};
 
 use super::PipelineError;
-use super::sparsify::logits;
+use super::sparsify::{logits, logits_of};
 use crate::data::Loaded;
 use crate::distill::Examples;
 use crate::record::Evaluation;
-use crate::torch::{TorchError, TorchModel};
+use crate::torch::{Effective, TorchError, TorchModel};
 
 /// Images per batch of an evaluation.
 const BATCH: usize = 64;
@@ -51,15 +51,21 @@ impl Answers {
 
 /// Accuracy and loss of a torch model.
 pub fn score(model: &TorchModel, examples: &Examples) -> Result<Score, PipelineError> {
-    let logits = logits(model, &examples.batches(BATCH)?)?;
-    let score = || -> Result<Score, tch::TchError> {
-        let hits = logits.f_argmax(1, false)?.f_eq_tensor(&examples.classes)?;
-        let none = None::<Tensor>;
-        let loss = logits.f_cross_entropy_loss(&examples.classes, none, tch::Reduction::Mean, -100, 0.0)?;
-        let top1 = hits.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?.double_value(&[]);
-        Ok(Score { top1, loss: loss.double_value(&[]) })
+    Ok(score_of(&model.graph, model, examples)?)
+}
+
+/// Accuracy and loss of a graph with the weights that somebody has for it; images count in the loss as they do in training.
+pub fn score_of(graph: &Graph, weights: &dyn Effective, examples: &Examples) -> Result<Score, TorchError> {
+    let logits = logits_of(graph, weights, &examples.batches(BATCH)?)?;
+    let hits = logits.f_argmax(1, false)?.f_eq_tensor(&examples.classes)?;
+    let none = None::<Tensor>;
+    let losses = logits.f_cross_entropy_loss(&examples.classes, none, tch::Reduction::None, -100, 0.0)?;
+    let losses = match &examples.weights {
+        Some(weights) => losses.f_mul(weights)?,
+        None => losses,
     };
-    Ok(score().map_err(TorchError::from)?)
+    let top1 = hits.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?.double_value(&[]);
+    Ok(Score { top1, loss: losses.f_mean(Kind::Float)?.double_value(&[]) })
 }
 
 /// Answers of a torch model.

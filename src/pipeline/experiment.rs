@@ -5,13 +5,14 @@ use margay_core::ParamRole;
 use super::evaluate::on_torch;
 use super::export::{latency, nonzeros, own_session, packed};
 use super::guard::pruned;
-use super::sparsify::{Base, Specialist, recover, timed};
+use super::recover::recover;
+use super::sparsify::{Base, Specialist, timed};
 use super::task::{Task, examples};
 use super::{PipelineError, host};
 use crate::distill::Examples;
 use crate::experiment::{ClassChange, Line, Measured, Outcome, Run, Trainable};
 use crate::progress::{Progress, Recorder};
-use crate::recipe::{PruneSpec, Recipe, Schedule};
+use crate::recipe::{PruneSpec, Recipe};
 use crate::record::{Evaluation, Latency, Nonzeros, Stages};
 use crate::torch::TorchModel;
 
@@ -111,7 +112,7 @@ impl Shared {
             specialist: evaluation,
             worst,
             largest_drop,
-            trainable: trainable(&self.base.dense, recipe, &specialist, &nonzeros),
+            trainable: trainable(&self.base.dense, &specialist, &nonzeros),
             nonzeros,
             same_support: specialist.masks == self.base.masks,
             choices: [&self.task.choices[..], &self.base.chosen.choices, &specialist.choices].concat(),
@@ -155,10 +156,10 @@ impl Shared {
 }
 
 /// Counts what recovery trained. Without an adapter it is every surviving parameter, or none.
-fn trainable(dense: &TorchModel, recipe: &Recipe, specialist: &Specialist, nonzeros: &Nonzeros) -> Trainable {
+fn trainable(dense: &TorchModel, specialist: &Specialist, nonzeros: &Nonzeros) -> Trainable {
     let (layers, beside) = match &specialist.adapter {
         Some(adapter) => (adapter.trained as u64, adapter.beside as u64),
-        None if recipe.recovery.schedule == Schedule::None => (0, 0),
+        None if !specialist.trained => (0, 0),
         None => (nonzeros.prunable.sparse, parameters(dense) - nonzeros.prunable.dense),
     };
     Trainable { layers, beside, all: nonzeros.all.dense }

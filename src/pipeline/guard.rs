@@ -6,7 +6,8 @@ use super::PipelineError;
 use super::choose::{Chosen, can_decide, choose};
 use super::evaluate::on_torch;
 use super::pruning::Pruner;
-use super::sparsify::{Base, Specialist, base, recover, timed};
+use super::recover::recovered_on_fold;
+use super::sparsify::{Base, Specialist, base, timed};
 use super::task::Task;
 use crate::distill::{Examples, corners};
 use crate::experiment::ClassChange;
@@ -31,7 +32,7 @@ pub fn pruned(
     progress: &mut dyn Progress,
 ) -> Result<(Recipe, Base), PipelineError> {
     let (recipe, chosen) = timed(seconds, "choose", || decided(task, recipe, progress))?;
-    let base = base(&Pruner::new(task, &recipe)?, chosen, task.all_shots()?, seconds, progress)?;
+    let base = base(&Pruner::new(task, &recipe)?, chosen, task.all_shots()?, None, seconds, progress)?;
     Ok((recipe, base))
 }
 
@@ -140,13 +141,14 @@ impl Jury {
     }
 }
 
-/// A network made from the calibration part of the shots as the final one is made from all.
+/// A network made from the calibration part of the shots as the final one is made from all, finetuned or not as the held-out
+/// fold likes better.
 pub fn tried(task: &Task, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Specialist, PipelineError> {
     let pruner = Pruner::new(task, recipe)?;
     let chosen = choose(&pruner, progress)?;
-    let shots = task.calibration.shallow_clone();
-    let base = base(&pruner, chosen, shots, &mut Stages::default(), progress)?;
-    recover(task, &base, recipe, &mut Stages::default(), progress)
+    let (shots, pruned) = (task.calibration.shallow_clone(), chosen.pruned.clone());
+    let base = base(&pruner, chosen, shots, pruned.as_deref(), &mut Stages::default(), progress)?;
+    recovered_on_fold(task, &base, recipe, progress)
 }
 
 /// Recall of each class over several views of the held-out photos.

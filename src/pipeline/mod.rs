@@ -13,12 +13,14 @@ mod export;
 mod front;
 mod general;
 mod guard;
+mod holdout;
 mod host;
 mod ladder;
 mod plan;
 mod preprocess;
 mod pruning;
 mod recalibrate;
+mod recover;
 mod sparsify;
 mod task;
 mod times;
@@ -138,4 +140,15 @@ pub enum PipelineError {
     /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+}
+
+impl PipelineError {
+    /// The stage that diverged, if that is what happened.
+    fn diverged(&self) -> Option<&str> {
+        match self {
+            Self::Torch(TorchError::Diverged { stage })
+            | Self::Adapt(crate::adapt::AdaptError::Torch(TorchError::Diverged { stage })) => Some(stage),
+            _ => None,
+        }
+    }
 }

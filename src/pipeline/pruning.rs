@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use margay_core::{Granularity, Graph, Sparsity};
+use margay_core::{Granularity, Graph, Mask, Sparsity};
 use tch::Tensor;
 
 use super::ladder::Ladder;
@@ -12,7 +12,7 @@ use crate::allocate::{Allocator, Budget, Erk, Failed, LayerProfile, Nobody, Slim
 use crate::calibrate::{Calibration, output_power};
 use crate::distill::{Examples, varied};
 use crate::progress::Progress;
-use crate::prune::{Pruned, Pruning, Solver, sequential};
+use crate::prune::{LayerOutcome, Pruned, Pruning, Solver, sequential};
 use crate::recipe::{PruneSpec, Recipe};
 use crate::torch::{TorchError, TorchModel};
 
@@ -56,6 +56,23 @@ pub struct Settled {
 /// Weights that stay, by node name.
 pub type Keep = BTreeMap<String, usize>;
 
+/// A pruned network.
+pub struct Sparse {
+    /// The network.
+    pub model: TorchModel,
+    /// Kept weights by weight name.
+    pub masks: BTreeMap<String, Mask>,
+    /// What became of each layer.
+    pub layers: Vec<LayerOutcome>,
+}
+
+impl Sparse {
+    /// A copy that shares nothing that could be written to.
+    pub fn deep_clone(&self) -> Result<Self, TorchError> {
+        Ok(Self { model: self.model.deep_clone()?, masks: self.masks.clone(), layers: self.layers.clone() })
+    }
+}
+
 /// Prunes a task's network.
 pub struct Pruner<'a> {
     /// The task.
@@ -72,18 +89,19 @@ impl<'a> Pruner<'a> {
         Ok(Self { task, recipe, method: plan::method(recipe)? })
     }
 
-    /// Prunes a network in place on some shots.
-    pub fn prune(
+    /// Prunes a network on some shots.
+    pub fn sparse(
         &self,
-        model: &mut TorchModel,
+        mut model: TorchModel,
         shots: &Examples,
         keep: &Keep,
         settled: &Settled,
         progress: &mut dyn Progress,
-    ) -> Result<Pruned, PipelineError> {
+    ) -> Result<Sparse, PipelineError> {
         let (pruning, calibration) =
-            (self.pruning(model, shots, settled)?, self.calibration(shots, settled)?);
-        Ok(sequential(model, &calibration, &pruning, keep, progress)?)
+            (self.pruning(&model, shots, settled)?, self.calibration(shots, settled)?);
+        let Pruned { masks, layers } = sequential(&mut model, &calibration, &pruning, keep, progress)?;
+        Ok(Sparse { model, masks, layers })
     }
 
     /// How layers are pruned, what their outputs count by what the loss of `model` makes of them.

@@ -9,12 +9,13 @@ use tch::{Device, Tensor};
 
 use super::PipelineError;
 use super::general::General;
+use super::holdout::{Shots, fold_of};
 use super::preprocess::{check_constants, prepared};
 use super::times::Times;
 use crate::checkpoint::{Checkpoint, Dtype, Pretrained};
 use crate::data::{Dataset, FewShot, HeadPlan, Loaded, check_count, load};
 use crate::data::{match_classes, read_labels};
-use crate::distill::Examples;
+use crate::distill::{Examples, Groups};
 use crate::head;
 use crate::models::NameMap;
 use crate::preprocess::{Origin, Resolved};
@@ -134,11 +135,45 @@ impl Task {
             dataset,
             times: Rc::default(),
         };
+        task.hold_out_groups(progress)?;
         task.general = General::read(&task, recipe, progress)?.map(Rc::new);
         if let Some(general) = &task.general {
             task.bad.extend(general.bad.iter().map(|(path, error)| bad_photo(&task.dataset, path, error)));
         }
         Ok(task)
+    }
+
+    /// Holds out other shots where near-duplicates of those that are held out are among the rest.
+    fn hold_out_groups(&mut self, progress: &mut dyn Progress) -> Result<(), PipelineError> {
+        if self.heldout.is_empty() {
+            return Ok(());
+        }
+        let (shots, groups) = (self.all_shots()?, self.groups()?);
+        let classes = class_numbers(&shots)?;
+        let (stay, out) = groups.of.split_at(self.calibration.len());
+        if !out.iter().any(|group| stay.contains(group)) && groups.alike.is_empty() {
+            return Ok(());
+        }
+        let mut wanted: BTreeMap<usize, usize> =
+            (0..self.dataset.classes.len()).map(|class| (class, 0)).collect();
+        classes[self.calibration.len()..].iter().for_each(|class| *wanted.entry(*class).or_default() += 1);
+        let drawn = Shots { classes: &classes, groups: &groups.of, wanted: &wanted };
+        let (held, torn) = drawn.held_out();
+        let split = self.split(&shots, |at| held[at])?;
+        (self.calibration, self.heldout) = (split.calibration, split.heldout);
+        for class in groups.alike.into_iter().chain(torn).filter(|class| wanted[class] > 0) {
+            let class = &self.dataset.classes[class];
+            progress.warn(&format!(
+                "the shots of class `{class}` are nearly the same photo: what is held out of them flatters; shots of more \
+                 bursts or cameras help"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Which of all the shots are near-duplicates of each other.
+    fn groups(&self) -> Result<Groups, PipelineError> {
+        Ok(Groups::of(&self.all_shots()?)?)
     }
 
     /// Tries other constants than the assumed ones on the shots.
@@ -160,11 +195,10 @@ impl Task {
     }
 
     /// The task with its shots split otherwise, once for each of `count` folds: together they hold out every shot once, but
-    /// for the only one of a class. Folds that would hold nothing out are left out.
+    /// for the only one of a class, near-duplicates in the same fold. Folds that would hold nothing out are left out.
     pub fn folds(&self, count: usize) -> Result<Vec<Self>, PipelineError> {
         let shots = self.all_shots()?;
-        let classes: Vec<i64> = Vec::try_from(&shots.classes).map_err(crate::torch::TorchError::from)?;
-        let fold_of = fold_of(&classes, count);
+        let fold_of = fold_of(&class_numbers(&shots)?, &self.groups()?.of, count);
         let tasks = (0..count).filter(|fold| fold_of.contains(&Some(*fold)));
         tasks.map(|fold| self.split(&shots, |at| fold_of[at] == Some(fold))).collect()
     }
@@ -305,19 +339,6 @@ pub(super) fn opened(
     Ok(checkpoint)
 }
 
-/// The fold that holds out each photo: those of a class in turns, from another fold for each class; none for the only photo
-/// of a class.
-fn fold_of(classes: &[i64], count: usize) -> Vec<Option<usize>> {
-    let mut seen = BTreeMap::<i64, usize>::new();
-    let fold = |class: &i64| {
-        let all = classes.iter().filter(|other| *other == class).count();
-        let nth = seen.entry(*class).or_default();
-        *nth += 1;
-        (all > 1).then_some((*nth + *class as usize) % count)
-    };
-    classes.iter().map(fold).collect()
-}
-
 /// Finds the user's classes among a checkpoint's labels: those of a file, else those stored in it.
 pub(super) fn head_plan(
     labels: Option<&Path>,
@@ -342,6 +363,12 @@ pub(super) fn head_plan(
         progress.warn(&why);
     }
     Ok(plan)
+}
+
+/// Class of each image.
+fn class_numbers(examples: &Examples) -> Result<Vec<usize>, PipelineError> {
+    let classes = Vec::<i64>::try_from(&examples.classes).map_err(crate::torch::TorchError::from)?;
+    Ok(classes.into_iter().map(|class| class as usize).collect())
 }
 
 /// Decoded images on the training device.
@@ -373,18 +400,6 @@ mod tests {
     use crate::models::{Design, build};
     use crate::pipeline::random_params;
     use crate::progress::{Recorder, Silent};
-
-    #[test]
-    fn folds_hold_out_every_shot_once_but_for_a_classes_only_one() {
-        let classes = [0, 0, 0, 1, 2, 2, 0];
-        let folds = fold_of(&classes, 3);
-        let held = |fold| (0..7).filter(|at| folds[*at] == Some(fold)).collect::<Vec<_>>();
-        assert_eq!([held(0), held(1), held(2)], [vec![2, 4], vec![0, 5, 6], vec![1]]);
-        assert_eq!(folds[3], None);
-        assert!((0..3).all(|fold| {
-            (0..3).all(|class| (0..7).any(|at| classes[at] == class && folds[at] != Some(fold)))
-        }));
-    }
 
     #[test]
     fn a_list_in_another_order_than_the_checkpoints_is_told() {

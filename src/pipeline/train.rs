@@ -12,16 +12,17 @@ use tch::Device;
 use super::PipelineError;
 use super::evaluate::on_torch;
 use super::preprocess::{check_constants, prepared};
+use super::recover::steady;
 use super::task::{examples, head_plan, opened, set_head};
 use crate::checkpoint::{Checkpoint, Pretrained, to_safetensors};
 use crate::data::{Dataset, FewShot, HeadPlan, load};
-use crate::distill::{Examples, Training, optimizer_of, train as train_loop};
+use crate::distill::{Examples, Training, optimizer_of, to_the_end, train as train_loop};
 use crate::models::{Design, NameMap, build, timm_names};
 use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
 use crate::recipe::{InputSpec, OptimizerChoice, RecoverySpec, Start, Teacher, TrainSpec};
 use crate::record::Evaluation;
-use crate::torch::{Norms, TorchModel, parse_device, seed_everything, set_threads};
+use crate::torch::{Norms, TorchError, TorchModel, parse_device, seed_everything, set_threads};
 
 /// Trains a dense model, writes it into `out` as safetensors with its class names, and evaluates it on val.
 pub fn train(
@@ -53,7 +54,7 @@ pub fn train(
     let shots = examples(&loaded, device)?;
     drop(loaded);
     let (graph, params, names) = start(spec, checkpoint, &input, &dataset, &shots, progress)?;
-    let mut model = TorchModel::new(graph, &params, device)?;
+    let model = TorchModel::new(graph, &params, device)?;
     let teacher = teacher.map(|t| t.model(&dataset, &shots, device)).transpose()?;
     let recovery = recovery(spec, &model.graph);
     let training = Training {
@@ -62,8 +63,21 @@ pub fn train(
         norms: norms(&spec.start),
         seed: spec.seed,
         stage: "train",
+        pace: 1.0,
     };
-    train_loop(&mut model, &BTreeMap::new(), &shots, &training, progress)?;
+    let trained = steady(1.0, progress, |pace, progress| {
+        let (mut model, training) = (model.deep_clone()?, Training { pace, ..training });
+        train_loop(&mut model, &BTreeMap::new(), &shots, &training, &mut to_the_end, progress)?;
+        Ok(model)
+    })?;
+    let model = match (trained, &spec.start) {
+        (Some(model), _) => model,
+        (None, Start::Checkpoint { .. }) => model,
+        // There is nothing to keep.
+        (None, Start::Scratch { .. }) => {
+            return Err(TorchError::Diverged { stage: "train".to_owned() }.into());
+        }
+    };
     out.write_all(&to_safetensors(&model.graph, &model.to_params()?, &names, &dataset.classes, Some(own))?)?;
     let val = load(&dataset.val, &Preprocessor::new(own), progress)?;
     if val.is_empty() {
@@ -156,6 +170,7 @@ fn recovery(spec: &TrainSpec, graph: &Graph) -> RecoverySpec {
         temperature: spec.teacher.as_ref().map_or(1.0, |t| t.temperature),
         square_head: 0.0,
         crop: 1.0,
+        max_grad_norm: 0.0,
         ..unset
     }
 }

@@ -41,7 +41,7 @@ pub enum TorchError {
         /// libtorch's own message.
         source: tch::TchError,
     },
-    /// The loss left the numbers.
+    /// Loss, gradients or weights left the numbers.
     #[error("training diverged in {stage}: the loss is not finite; lower --learning-rate")]
     Diverged {
         /// Name of the stage.

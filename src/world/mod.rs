@@ -4,6 +4,7 @@
 //! pictures depend on the seed alone, and no value that reaches a pixel comes from libm.
 
 mod animal;
+mod bursts;
 mod canvas;
 mod draw;
 mod photo;
@@ -19,6 +20,7 @@ use margay_core::output::{Existing, OutputFolder};
 use rayon::prelude::*;
 
 use crate::progress::Progress;
+pub use bursts::Bursts;
 use draw::Draw;
 use photo::Lens;
 use scene::Scene;
@@ -93,25 +95,14 @@ impl World {
         survey: &Survey,
         progress: &mut dyn Progress,
     ) -> Result<usize, WorldError> {
-        if dir.exists() {
-            return Err(WorldError::Exists(dir.to_owned()));
-        }
-        if survey.cameras.is_empty() {
-            return Err(WorldError::NoCameras(survey.cameras.clone()));
-        }
-        let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs_err::create_dir_all(parent)?;
-        let draft = OutputFolder::create(dir, Existing::Stays).map_err(io::Error::from)?;
-        for species in &survey.species {
-            fs_err::create_dir_all(draft.path().join(species.name))?;
-        }
+        let folders: Vec<&str> = survey.species.iter().map(|species| species.name).collect();
         let total = survey.species.len() * survey.per_species;
         progress.start("photographing animals", total as u64);
-        for number in survey.cameras.clone() {
-            progress.advance(self.write_camera(draft.path(), survey, number)? as u64);
-        }
+        written(dir, &folders, &survey.cameras, |root, number| {
+            progress.advance(self.write_camera(root, survey, number)? as u64);
+            Ok(())
+        })?;
         progress.finish();
-        draft.commit().map_err(io::Error::from)?;
         Ok(total)
     }
 
@@ -134,10 +125,35 @@ impl World {
     }
 
     fn shoot(self, camera: &Camera, species: &Species, index: u32) -> RgbImage {
-        let name = species.name.bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(257) ^ u64::from(byte));
-        let mut draw = Draw::new(&[self.seed, 3, u64::from(camera.number), name, u64::from(index)]);
+        let mut draw = Draw::new(&[self.seed, 3, u64::from(camera.number), species.hash(), u64::from(index)]);
         photo::take(&camera.scene, &camera.lens, species, &mut draw)
     }
+}
+
+/// Makes `dir` with some folders in it, which `camera` fills for one camera after the other: complete or not at all.
+fn written(
+    dir: &Path,
+    folders: &[&str],
+    cameras: &Range<u32>,
+    mut camera: impl FnMut(&Path, u32) -> Result<(), WorldError>,
+) -> Result<(), WorldError> {
+    if dir.exists() {
+        return Err(WorldError::Exists(dir.to_owned()));
+    }
+    if cameras.is_empty() {
+        return Err(WorldError::NoCameras(cameras.clone()));
+    }
+    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs_err::create_dir_all(parent)?;
+    let draft = OutputFolder::create(dir, Existing::Stays).map_err(io::Error::from)?;
+    for folder in folders {
+        fs_err::create_dir_all(draft.path().join(folder))?;
+    }
+    for number in cameras.clone() {
+        camera(draft.path(), number)?;
+    }
+    draft.commit().map_err(io::Error::from)?;
+    Ok(())
 }
 
 fn encode(photo: &RgbImage) -> Result<Vec<u8>, ImageError> {

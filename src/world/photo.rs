@@ -72,6 +72,41 @@ pub(super) fn take(scene: &Scene, lens: &Lens, species: &Species, draw: &mut Dra
     photo
 }
 
+/// What a frame of a burst hangs on.
+pub(super) struct Draws {
+    /// Clutter and light.
+    pub(super) camera: Draw,
+    /// The animal, its place and its pose.
+    pub(super) burst: Draw,
+    /// Its step, and noise.
+    pub(super) frame: Draw,
+}
+
+/// How large animals are in the photos of a burst, beside other photos.
+const SMALL: f32 = 0.6;
+
+/// Takes one frame of a burst, in infrared.
+pub(super) fn frame(scene: &Scene, lens: &Lens, species: &Species, draws: Draws) -> RgbImage {
+    let Draws { mut camera, mut burst, mut frame } = draws;
+    let mut place = Canvas::new();
+    place.pixels.data_mut().copy_from_slice(scene.canvas.pixels.data());
+    let mut layer = Canvas::new();
+    let mut spot = Spot::new(species, scene, &mut burst);
+    spot.scale *= SMALL;
+    spot.foot.0 += frame.range(-1.5, 1.5);
+    let eyes = spot.draw_animal(&mut layer, &species.form, &mut burst);
+    let rough = burst.next();
+    blend(&mut place, &layer, |p, alpha, at| coat_light(p, alpha, at, &spot, rough, true));
+    let nobody = Species { name: "empty", form: Form::Empty };
+    clutter(&mut place, scene, &spot, &nobody, &mut camera);
+    let mut light = read(&place);
+    flash(&mut light, &layer, lens, scene, &eyes, &mut camera);
+    develop(&mut light, lens, true, &mut frame);
+    let mut photo = quantise(&light);
+    strip(&mut photo, lens.strip, true, &mut burst);
+    photo
+}
+
 /// Where the animal stands and how large it is there.
 struct Spot {
     foot: Point,

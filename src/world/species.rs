@@ -111,6 +111,11 @@ impl Species {
     pub fn named(name: &str) -> Option<&'static Self> {
         SPECIES.iter().find(|species| species.name == name)
     }
+
+    /// A number that belongs to the name.
+    pub(super) fn hash(&self) -> u64 {
+        self.name.bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(257) ^ u64::from(byte))
+    }
 }
 
 const fn quadruped(name: &'static str, build: &'static Build) -> Species {

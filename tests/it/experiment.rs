@@ -116,14 +116,11 @@ fn shards_share_a_folder_and_the_tables() {
 fn a_run_that_fails_is_a_line_and_the_rest_goes_on() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    let recipe = recipe(
-        root,
-        "adapter = 'full'\nepochs = 10\n'recovery.learning-rate' = [1e3, 1e-3]\n'recovery.optimizer' = 'sgd'",
-    );
+    let recipe = recipe(root, "adapter = 'none'\n'prune.target' = ['0.000001ms', '2x-macs']");
     ends_with(&margay(root, &recipe, &[]), 1);
     let whole = lines(root);
     assert_eq!(whole.len(), 2);
-    assert!(whole[0]["error"].as_str().unwrap().contains("finetune"), "{}", whole[0]);
+    assert!(whole[0]["error"].as_str().unwrap().contains("out of reach"), "{}", whole[0]);
     assert!(whole[1]["measured"].is_object());
     ends_with(&margay(root, &recipe, &[]), 1);
     assert_eq!(lines(root).len(), 2, "a failure is not tried again by itself");

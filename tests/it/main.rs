@@ -4,6 +4,8 @@
 mod accuracy;
 #[cfg(feature = "torch")]
 mod adapt;
+#[cfg(feature = "torch")]
+mod bursts;
 mod checkpoints;
 mod cli;
 mod docs;

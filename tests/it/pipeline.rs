@@ -55,6 +55,29 @@ fn a_recipe_makes_the_same_specialist_twice() {
     check_record(&record, &a);
 }
 
+#[test]
+fn the_threads_that_ran_are_saved() {
+    let root = tempfile::tempdir().unwrap();
+    let mut recipe = recipe(photos(&root.path().join("photos")));
+    recipe.shots.per_class = 4;
+    recipe.recovery.epochs = 1;
+    let cores = std::thread::available_parallelism().unwrap().get();
+    for (asked, ran) in [(1, 1), (0, cores)] {
+        recipe.threads = asked;
+        let [first, again] = ["first", "again"].map(|name| root.path().join(format!("{name}-{asked}")));
+        let record = run(&recipe, &first);
+        let saved: Recipe =
+            toml::from_str(&fs_err::read_to_string(first.join("recipe.toml")).unwrap()).unwrap();
+        assert_eq!((saved.threads, record.machine.threads), (ran, ran));
+        assert_eq!(saved.device, record.machine.device);
+        // The process has been left with another number in between, as a new one begins with all cores.
+        margay::torch::set_threads(0);
+        run(&saved, &again);
+        let [first, again] = [first, again].map(|out| fs_err::read(out.join("specialist.margay")).unwrap());
+        assert!(first == again, "{asked} threads");
+    }
+}
+
 fn check_record(record: &RunRecord, out: &Path) {
     let json = fs_err::read_to_string(out.join("run.json")).unwrap();
     assert_eq!(&RunRecord::from_json(&json).unwrap(), record);

@@ -4,7 +4,7 @@ use margay_core::branch::{can_branch, with_branches};
 use margay_core::fold;
 
 use super::*;
-use crate::distill::{Examples, Stepper, Training, fit};
+use crate::distill::{Examples, Stepper, Training, fit, to_the_end};
 use crate::progress::Silent;
 use crate::recipe::{AdapterSchedule, Policy, RecoverySpec};
 use crate::torch::{Bits, to_array};
@@ -46,8 +46,9 @@ fn adapted(pruned: &Pruned, adapter: &dyn Adapter, spec: &AdaptSpec, epochs: usi
         recovery: &recovery,
         spec,
         seed: 1,
+        pace: 1.0,
     };
-    adapt(&problem, adapter, &mut Silent).unwrap()
+    adapt(&problem, adapter, &mut to_the_end, &mut Silent).unwrap()
 }
 
 #[test]
@@ -247,6 +248,7 @@ fn stepped(
         norms: Norms::Stored,
         seed: 3,
         stage: "test",
+        pace: 1.0,
     };
     let mut store = VarStore::new(Device::Cpu);
     let mut adapted = stirred(pruned, adapter, Policy::Keep, &store);
@@ -256,7 +258,7 @@ fn stepped(
     }
     let optimizer = Stepper::new(nn::Sgd::default().build(&store, 0.01).unwrap(), &store, &[0.01; 4]);
     let examples = examples(side(&pruned.base.graph));
-    fit(&mut adapted, optimizer, &examples, &training, Some(1), &mut Silent).unwrap();
+    fit(&mut adapted, optimizer, &examples, &training, Some(1), &mut to_the_end, &mut Silent).unwrap();
     store.variables().into_iter().map(|(name, value)| (name, value.detach())).collect()
 }
 

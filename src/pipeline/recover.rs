@@ -1,0 +1,373 @@
+//! The last finetuning: whether it helps and how far it goes, and what is done where it diverges.
+
+use std::ops::ControlFlow;
+
+use margay_core::Mask;
+use std::collections::BTreeMap;
+
+use super::PipelineError;
+use super::choose::{can_decide, least_loss};
+use super::evaluate::{Score, score, score_of};
+use super::sparsify::{Base, Specialist, before, timed};
+use super::task::Task;
+use crate::adapt::{self, Adapter, Merged};
+use crate::distill::{Student, Training, Watch, to_the_end, train};
+use crate::progress::Progress;
+use crate::recipe::{Recipe, RecoverySpec, Schedule};
+use crate::record::{Choice, Stages};
+use crate::torch::{Norms, TorchModel};
+
+/// Factor on every learning rate once a training has diverged.
+const SLOWER: f64 = 0.1;
+/// Parts of a finetuning at whose ends the held-out fold is asked.
+const PARTS: usize = 4;
+
+/// How far and how fast a network is finetuned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Course {
+    /// Passes that the schedule of the rates is laid out for.
+    epochs: usize,
+    /// Passes of these that are made.
+    stop: usize,
+    /// Factor on every learning rate.
+    pace: f64,
+}
+
+impl Course {
+    /// No finetuning.
+    const NONE: Self = Self { epochs: 0, stop: 0, pace: 1.0 };
+
+    const fn whole(epochs: usize) -> Self {
+        Self { epochs, stop: epochs, pace: 1.0 }
+    }
+
+    /// The course in a word.
+    fn name(self) -> String {
+        let Self { epochs, stop, pace } = self;
+        match (stop, pace < 1.0) {
+            (0, _) => "none".to_owned(),
+            (stop, false) => format!("{stop} of {epochs}"),
+            (stop, true) => format!("{stop} of {epochs} at a tenth of the rate"),
+        }
+    }
+}
+
+/// Numbers of passes that are open to choice.
+fn lengths(recovery: &RecoverySpec) -> Vec<usize> {
+    if recovery.try_epochs.is_empty() { vec![recovery.epochs] } else { recovery.try_epochs.clone() }
+}
+
+/// Whether the held-out fold is asked how a network is finetuned.
+fn is_open(recovery: &RecoverySpec) -> bool {
+    let asked = recovery.early_stopping || !recovery.try_epochs.is_empty();
+    asked && recovery.schedule != Schedule::None && lengths(recovery).iter().any(|epochs| *epochs > 0)
+}
+
+/// The last finetuning: of every surviving weight, or of an adapter that is then merged.
+///
+/// With early stopping, or several numbers of epochs to try, a base made without the held-out fold is finetuned first, and
+/// the network of all the shots as far as the held-out loss of that one fell.
+pub fn recover(
+    task: &Task,
+    base: &Base,
+    recipe: &Recipe,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Specialist, PipelineError> {
+    let mut course = Course::whole(recipe.recovery.epochs);
+    let mut choices = Vec::new();
+    if is_open(&recipe.recovery) && can_decide(task, "how far finetuning goes", progress) {
+        let (taken, choice) = timed(seconds, "choose epochs", || {
+            decided(task, base.trial(task, recipe, progress)?, recipe, progress)
+        })?;
+        progress.note(&format!("epochs of finetuning by the held-out fold: {}", taken.name()));
+        course = taken;
+        choices.push(choice);
+    }
+    Ok(Specialist { choices, ..recovered(base, course, recipe, seconds, progress)? })
+}
+
+/// A base made without the held-out fold, finetuned or not: what the fold likes best.
+pub fn recovered_on_fold(
+    task: &Task,
+    base: &Base,
+    recipe: &Recipe,
+    progress: &mut dyn Progress,
+) -> Result<Specialist, PipelineError> {
+    let seconds = &mut Stages::default();
+    let RecoverySpec { epochs, early_stopping, .. } = recipe.recovery;
+    if !is_open(&recipe.recovery) || !can_decide(task, "how far finetuning goes", progress) {
+        return recovered(base, Course::whole(epochs), recipe, seconds, progress);
+    }
+    let lengths = lengths(&recipe.recovery).into_iter().map(Course::whole);
+    let courses = early_stopping.then_some(Course::NONE).into_iter().chain(lengths);
+    let mut best: Option<(f64, Specialist)> = None;
+    for course in courses {
+        let specialist = recovered(base, course, recipe, seconds, progress)?;
+        let loss = score(&specialist.model, &task.heldout)?.loss;
+        if best.as_ref().is_none_or(|(least, _)| loss < *least) {
+            best = Some((loss, specialist));
+        }
+    }
+    Ok(best.expect("there is a number of epochs in every recipe").1)
+}
+
+/// The course after which the held-out loss is least.
+fn decided(
+    task: &Task,
+    trial: &Base,
+    recipe: &Recipe,
+    progress: &mut dyn Progress,
+) -> Result<(Course, Choice), PipelineError> {
+    let lengths = lengths(&recipe.recovery);
+    let (mut courses, mut scores) = (Vec::new(), Vec::new());
+    for epochs in lengths.iter().copied().filter(|epochs| *epochs > 0) {
+        for (course, score) in followed(task, trial, recipe, epochs, progress)? {
+            courses.push(course);
+            scores.push(score);
+        }
+    }
+    if recipe.recovery.early_stopping || lengths.contains(&0) || courses.is_empty() {
+        courses.insert(0, Course::NONE);
+        scores.insert(0, score(&trial.oneshot, &task.heldout)?);
+    }
+    let names: Vec<String> = courses.iter().map(|course| course.name()).collect();
+    let (taken, choice) = least_loss("epochs of the last finetuning", &names, &scores);
+    Ok((courses[taken], choice))
+}
+
+/// What the held-out fold says at the ends of the parts of a finetuning; nothing where it diverges.
+fn followed(
+    task: &Task,
+    trial: &Base,
+    recipe: &Recipe,
+    epochs: usize,
+    progress: &mut dyn Progress,
+) -> Result<Vec<(Course, Score)>, PipelineError> {
+    let ends = if recipe.recovery.early_stopping { ends(epochs) } else { vec![epochs] };
+    let seen = steady(1.0, progress, |pace, progress| {
+        let course = Course { pace, ..Course::whole(epochs) };
+        let mut seen = Vec::with_capacity(ends.len());
+        let mut look = |epoch: usize, student: &dyn Student| {
+            if ends.contains(&epoch) {
+                let score = score_of(student.graph(), student, &task.heldout)?;
+                seen.push((Course { stop: epoch, ..course }, score));
+            }
+            Ok(ControlFlow::Continue(()))
+        };
+        trained(trial, course, recipe, &mut look, &mut Stages::default(), progress)?;
+        Ok(seen)
+    })?;
+    Ok(seen.unwrap_or_default())
+}
+
+/// Last epochs of equal parts.
+fn ends(epochs: usize) -> Vec<usize> {
+    let mut ends: Vec<usize> = (1..=PARTS).map(|part| (epochs * part).div_ceil(PARTS)).collect();
+    ends.dedup();
+    ends
+}
+
+/// The base finetuned along a course; the base itself where that diverges.
+fn recovered(
+    base: &Base,
+    course: Course,
+    recipe: &Recipe,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Specialist, PipelineError> {
+    let mut made = None;
+    if recipe.recovery.schedule != Schedule::None && course.stop > 0 {
+        made = steady(course.pace, progress, |pace, progress| {
+            let mut stop = |epoch: usize, _: &dyn Student| {
+                Ok(if epoch < course.stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            };
+            trained(base, Course { pace, ..course }, recipe, &mut stop, seconds, progress)
+        })?;
+    }
+    let specialist = match made {
+        Some(made) => made,
+        None => Specialist { trained: false, ..Specialist::of(base.oneshot.deep_clone()?, &base.masks) },
+    };
+    check_support(&specialist.model, &specialist.masks)?;
+    Ok(specialist)
+}
+
+/// Finetunes every surviving weight, or an adapter that is then merged, as far as `watch` lets it go on.
+fn trained(
+    base: &Base,
+    course: Course,
+    recipe: &Recipe,
+    watch: &mut Watch,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Specialist, PipelineError> {
+    let mut recipe = recipe.clone();
+    recipe.recovery.epochs = course.epochs;
+    let adapter = adapter(&recipe.adapt.method)?;
+    if !adapter.trains_weights() {
+        return adapted(base, adapter, &recipe, course.pace, watch, seconds, progress);
+    }
+    let round = Round { number: before(&recipe).len(), pace: course.pace };
+    let model = finetuned(base, &recipe, round, watch, seconds, progress)?;
+    Ok(Specialist::of(model, &base.masks))
+}
+
+/// Trains with a factor on every learning rate; where that diverges, once more with a tenth of it. Nothing comes of it
+/// where that diverges as well.
+pub fn steady<T>(
+    pace: f64,
+    progress: &mut dyn Progress,
+    mut train: impl FnMut(f64, &mut dyn Progress) -> Result<T, PipelineError>,
+) -> Result<Option<T>, PipelineError> {
+    for (pace, then) in [
+        (pace, "diverged: it begins again at a tenth of the learning rate"),
+        (
+            SLOWER * pace,
+            "diverged again: the network stays as it was before (a lower --learning-rate may help)",
+        ),
+    ] {
+        let made = train(pace, progress);
+        let Some(stage) = made.as_ref().err().and_then(PipelineError::diverged) else {
+            return made.map(Some);
+        };
+        progress.warn(&format!("{stage} {then}"));
+    }
+    Ok(None)
+}
+
+/// A finetuning of a gradual schedule.
+#[derive(Clone, Copy)]
+struct Round {
+    number: usize,
+    /// Factor on every learning rate.
+    pace: f64,
+}
+
+/// The base finetuned on the way to the target; the base itself where that diverges.
+pub fn finetuned_on_the_way(
+    base: &Base,
+    recipe: &Recipe,
+    number: usize,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<TorchModel, PipelineError> {
+    let made = steady(1.0, progress, |pace, progress| {
+        finetuned(base, recipe, Round { number, pace }, &mut to_the_end, seconds, progress)
+    })?;
+    made.map_or_else(|| Ok(base.oneshot.deep_clone()?), Ok)
+}
+
+/// The base finetuned on its shots.
+fn finetuned(
+    base: &Base,
+    recipe: &Recipe,
+    Round { number, pace }: Round,
+    watch: &mut Watch,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<TorchModel, PipelineError> {
+    let mut model = base.oneshot.deep_clone()?;
+    let stage = format!("finetune {}/{}", number + 1, before(recipe).len() + 1);
+    let training = Training {
+        spec: &recipe.recovery,
+        teacher: Some(&base.dense),
+        norms: Norms::Stored,
+        seed: recipe.seed.wrapping_add(number as u64),
+        stage: &stage,
+        pace,
+    };
+    timed(seconds, "finetune", || {
+        Ok(train(&mut model, &base.masks, &base.examples, &training, watch, progress)?)
+    })?;
+    Ok(model)
+}
+
+/// The base with a trained adapter merged.
+fn adapted(
+    base: &Base,
+    adapter: &dyn Adapter,
+    recipe: &Recipe,
+    pace: f64,
+    watch: &mut Watch,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Specialist, PipelineError> {
+    let packed = base.packed(recipe.adapt.base_bits)?;
+    let problem = adapt::Problem {
+        base: packed.as_ref().unwrap_or(&base.oneshot),
+        masks: &base.masks,
+        teacher: Some(&base.dense),
+        examples: &base.examples,
+        recovery: &recipe.recovery,
+        spec: &recipe.adapt,
+        seed: recipe.seed,
+        pace,
+    };
+    let mut merged = timed(seconds, "adapt", || Ok(adapt::adapt(&problem, adapter, watch, progress)?))?;
+    if let Some(packed) = &packed {
+        merged.rebase(packed, &base.oneshot)?;
+    }
+    let Merged { model, masks, adapter } = merged;
+    Ok(Specialist { model, masks, adapter: Some(adapter), trained: true, choices: Vec::new() })
+}
+
+/// Looks up the adapter.
+pub fn adapter(name: &str) -> Result<&'static dyn Adapter, PipelineError> {
+    adapt::find(name).ok_or_else(|| PipelineError::Unknown {
+        kind: "adapter",
+        name: name.to_owned(),
+        nearest: adapt::nearest(name),
+    })
+}
+
+/// Finetuning may not bring a pruned weight back.
+fn check_support(model: &TorchModel, masks: &BTreeMap<String, Mask>) -> Result<(), PipelineError> {
+    for (name, mask) in masks {
+        let weight = crate::torch::to_array(&model.get(name)?)?;
+        if weight.iter().zip(mask.iter()).any(|(value, kept)| !kept && *value != 0.0) {
+            return Err(PipelineError::Support(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapt::AdaptError;
+    use crate::progress::{Recorder, Silent};
+    use crate::torch::TorchError;
+
+    fn diverged() -> TorchError {
+        TorchError::Diverged { stage: "finetune 1/1".to_owned() }
+    }
+
+    #[test]
+    fn parts_end_where_all_passes_do() {
+        assert_eq!(
+            [ends(60), ends(3), ends(1), ends(6)],
+            [vec![15, 30, 45, 60], vec![1, 2, 3], vec![1], vec![2, 3, 5, 6]]
+        );
+    }
+
+    #[test]
+    fn what_diverges_is_slowed_down_once_and_then_left() {
+        let mut silent = Silent;
+        let mut recorder = Recorder::new(&mut silent);
+        let mut paces = Vec::new();
+        let mut run = |failures: usize, recorder: &mut Recorder| {
+            paces.clear();
+            let made = steady(1.0, recorder, |pace, _| {
+                paces.push(pace);
+                if paces.len() <= failures { Err(AdaptError::from(diverged()).into()) } else { Ok(pace) }
+            });
+            (made.unwrap(), paces.clone(), std::mem::take(&mut recorder.warnings).len())
+        };
+        assert_eq!(run(0, &mut recorder), (Some(1.0), vec![1.0], 0));
+        assert_eq!(run(1, &mut recorder), (Some(0.1), vec![1.0, 0.1], 1));
+        assert_eq!(run(2, &mut recorder), (None, vec![1.0, 0.1], 2));
+        let other = steady(1.0, &mut recorder, |_, _| Err::<(), _>(PipelineError::NoTarget));
+        assert!(matches!(other, Err(PipelineError::NoTarget)));
+    }
+}
