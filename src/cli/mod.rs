@@ -3,6 +3,7 @@
 //! One command is one function that returns an `Exit`. Data goes to stdout, talk to stderr, and
 //! `printer::Printer` is the only place that prints.
 
+mod classes;
 mod commands;
 mod exit;
 mod interrupt;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::Context;
+use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::settings::{AdapterArgs, MAX_SEED, check, merge_adapt, parse_shots};
 use crate::recipe::{InputSpec, Recipe, RecoverySpec, Shots};
@@ -22,7 +23,11 @@ pub struct AdaptArgs {
     /// Folder with one folder per class, optionally under train/ and val/
     #[arg(short, long, value_name = "FOLDER")]
     data: PathBuf,
-    /// Class names of a checkpoint: a JSON list or a text file
+    #[command(flatten)]
+    folders: FolderArgs,
+    #[command(flatten)]
+    head: HeadArgs,
+    /// Class names of a checkpoint: text, JSON, CSV or YAML
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Name of the adapter, see `margay list`
@@ -94,6 +99,7 @@ pub fn run(args: AdaptArgs, context: &Context) -> Result<Exit, Failure> {
 fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
     let mut recipe = Recipe::new(args.model, args.data);
     recipe.labels = args.labels;
+    recipe.classes = args.folders.over(args.head, recipe.classes);
     recipe.seed = args.seed;
     recipe.device = args.device;
     recipe.threads = context.threads();

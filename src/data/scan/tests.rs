@@ -12,7 +12,7 @@ fn classes_are_in_lexicographic_order_and_a_third_goes_to_val() {
     for (name, count) in [("2", 3), ("10", 2), ("1", 9), ("fox", 5)] {
         class(&dir.path().join(name), count);
     }
-    let dataset = Dataset::scan(dir.path(), 7).unwrap();
+    let dataset = Dataset::scan(dir.path(), 7, &ClassSpec::default()).unwrap();
     assert_eq!(dataset.classes, ["1", "10", "2", "fox"]);
     assert_eq!(dataset.split, SplitOrigin::Drawn);
     let counts = |samples: &[Sample]| [0, 1, 2, 3].map(|c| samples.iter().filter(|s| s.class == c).count());
@@ -33,11 +33,11 @@ fn the_split_depends_on_the_seed_and_the_class_only() {
         photo(&two.path().join(format!("owl/{i:03}.png")), 8, 8, [i, 0, 0]);
     }
     class(&two.path().join("bear"), 4);
-    let first = Dataset::scan(one.path(), 7).unwrap();
-    let second = Dataset::scan(two.path(), 7).unwrap();
+    let first = Dataset::scan(one.path(), 7, &ClassSpec::default()).unwrap();
+    let second = Dataset::scan(two.path(), 7, &ClassSpec::default()).unwrap();
     assert_eq!(names(&first.val, 1), names(&second.val, 1));
     assert_ne!(names(&first.val, 0), names(&first.val, 1), "classes are drawn independently");
-    let other = Dataset::scan(one.path(), 8).unwrap();
+    let other = Dataset::scan(one.path(), 8, &ClassSpec::default()).unwrap();
     assert_ne!(names(&first.val, 1), names(&other.val, 1));
 }
 
@@ -56,7 +56,7 @@ fn train_and_val_folders_are_the_split() {
     }
     fs_err::create_dir_all(dir.path().join("val/fox")).unwrap();
     fs_err::create_dir_all(dir.path().join("val/nothing")).unwrap();
-    let dataset = Dataset::scan(dir.path(), 0).unwrap();
+    let dataset = Dataset::scan(dir.path(), 0, &ClassSpec::default()).unwrap();
     assert_eq!(dataset.classes, ["fox", "hare", "owl"]);
     assert_eq!((dataset.train.len(), dataset.val.len()), (8, 2));
     assert_eq!(dataset.split, SplitOrigin::Folders);
@@ -78,11 +78,11 @@ fn train_and_val_folders_are_the_split() {
 fn one_split_alone_is_understood() {
     let dir = tempfile::tempdir().unwrap();
     class(&dir.path().join("a/train/fox"), 6);
-    let train = Dataset::scan(&dir.path().join("a"), 0).unwrap();
+    let train = Dataset::scan(&dir.path().join("a"), 0, &ClassSpec::default()).unwrap();
     assert_eq!((train.train.len(), train.val.len(), train.split), (4, 2, SplitOrigin::Drawn));
     assert_eq!(train.warnings, [DataWarning::OneClass { class: "fox".into() }]);
     class(&dir.path().join("b/val/fox"), 6);
-    let val = Dataset::scan(&dir.path().join("b"), 0).unwrap();
+    let val = Dataset::scan(&dir.path().join("b"), 0, &ClassSpec::default()).unwrap();
     assert_eq!((val.train.len(), val.val.len(), val.classes.len()), (0, 6, 1));
 }
 
@@ -92,7 +92,7 @@ fn a_class_may_be_called_train() {
     for name in ["bus", "train", "tram"] {
         class(&dir.path().join(name), 3);
     }
-    assert_eq!(Dataset::scan(dir.path(), 0).unwrap().classes, ["bus", "train", "tram"]);
+    assert_eq!(Dataset::scan(dir.path(), 0, &ClassSpec::default()).unwrap().classes, ["bus", "train", "tram"]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn camera_folders_odd_names_and_other_files() {
     }
     class(&dir.path().join(".cache"), 2);
     class(&dir.path().join("owl"), 3);
-    let dataset = Dataset::scan(dir.path(), 1).unwrap();
+    let dataset = Dataset::scan(dir.path(), 1, &ClassSpec::default()).unwrap();
     assert_eq!(dataset.classes, ["Fuchs (männlich) 狐", "owl"]);
     assert_eq!(dataset.all().iter().filter(|sample| sample.class == 0).count(), 3);
     let notes = dataset.notes.join("\n");
@@ -126,7 +126,7 @@ fn links_are_followed_once() {
     symlink(dir.path().join("data"), dir.path().join("data/fox/loop")).unwrap();
     symlink(dir.path().join("elsewhere"), dir.path().join("data/owl")).unwrap();
     symlink(dir.path().join("elsewhere"), dir.path().join("elsewhere/nest/up")).unwrap();
-    let dataset = Dataset::scan(&dir.path().join("data"), 0).unwrap();
+    let dataset = Dataset::scan(&dir.path().join("data"), 0, &ClassSpec::default()).unwrap();
     let count = |class| dataset.all().iter().filter(|sample| sample.class == class).count();
     assert_eq!(dataset.classes, ["fox", "owl"]);
     assert_eq!(count(1), 3);
@@ -137,7 +137,7 @@ fn links_are_followed_once() {
 #[test]
 fn every_defect_has_its_error() {
     let dir = tempfile::tempdir().unwrap();
-    let scan = |name: &str| Dataset::scan(&dir.path().join(name), 0);
+    let scan = |name: &str| Dataset::scan(&dir.path().join(name), 0, &ClassSpec::default());
     assert!(matches!(scan("missing"), Err(DataError::NotAFolder { .. })));
     fs_err::create_dir(dir.path().join("empty")).unwrap();
     assert!(matches!(scan("empty"), Err(DataError::NoClasses { .. })));
@@ -162,7 +162,7 @@ fn a_class_name_has_to_be_unicode() {
     use std::os::unix::ffi::OsStrExt;
     let dir = tempfile::tempdir().unwrap();
     fs_err::create_dir(dir.path().join(std::ffi::OsStr::from_bytes(b"f\xFFx"))).unwrap();
-    assert!(matches!(Dataset::scan(dir.path(), 0), Err(DataError::ClassName { .. })));
+    assert!(matches!(Dataset::scan(dir.path(), 0, &ClassSpec::default()), Err(DataError::ClassName { .. })));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn photos_without_labels_are_none_of_the_evaluation_split() {
     for (name, count) in [("photos/fox", 9), ("photos/owl", 6), ("more/deep/down", 4)] {
         class(&dir.path().join(name), count);
     }
-    let dataset = Dataset::scan(&dir.path().join("photos"), 0).unwrap();
+    let dataset = Dataset::scan(&dir.path().join("photos"), 0, &ClassSpec::default()).unwrap();
     // Another way to the same files.
     let around = dir.path().join("more/../photos");
     let found = dataset.unlabelled(&around, 100, 0).unwrap();
@@ -184,7 +184,7 @@ fn photos_without_labels_are_none_of_the_evaluation_split() {
     let split = dir.path().join("split");
     class(&split.join("train/fox"), 2);
     class(&split.join("val/fox"), 2);
-    let split = Dataset::scan(&split, 0).unwrap();
+    let split = Dataset::scan(&split, 0, &ClassSpec::default()).unwrap();
     let error = split.unlabelled(&split.root.join("val"), 5, 0).unwrap_err();
     assert!(matches!(error, DataError::OnlyVal { .. }), "{error}");
 }
