@@ -248,7 +248,8 @@ mod tests {
         let graph = net.finish().unwrap();
         let mut params = Params::new();
         for spec in graph.params() {
-            let values = (0..spec.shape.iter().product()).map(|i: usize| (i as f32 * 2.3).sin() * 3.0).collect();
+            let values =
+                (0..spec.shape.iter().product()).map(|i: usize| (i as f32 * 2.3).sin() * 3.0).collect();
             params.insert(spec.name, ArrayD::from_shape_vec(IxDyn(&spec.shape), values).unwrap());
         }
         let image = (Tensor::arange(12, (Kind::Float, Device::Cpu)) * 0.7).cos().reshape([1, 3, 2, 2]);

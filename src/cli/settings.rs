@@ -10,9 +10,9 @@ use super::classes::{FolderArgs, HeadArgs};
 use super::exit::{Failure, OrFail};
 use crate::allocate::ALLOCATORS;
 use crate::preprocess::PRESETS;
-use crate::recipe::{ClassSpec, 
-    AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, GradAccMode, InputSpec, OptimizerChoice, Policy,
-    PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, Target, Tuned,
+use crate::recipe::{
+    AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, ClassSpec, GradAccMode, InputSpec, OptimizerChoice,
+    Policy, PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, Target, Tuned,
     parse_compression,
 };
 

@@ -10,12 +10,42 @@ const INNER: usize = 1000;
 const SHOWN: usize = 3;
 
 const CAMERAS: [&str; 20] = [
-    "cameratrap", "camera", "camara", "camera_trap", "kamera", "caméra", "cámara", "cam", "station", "site", "sdcard",
-    "sd", "card", "deployment", "trap", "location", "loc", "transect", "plot", "estacion",
+    "cameratrap",
+    "camera",
+    "camara",
+    "camera_trap",
+    "kamera",
+    "caméra",
+    "cámara",
+    "cam",
+    "station",
+    "site",
+    "sdcard",
+    "sd",
+    "card",
+    "deployment",
+    "trap",
+    "location",
+    "loc",
+    "transect",
+    "plot",
+    "estacion",
 ];
 const DIRECTIONS: [&str; 14] = [
-    "north", "south", "east", "west", "northeast", "northwest", "southeast", "southwest", "left", "right", "day", "night",
-    "nord", "süd",
+    "north",
+    "south",
+    "east",
+    "west",
+    "northeast",
+    "northwest",
+    "southeast",
+    "southwest",
+    "left",
+    "right",
+    "day",
+    "night",
+    "nord",
+    "süd",
 ];
 
 /// What class folders hold that could be the classes instead, and why they look like cameras.
@@ -66,7 +96,9 @@ fn repeated(classes: &[&Folder], holders: &BTreeMap<String, BTreeSet<String>>) -
     for (inner, above) in holders {
         let other = above.iter().find(|holder| folded(holder) != folded(inner));
         if let (Some(class), Some(other)) = (outer.get(&folded(inner)), other) {
-            return Some(format!("`{class}` is a class folder, and lies in the class folder `{other}` again"));
+            return Some(format!(
+                "`{class}` is a class folder, and lies in the class folder `{other}` again"
+            ));
         }
     }
     let repeated: Vec<(&String, &BTreeSet<String>)> =
@@ -130,10 +162,21 @@ mod tests {
         for name in ["20210503", "12345678", "001Raven", "fox", "caméra12"] {
             assert!(!is_card(name), "{name}");
         }
-        for name in ["CAM1", "Cam_02", "Kamera 2", "camera-A", "Station3", "site_B", "SD12", "100RECNX", "CAM01_2021"] {
+        for name in
+            ["CAM1", "Cam_02", "Kamera 2", "camera-A", "Station3", "site_B", "SD12", "100RECNX", "CAM01_2021"]
+        {
             assert!(is_camera(name), "{name}");
         }
-        for name in ["camel", "Camelus dromedarius", "cardinal", "trapdoor spider", "sitatunga", "fox", "site", "locust"] {
+        for name in [
+            "camel",
+            "Camelus dromedarius",
+            "cardinal",
+            "trapdoor spider",
+            "sitatunga",
+            "fox",
+            "site",
+            "locust",
+        ] {
             assert!(!is_camera(name), "{name}");
         }
         assert!(["A01", "S1_A03", "2021-05-03", "north"].iter().all(|name| is_place(name)));

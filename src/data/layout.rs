@@ -12,8 +12,24 @@ use crate::labels::names::folded;
 
 /// Names of folders that hold photos and say nothing of them.
 const WRAPPERS: [&str; 18] = [
-    "images", "image", "imgs", "img", "photos", "photo", "pictures", "pics", "data", "dataset", "datasets", "jpg", "jpeg",
-    "jpegs", "jpegimages", "raw", "frames", "all",
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "photos",
+    "photo",
+    "pictures",
+    "pics",
+    "data",
+    "dataset",
+    "datasets",
+    "jpg",
+    "jpeg",
+    "jpegs",
+    "jpegimages",
+    "raw",
+    "frames",
+    "all",
 ];
 
 /// Class folders by split, and what was noticed on the way.
@@ -73,7 +89,9 @@ impl<'a> Layout<'a> {
         }
         self.doubts(&folders, level);
         let inner = |wanted: Role| {
-            folders.iter().filter(move |class| class.folders().any(|f| f.has_photos() && role_of(f) == Some(wanted)))
+            folders
+                .iter()
+                .filter(move |class| class.folders().any(|f| f.has_photos() && role_of(f) == Some(wanted)))
         };
         let split_inside = inner(Role::Train).any(|class| {
             class.folders().any(|f| f.has_photos() && matches!(role_of(f), Some(Role::Val | Role::Test)))
@@ -139,7 +157,8 @@ impl<'a> Layout<'a> {
         } else if test.is_some() && train.is_some() {
             self.notes.push("there is no val: test is what is evaluated on".to_owned());
         }
-        let all: Vec<&Folder> = train.as_ref().or(val.as_ref()).or(test.as_ref()).cloned().unwrap_or_default();
+        let all: Vec<&Folder> =
+            train.as_ref().or(val.as_ref()).or(test.as_ref()).cloned().unwrap_or_default();
         self.doubts(&all, level);
         self.train = whole(&train.unwrap_or_default());
         self.val = val.or(test).map(|folders| whole(&folders));
@@ -206,7 +225,8 @@ impl<'a> Layout<'a> {
 
     /// Photos by class: folders whose names are one but for case, form of Unicode and blanks are one class.
     pub fn listing(&mut self, parts: Vec<Part>) -> Listing {
-        let mut found: BTreeMap<String, (BTreeMap<String, usize>, BTreeSet<String>, Vec<PathBuf>)> = BTreeMap::new();
+        let mut found: BTreeMap<String, (BTreeMap<String, usize>, BTreeSet<String>, Vec<PathBuf>)> =
+            BTreeMap::new();
         for Part { folder, photos } in parts {
             let name = name(folder);
             let (spellings, written, all) = found.entry(folded(&name)).or_default();
@@ -244,7 +264,8 @@ fn refuse_splits(splits: &[&Folder], others: &[&Folder]) -> Result<(), DataError
         return Err(DataError::SplitsWithoutClasses { splits: names(splits) });
     }
     let holds_classes = |folder: &&&Folder| {
-        folder.own_photos().next().is_none() && folder.folders().filter(|inner| inner.has_photos()).count() > 1
+        folder.own_photos().next().is_none()
+            && folder.folders().filter(|inner| inner.has_photos()).count() > 1
     };
     match splits.iter().find(holds_classes) {
         Some(split) => Err(DataError::SplitAmongOthers { split: name(split), others: names(others) }),

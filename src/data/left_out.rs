@@ -66,17 +66,18 @@ const KINDS: [(Kind, &str, [&str; 2]); 14] = [
 
 const HEIC: &[&str] = &["heic", "heif", "hif", "heics", "heifs"];
 const RAW: &[&str] = &[
-    "3fr", "ari", "arw", "bay", "cr2", "cr3", "crw", "dcr", "dng", "erf", "fff", "gpr", "iiq", "k25", "kdc", "mef", "mos",
-    "mrw", "nef", "nrw", "orf", "pef", "ptx", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw", "x3f",
+    "3fr", "ari", "arw", "bay", "cr2", "cr3", "crw", "dcr", "dng", "erf", "fff", "gpr", "iiq", "k25", "kdc",
+    "mef", "mos", "mrw", "nef", "nrw", "orf", "pef", "ptx", "raf", "raw", "rw2", "rwl", "sr2", "srf", "srw",
+    "x3f",
 ];
 const AVIF: &[&str] = &["avif", "avifs"];
 const IMAGES: &[&str] = &[
-    "ai", "cur", "eps", "exr", "hdr", "ico", "j2c", "j2k", "jfx", "jng", "jp2", "jpf", "jpm", "jpx", "jxl", "jxr", "pbm",
-    "pcx", "pgm", "pnm", "ppm", "psb", "psd", "qoi", "svg", "tga", "wdp", "xcf",
+    "ai", "cur", "eps", "exr", "hdr", "ico", "j2c", "j2k", "jfx", "jng", "jp2", "jpf", "jpm", "jpx", "jxl",
+    "jxr", "pbm", "pcx", "pgm", "pnm", "ppm", "psb", "psd", "qoi", "svg", "tga", "wdp", "xcf",
 ];
 const VIDEOS: &[&str] = &[
-    "3gp", "asf", "avi", "dav", "flv", "h264", "h265", "insv", "lrv", "m2ts", "m4v", "mjpeg", "mjpg", "mkv", "mod", "mov",
-    "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv",
+    "3gp", "asf", "avi", "dav", "flv", "h264", "h265", "insv", "lrv", "m2ts", "m4v", "mjpeg", "mjpg", "mkv",
+    "mod", "mov", "mp4", "mpeg", "mpg", "mts", "ogv", "ts", "vob", "webm", "wmv",
 ];
 
 /// Folders and files, in lower case, that no person made.
@@ -268,8 +269,10 @@ mod tests {
         ] {
             assert_eq!(of_name(name), kind, "{name}");
         }
-        let kinds = ["a.HEIC", "a.CR2", "a.avif", "a.jxl", "a.MP4", "a.txt", "a"].map(|name| of_file(Path::new(name)));
-        let expected = [Kind::Heic, Kind::Raw, Kind::Avif, Kind::Image, Kind::Video, Kind::Other, Kind::Other];
+        let kinds = ["a.HEIC", "a.CR2", "a.avif", "a.jxl", "a.MP4", "a.txt", "a"]
+            .map(|name| of_file(Path::new(name)));
+        let expected =
+            [Kind::Heic, Kind::Raw, Kind::Avif, Kind::Image, Kind::Video, Kind::Other, Kind::Other];
         assert_eq!(kinds, expected);
     }
 

@@ -77,7 +77,8 @@ pub enum DataError {
     /// All folders are named like splits, and hold photos instead of class folders.
     #[error(
         "{} are named like splits, but hold photos and no class folders: expected train/<class>/<photo>; if they are the \
-         classes, say so with --class-level 1", quoted(splits)
+         classes, say so with --class-level 1",
+        quoted(splits)
     )]
     SplitsWithoutClasses {
         /// Names of the folders.
@@ -86,7 +87,8 @@ pub enum DataError {
     /// A split stands beside folders that are neither its counterpart nor classes like it.
     #[error(
         "`{split}` is named like a split and holds folders, and {} lie beside it: name a folder `val`, or give the folder \
-         `{split}` alone; if all of them are classes, say so with --class-level 1", quoted(others)
+         `{split}` alone; if all of them are classes, say so with --class-level 1",
+        quoted(others)
     )]
     SplitAmongOthers {
         /// Name of the split.

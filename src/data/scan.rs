@@ -113,7 +113,19 @@ impl Dataset {
         let follow_links = spec.follow_links;
         Ok((
             tree,
-            Self { root, classes, train, val, split, notes, warnings, skipped, left_out, follow_links, doubt },
+            Self {
+                root,
+                classes,
+                train,
+                val,
+                split,
+                notes,
+                warnings,
+                skipped,
+                left_out,
+                follow_links,
+                doubt,
+            },
         ))
     }
 

@@ -32,14 +32,15 @@ const NAMES: [(Role, &[&str]); 3] = [
 
 /// Words that say nothing beside the name of a split: `train_set`, `images-val`.
 const FILLERS: [&str; 16] = [
-    "set", "sets", "data", "dataset", "split", "image", "images", "img", "imgs", "photo", "photos", "picture", "pictures",
-    "sample", "samples", "only",
+    "set", "sets", "data", "dataset", "split", "image", "images", "img", "imgs", "photo", "photos",
+    "picture", "pictures", "sample", "samples", "only",
 ];
 
 /// The role of a folder that is named like a split, in any case: `TRAIN`, `val2017`, `Test_Images`, `hold-out`.
 pub(super) fn role(name: &str) -> Option<Role> {
     let lower = name.trim().to_lowercase();
-    let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> =
+        lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let said: Vec<&str> = words.iter().copied().filter(|word| !FILLERS.contains(word)).collect();
     let joined = said.concat();
     let named = joined.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -58,10 +59,24 @@ mod tests {
     #[test]
     fn splits_are_known_by_many_names_and_classes_are_not() {
         for (expected, names) in [
-            (Role::Train, &["train", "TRAIN", "Train ", "training", "Training_Set", "trainset", "train2017"][..]),
+            (
+                Role::Train,
+                &["train", "TRAIN", "Train ", "training", "Training_Set", "trainset", "train2017"][..],
+            ),
             (
                 Role::Val,
-                &["val", "Valid", "validation", "VAL", "valset", "images-val", "dev", "eval", "hold-out", "HeldOut"],
+                &[
+                    "val",
+                    "Valid",
+                    "validation",
+                    "VAL",
+                    "valset",
+                    "images-val",
+                    "dev",
+                    "eval",
+                    "hold-out",
+                    "HeldOut",
+                ],
             ),
             (Role::Test, &["test", "Testing", "TEST_DATA", "testset", "test_images"]),
         ] {

@@ -63,8 +63,12 @@ impl Walker {
     fn folder(&mut self, path: &Path) -> io::Result<Folder> {
         let real = fs_err::canonicalize(path)?;
         let mut names = Vec::new();
-        let mut folder =
-            Folder { path: path.to_owned(), entries: Vec::new(), left_out: LeftOut::default(), locked: false };
+        let mut folder = Folder {
+            path: path.to_owned(),
+            entries: Vec::new(),
+            left_out: LeftOut::default(),
+            locked: false,
+        };
         for entry in fs_err::read_dir(path)? {
             // A disk that fails in the middle of a folder leaves the rest unknown.
             names.push(entry?.path());
@@ -120,8 +124,11 @@ impl Walker {
     /// Follows a link if it leads to where the user pointed, or may lead anywhere, and not in a circle.
     fn link(&mut self, path: PathBuf, name: String, folder: &mut Folder) {
         let target = fs_err::canonicalize(&path).ok();
-        let inside = |target: &&PathBuf| self.follow_links || self.roots.iter().any(|root| target.starts_with(root));
-        let Some(target) = target.as_ref().filter(inside) else { return folder.left_out.add(Kind::Link, name) };
+        let inside =
+            |target: &&PathBuf| self.follow_links || self.roots.iter().any(|root| target.starts_with(root));
+        let Some(target) = target.as_ref().filter(inside) else {
+            return folder.left_out.add(Kind::Link, name);
+        };
         if !target.is_dir() {
             return match (target.is_file(), has_photo_extension(&path)) {
                 (true, true) => folder.entries.push(Entry::Photo(path)),
@@ -302,7 +309,12 @@ mod tests {
         assert_eq!(names(&photos, root), ["a.png", "b/ç/2.JPG", "c.jfif"]);
         assert_eq!(photos.found[0].root.as_deref(), Some(root));
         let counted = [Kind::System, Kind::Hidden, Kind::Heic, Kind::Raw, Kind::Video, Kind::Other];
-        assert_eq!(counted.map(|kind| photos.left_out.count(kind)), [5, 1, 1, 1, 1, 1], "{}", photos.left_out);
+        assert_eq!(
+            counted.map(|kind| photos.left_out.count(kind)),
+            [5, 1, 1, 1, 1, 1],
+            "{}",
+            photos.left_out
+        );
     }
 
     #[test]
@@ -324,7 +336,9 @@ mod tests {
         use std::os::unix::fs::symlink;
         let dir = tempfile::tempdir().unwrap();
         let [root, outside] = ["in", "out"].map(|name| dir.path().join(name));
-        for path in [root.join("pool/1.png"), root.join("b/2.png"), outside.join("3.png"), outside.join("x.png")] {
+        for path in
+            [root.join("pool/1.png"), root.join("b/2.png"), outside.join("3.png"), outside.join("x.png")]
+        {
             write(&path);
         }
         symlink(&root, root.join("b/loop")).unwrap();
@@ -338,8 +352,7 @@ mod tests {
         assert_eq!(names(&strict, &root), ["b/2.png", "c/1.png", "one.png", "pool/1.png"]);
         assert_eq!(strict.left_out.count(Kind::Link), 4, "{}", strict.left_out);
         let followed = Photos::find(std::slice::from_ref(&root), true).unwrap();
-        let expected =
-            ["b/2.png", "c/1.png", "one.png", "out/3.png", "out/x.png", "pool/1.png", "x.png"];
+        let expected = ["b/2.png", "c/1.png", "one.png", "out/3.png", "out/x.png", "pool/1.png", "x.png"];
         assert_eq!(names(&followed, &root), expected);
         // A link that is itself given is followed.
         let link = dir.path().join("link");
@@ -356,7 +369,8 @@ mod tests {
         write(&dir.path().join("locked/b.jpg"));
         let pipe = dir.path().join("pipe.jpg");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let lock = |mode| fs_err::set_permissions(dir.path().join("locked"), std::fs::Permissions::from_mode(mode));
+        let lock =
+            |mode| fs_err::set_permissions(dir.path().join("locked"), std::fs::Permissions::from_mode(mode));
         lock(0o000).unwrap();
         let may_read_all = fs_err::read_dir(dir.path().join("locked")).is_ok();
         let photos = Photos::find(&[dir.path().to_owned()], false).unwrap();

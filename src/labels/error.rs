@@ -79,7 +79,8 @@ pub enum LabelError {
     /// One output stands for several classes, and cannot tell them apart.
     #[error(
         "the folders {} all mean the checkpoint's label `{label}`, and one output cannot tell them apart: merge the \
-         folders, or fit a new head with --fit-head", quoted(classes)
+         folders, or fit a new head with --fit-head",
+        quoted(classes)
     )]
     Shared {
         /// The label.
@@ -133,7 +134,8 @@ const PAIRS: usize = 20;
 
 fn side_by_side(pairs: &[(String, Vec<String>)]) -> String {
     let width = pairs.iter().take(PAIRS).map(|(class, _)| class.chars().count()).max().unwrap_or(0).max(6);
-    let rows = pairs.iter().take(PAIRS).map(|(class, near)| format!("  {class:<width$}  {}\n", near.join(" | ")));
+    let rows =
+        pairs.iter().take(PAIRS).map(|(class, near)| format!("  {class:<width$}  {}\n", near.join(" | ")));
     let rest = pairs.len().saturating_sub(PAIRS);
     let more = if rest > 0 { format!("  and {rest} more\n") } else { String::new() };
     format!("  {:<width$}  label\n", "folder") + &rows.collect::<String>() + &more
@@ -141,7 +143,8 @@ fn side_by_side(pairs: &[(String, Vec<String>)]) -> String {
 
 fn flags(pairs: &[(String, Vec<String>)]) -> String {
     let flags = pairs.iter().take(3).map(|(class, near)| {
-        let near: Vec<&str> = near.iter().map(|label| label.split(',').next().unwrap_or(label).trim()).collect();
+        let near: Vec<&str> =
+            near.iter().map(|label| label.split(',').next().unwrap_or(label).trim()).collect();
         format!("--map '{class}={}'", near.join(","))
     });
     flags.collect::<Vec<_>>().join(" ")

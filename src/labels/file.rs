@@ -31,7 +31,8 @@ pub fn read_labels(path: &Path) -> Result<Vec<Label>, LabelError> {
         _ => text::labels(&text),
     };
     let labels: Vec<Label> = labels.into_iter().map(cleaned).collect();
-    let blank = if labels.is_empty() { Some(0) } else { labels.iter().position(|label| label.name.is_empty()) };
+    let blank =
+        if labels.is_empty() { Some(0) } else { labels.iter().position(|label| label.name.is_empty()) };
     match blank {
         Some(index) => Err(LabelError::Blank { path: path.to_owned(), index }),
         None => Ok(labels),
@@ -63,7 +64,8 @@ fn parsed(text: &str) -> Result<Value, String> {
 
 fn yaml(text: &str) -> Result<Value, String> {
     // Keys that are numbers become text.
-    serde_saphyr::from_str(text).map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
+    serde_saphyr::from_str(text)
+        .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
 }
 
 /// The text of a file in UTF-8, or in UTF-16 with a byte order mark.

@@ -25,8 +25,16 @@ pub(crate) const LISTS: [&str; 17] = [
     "categories",
 ];
 /// Keys under which numbers stand by name.
-pub(crate) const INVERSE: [&str; 8] =
-    ["class_to_idx", "label2id", "label_to_idx", "labels_to_ids", "label2idx", "class2idx", "class_to_id", "name_to_id"];
+pub(crate) const INVERSE: [&str; 8] = [
+    "class_to_idx",
+    "label2id",
+    "label_to_idx",
+    "labels_to_ids",
+    "label2idx",
+    "class2idx",
+    "class_to_id",
+    "name_to_id",
+];
 /// Dictionaries of settings in which margay, Lightning and timm keep more of them.
 pub(crate) const NESTED: [&str; 5] = ["margay", "hyper_parameters", "config", "args", "pretrained_cfg"];
 /// Keys of an object that is one class.
@@ -63,7 +71,9 @@ fn from_object(entries: &Map<String, Value>) -> Result<Vec<Label>, Trouble> {
     if let Some(value) = LISTS.iter().chain(&INVERSE).find_map(|key| find(key)) {
         return labels(value);
     }
-    if let Some(numbered) = entries.iter().map(|(key, value)| Some((key.trim().parse().ok()?, value))).collect() {
+    if let Some(numbered) =
+        entries.iter().map(|(key, value)| Some((key.trim().parse().ok()?, value))).collect()
+    {
         return numbered_labels(numbered);
     }
     if let Some(numbered) = entries.iter().map(|(name, value)| Some((number(value)?, name))).collect() {
@@ -81,7 +91,10 @@ fn numbered_labels(numbered: Vec<(u64, &Value)>) -> Result<Vec<Label>, Trouble> 
     ordered(numbered, label)
 }
 
-fn ordered<T>(numbered: Vec<(u64, T)>, read: impl Fn(T) -> Result<Label, Trouble>) -> Result<Vec<Label>, Trouble> {
+fn ordered<T>(
+    numbered: Vec<(u64, T)>,
+    read: impl Fn(T) -> Result<Label, Trouble>,
+) -> Result<Vec<Label>, Trouble> {
     let count = numbered.len();
     let sorted = in_order(numbered).map_err(|missing| Trouble::Gap { count, missing })?;
     sorted.into_iter().map(read).collect()

@@ -65,7 +65,9 @@ pub fn plan_head(classes: &[String], labels: &[Label], spec: &ClassSpec) -> Resu
     };
     if !spec.fit_head && classes.iter().zip(&found).all(|(class, found)| is_sound(class, found)) {
         let row = |label: usize| Row { index: label, name: labels[label].name.clone() };
-        return Ok(HeadPlan::Slice(found.into_iter().map(|group| group.into_iter().map(row).collect()).collect()));
+        return Ok(HeadPlan::Slice(
+            found.into_iter().map(|group| group.into_iter().map(row).collect()).collect(),
+        ));
     }
     if !spec.fit_head {
         refuse_to_throw_away(classes, labels, &found, &takers, &mapped)?;
@@ -89,14 +91,23 @@ pub fn match_each(
     let mapped = mapped(classes, &index, spec)?;
     let find = |class: &String| match mapped.get(class) {
         Some(mapped) => mapped.iter().copied().collect(),
-        None => Some(index.find(class)).filter(|found| found.len() == 1).unwrap_or_default().into_iter().collect(),
+        None => {
+            Some(index.find(class)).filter(|found| found.len() == 1).unwrap_or_default().into_iter().collect()
+        }
     };
     let found: Vec<Vec<usize>> = classes.iter().map(find).collect();
     for (at, outputs) in found.iter().enumerate().filter(|(_, outputs)| outputs.len() > 1) {
-        let overlaps = |other: &Vec<usize>| other != outputs && other.iter().any(|output| outputs.contains(output));
+        let overlaps =
+            |other: &Vec<usize>| other != outputs && other.iter().any(|output| outputs.contains(output));
         if let Some(other) = found.iter().position(overlaps) {
-            let label = labels[*outputs.iter().find(|output| found[other].contains(output)).unwrap_or(&outputs[0])].name.clone();
-            return Err(LabelError::Shared { label, classes: vec![classes[at].clone(), classes[other].clone()] });
+            let label = labels
+                [*outputs.iter().find(|output| found[other].contains(output)).unwrap_or(&outputs[0])]
+            .name
+            .clone();
+            return Err(LabelError::Shared {
+                label,
+                classes: vec![classes[at].clone(), classes[other].clone()],
+            });
         }
     }
     Ok(found)
@@ -255,7 +266,8 @@ impl<'a> LabelIndex<'a> {
         let whole = [exact.get(&clean(class)), simple.get(&key), by_synonym.get(&key)];
         let found = whole.into_iter().flatten().next().cloned();
         // A folder may be named by all synonyms, or by some.
-        let shared = || synonyms(class).filter_map(|synonym| by_synonym.get(&simplified(synonym))).flatten().copied();
+        let shared =
+            || synonyms(class).filter_map(|synonym| by_synonym.get(&simplified(synonym))).flatten().copied();
         found.unwrap_or_else(|| shared().collect())
     }
 

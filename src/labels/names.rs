@@ -117,6 +117,8 @@ mod tests {
         ] {
             assert!(!alike(a, b), "{a} {b}");
         }
-        assert!(ends_with("red_fox", "Fox") && !ends_with("fox", "fox") && !ends_with("tiger shark", "tiger"));
+        assert!(
+            ends_with("red_fox", "Fox") && !ends_with("fox", "fox") && !ends_with("tiger shark", "tiger")
+        );
     }
 }

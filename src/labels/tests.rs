@@ -110,7 +110,11 @@ fn ids_of_synsets_are_names_beside_the_name() {
     for classes in [["goldfish", "tench"], ["n01443537", "n01440764"], ["Carassius_auratus", "tinca tinca"]] {
         assert_eq!(rows(&plan(&classes, &expected).unwrap()), [[1], [0]]);
     }
-    assert_eq!(names(&read("n01440764\nn01443537\n").unwrap()), ["n01440764", "n01443537"], "ids alone are names");
+    assert_eq!(
+        names(&read("n01440764\nn01443537\n").unwrap()),
+        ["n01440764", "n01443537"],
+        "ids alone are names"
+    );
 }
 
 #[test]
@@ -161,7 +165,8 @@ fn a_yaml_bomb_is_an_error() {
 
 #[test]
 fn a_subset_of_the_labels_slices_the_head() {
-    let labels = labels(&["red_fox", "Tawny Owl", "tench, Tinca tinca", "roe-deer", "Owl", "owl", "Ba\u{308}r"]);
+    let labels =
+        labels(&["red_fox", "Tawny Owl", "tench, Tinca tinca", "roe-deer", "Owl", "owl", "Ba\u{308}r"]);
     let classes = ["Roe deer", "owl", "red_fox", "tawny_owl", "tinca_tinca", "Bär"];
     let plan = plan(&classes, &labels).unwrap();
     assert_eq!(rows(&plan), [[3], [5], [0], [1], [2], [6]]);
@@ -198,7 +203,9 @@ fn other_classes_than_the_checkpoints_get_a_new_head_without_a_question() {
     }
     let text = plan(&["0001", "0002"], &names).unwrap().explain(2).unwrap();
     assert!(text.starts_with("no class is among the labels"), "{text}");
-    assert!(matches!(plan(&["a"], &[]).unwrap(), HeadPlan::Probe(unmatched) if unmatched[0].nearest.is_none()));
+    assert!(
+        matches!(plan(&["a"], &[]).unwrap(), HeadPlan::Probe(unmatched) if unmatched[0].nearest.is_none())
+    );
 }
 
 #[test]
@@ -217,7 +224,10 @@ fn labels_that_are_named_alike_are_told_apart_by_number() {
 fn one_output_cannot_tell_two_classes_apart() {
     let names = labels(&["red-fox", "owl"]);
     let error = plan(&["Red Fox", "owl", "red_fox"], &names).unwrap_err();
-    assert!(matches!(&error, LabelError::Shared { classes, .. } if *classes == ["Red Fox", "red_fox"]), "{error}");
+    assert!(
+        matches!(&error, LabelError::Shared { classes, .. } if *classes == ["Red Fox", "red_fox"]),
+        "{error}"
+    );
     let spec = mapping(&[("vixen", &["red fox"]), ("dog", &["red fox"])]);
     let error = plan_head(&owned(&["vixen", "dog"]), &names, &spec).unwrap_err();
     assert!(matches!(error, LabelError::Shared { .. }), "{error}");

@@ -75,8 +75,19 @@ const NAME_COLUMNS: [&str; 12] = [
     "title",
 ];
 /// Headers of columns that hold numbers.
-const NUMBER_COLUMNS: [&str; 11] =
-    ["id", "index", "idx", "class_id", "class_idx", "class_index", "label_id", "category_id", "number", "code", ""];
+const NUMBER_COLUMNS: [&str; 11] = [
+    "id",
+    "index",
+    "idx",
+    "class_id",
+    "class_idx",
+    "class_index",
+    "label_id",
+    "category_id",
+    "number",
+    "code",
+    "",
+];
 
 /// Names of a table: a column with a known header, else the lines as they are.
 ///
@@ -99,7 +110,9 @@ pub(super) fn table(text: &str) -> Result<Vec<Label>, String> {
     // `class` may head a column of numbers beside one of names with an unknown header.
     let cell = |row: &csv::StringRecord, at: usize| row.get(at).unwrap_or_default().to_owned();
     let names: Vec<String> = rows.iter().map(|row| cell(row, name)).collect();
-    let Some(number) = column(&NUMBER_COLUMNS).filter(|at| *at != name) else { return Ok(super::from_names(names)) };
+    let Some(number) = column(&NUMBER_COLUMNS).filter(|at| *at != name) else {
+        return Ok(super::from_names(names));
+    };
     let keys: Vec<String> = rows.iter().map(|row| cell(row, number)).collect();
     if keys.iter().all(|key| is_synset_id(key)) {
         return Ok(names.into_iter().zip(keys).map(|(name, id)| Label::with_alias(name, id)).collect());
@@ -108,6 +121,7 @@ pub(super) fn table(text: &str) -> Result<Vec<Label>, String> {
     let Some(numbered) = numbered.collect::<Option<Vec<(u64, String)>>>() else {
         return Err(format!("the column `{}` holds no numbers", &header[number]));
     };
-    let names = in_order(numbered).map_err(|missing| format!("the column `{}` skips {missing}", &header[number]))?;
+    let names =
+        in_order(numbered).map_err(|missing| format!("the column `{}` skips {missing}", &header[number]))?;
     Ok(super::from_names(names))
 }

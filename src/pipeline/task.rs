@@ -285,7 +285,9 @@ pub(super) fn opened(
     if let Some(path) = labels
         && let Some(stored) = checkpoint.forget_labels()
         && let Ok(given) = read_labels(path)
-        && let Some(at) = stored.iter().zip(&given).position(|(stored, given)| clean(stored) != given.name && !given.aliases.contains(&clean(stored)))
+        && let Some(at) = stored.iter().zip(&given).position(|(stored, given)| {
+            clean(stored) != given.name && !given.aliases.contains(&clean(stored))
+        })
     {
         progress.warn(&format!(
             "class {at} is `{}` in {} but `{}` in the checkpoint: the list that is given counts; leave --labels out to \
@@ -361,7 +363,11 @@ pub fn examples(loaded: &Loaded, device: Device) -> Result<Examples, PipelineErr
     Ok(tensors().map_err(crate::torch::TorchError::from)?)
 }
 
-pub(super) fn bad_photo(dataset: &Dataset, path: &std::path::Path, error: &margay_runtime::PhotoError) -> BadPhoto {
+pub(super) fn bad_photo(
+    dataset: &Dataset,
+    path: &std::path::Path,
+    error: &margay_runtime::PhotoError,
+) -> BadPhoto {
     BadPhoto { path: relative(dataset, path), reason: error.to_string() }
 }
 

@@ -40,7 +40,8 @@ pub fn train(spec: &TrainSpec, out: &Path, progress: &mut dyn Progress) -> Resul
     };
     let input = prepared(&spec.input, checkpoint.as_ref(), &dataset.train, progress)?;
     let own = &input.spec;
-    let teacher = spec.teacher.as_ref().map(|t| Teaching::open(t, &dataset, &spec.classes, progress)).transpose()?;
+    let teacher =
+        spec.teacher.as_ref().map(|t| Teaching::open(t, &dataset, &spec.classes, progress)).transpose()?;
     let side = |p: &Preprocess| p.size[0].max(p.size[1]);
     // The larger of both sizes is loaded; the loop shows each network its own.
     let seen = teacher.as_ref().map(|t| &t.preprocess).filter(|p| side(p) > side(own)).unwrap_or(own);

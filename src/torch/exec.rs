@@ -6,8 +6,8 @@ use tch::Tensor;
 
 use super::TorchError;
 use super::ops::{
-    activate, attend, embed, layer_norm, like, linear, log_sum_exp, mean_of, mean_over_plane, over_planes, pair,
-    response_norm, same_pad,
+    activate, attend, embed, layer_norm, like, linear, log_sum_exp, mean_of, mean_over_plane, over_planes,
+    pair, response_norm, same_pad,
 };
 
 /// What a layer multiplies with: the base weight, or a function of it, a mask and adapters.

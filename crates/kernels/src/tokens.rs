@@ -94,7 +94,7 @@ fn gather<E: Element>(x: &[E], places: impl Iterator<Item = usize>, y: &mut [f32
 /// # Panics
 /// If the groups do not make up the input, or are not as many as the output has values.
 pub fn log_sum_exp(input: &Tensor, groups: &[usize], output: &mut Tensor) {
-    assert_eq!(input.layout().values(), groups.iter().sum(), "values of all groups");
+    assert_eq!(input.layout().values(), groups.iter().sum::<usize>(), "values of all groups");
     assert_eq!(output.layout().values(), groups.len(), "one value per group");
     let (mut rest, y) = (input.as_slice::<f32>(), output.as_mut_slice::<f32>());
     for (y, size) in y.iter_mut().zip(groups) {

@@ -2,8 +2,8 @@ use std::path::Path;
 
 /// Extensions of photo files that [`decode`](crate::decode) reads, in lower case: the one list that every command goes by.
 pub const PHOTO_EXTENSIONS: [&str; 16] = [
-    "jpg", "jpeg", "jpe", "jfif", "jif", "jfi", "pjpeg", "pjp", "png", "apng", "webp", "bmp", "dib", "gif", "tif",
-    "tiff",
+    "jpg", "jpeg", "jpe", "jfif", "jif", "jfi", "pjpeg", "pjp", "png", "apng", "webp", "bmp", "dib", "gif",
+    "tif", "tiff",
 ];
 
 /// Whether a file is named like a photo, in whatever case.

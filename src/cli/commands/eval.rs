@@ -7,8 +7,8 @@ use margay_core::{SparseModel, nearest_name};
 use serde::Serialize;
 
 use super::engine::{Engine, EngineArgs, highest, read_adapted};
-use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::Context;
+use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::settings::within;
 use crate::data::{Dataset, Sample};
@@ -73,7 +73,8 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_adapted(&args.model, args.adapter.as_deref())?;
     let mut progress = context.progress();
     let spec = args.folders.clone().over(HeadArgs::default(), ClassSpec::default());
-    let dataset = Dataset::scan_for_evaluation(&args.data, &spec).or_bad_input("could not use the data folder")?;
+    let dataset =
+        Dataset::scan_for_evaluation(&args.data, &spec).or_bad_input("could not use the data folder")?;
     dataset.tell(&mut progress);
     let truth = Truth::new(&dataset, &model, &spec, &mut progress)?;
     let options = args.engine.options(context);
@@ -124,7 +125,8 @@ impl Truth {
     ) -> Result<Self, Failure> {
         let labels = from_names(model.labels.clone());
         dataset.check_classes(&labels).or_bad_input("could not use the data folder")?;
-        let found = match_each(&dataset.classes, &labels, spec).or_bad_input("could not use the class folders")?;
+        let found =
+            match_each(&dataset.classes, &labels, spec).or_bad_input("could not use the class folders")?;
         let (mut names, mut outputs) = (Vec::new(), Vec::new());
         for (at, label) in model.labels.iter().enumerate() {
             let joined = found.iter().position(|outputs| outputs.len() > 1 && outputs.contains(&at));
@@ -146,10 +148,14 @@ impl Truth {
             .collect();
         for (class, _) in dataset.classes.iter().zip(&positions).filter(|(_, position)| position.is_none()) {
             let near = nearest_name(class, model.labels.iter().map(String::as_str));
-            let near = near.map_or_else(String::new, |near| format!(" (nearest label: `{near}`; --map says it)"));
+            let near =
+                near.map_or_else(String::new, |near| format!(" (nearest label: `{near}`; --map says it)"));
             progress.warn(&format!("the model does not know class `{class}`{near}: its photos are ignored"));
         }
-        let moved = dataset.val.iter().filter_map(|s| Some(Sample { class: positions[s.class]?, path: s.path.clone() }));
+        let moved = dataset
+            .val
+            .iter()
+            .filter_map(|s| Some(Sample { class: positions[s.class]?, path: s.path.clone() }));
         let samples: Vec<Sample> = moved.collect();
         if samples.is_empty() {
             return Err(Failure::new(Exit::BadInput, "the data holds no photos of the model's classes")

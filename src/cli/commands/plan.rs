@@ -57,7 +57,8 @@ fn classes(plan: &Plan) -> String {
     for class in classes {
         let labels = if class.labels.is_empty() { "-".to_owned() } else { class.labels.join(" + ") };
         let PlannedClass { name: class, train, val, calibration, heldout, .. } = class;
-        let _ = writeln!(text, "{class:<name$}  {train:>5}  {val:>5}  {calibration:>5}  {heldout:>8}  {labels}");
+        let _ =
+            writeln!(text, "{class:<name$}  {train:>5}  {val:>5}  {calibration:>5}  {heldout:>8}  {labels}");
     }
     let drawn = if split.optimistic { ", drawn photo by photo: figures on them are optimistic" } else { "" };
     text + &format!("{val} photos in val{drawn}\n\n")
@@ -94,8 +95,14 @@ mod tests {
             bytes: 2_000_000_000,
         };
         let text = table(&plan);
-        for part in ["fox       50     40     13         3  red fox + kit fox", "optimistic", "5.0 %", "1000 -> 50 (20.0x)", "1200 -> 250 (4.8x)", "2.0 GB"]
-        {
+        for part in [
+            "fox       50     40     13         3  red fox + kit fox",
+            "optimistic",
+            "5.0 %",
+            "1000 -> 50 (20.0x)",
+            "1200 -> 250 (4.8x)",
+            "2.0 GB",
+        ] {
             assert!(text.contains(part), "`{part}` is not in\n{text}");
         }
     }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use crate::cli::Context;
 use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::exit::{Exit, Failure, OrFail};
-use crate::cli::settings::{MAX_SEED, OPTIMIZERS, check_classes, check_device, check_input, choice, parse_shots, within};
+use crate::cli::settings::{
+    MAX_SEED, OPTIMIZERS, check_classes, check_device, check_input, choice, parse_shots, within,
+};
 use crate::recipe::{ClassSpec, InputSpec, OptimizerChoice, Start, Teacher, TrainSpec};
 
 /// Trains or finetunes a dense model

@@ -1,8 +1,8 @@
 //! The other families, small, and every op where no family has it.
 
 use margay_core::{
-    Activation, AvgPool2d, BatchNorm, Conv2d, Embed, GraphBuilder, LayerNorm, Linear, LogSumExp, MeanTokens, Op,
-    ResponseNorm, SamePad, Scale, Shape, SparseModel, Token,
+    Activation, AvgPool2d, BatchNorm, Conv2d, Embed, GraphBuilder, LayerNorm, Linear, LogSumExp, MeanTokens,
+    Op, ResponseNorm, SamePad, Scale, Shape, SparseModel, Token,
 };
 use margay_runtime::{Isa, KernelChoice, Precision, RuntimeError, Session, SessionOptions};
 
