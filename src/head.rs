@@ -25,16 +25,36 @@ impl From<tch::TchError> for HeadError {
     }
 }
 
-/// Keeps the given rows of the classifier, in the given order.
-pub fn slice(graph: &mut Graph, params: &mut Params, rows: &[usize]) -> Result<(), HeadError> {
+/// Keeps the given outputs of the network, in the given order; those of a group are joined (`log Σ exp`).
+///
+/// Outputs that are joined already come with all their rows.
+pub fn slice(graph: &mut Graph, params: &mut Params, groups: &[Vec<usize>]) -> Result<(), HeadError> {
+    let members = members(graph);
+    let groups: Vec<Vec<usize>> = groups
+        .iter()
+        .map(|group| group.iter().flat_map(|output| members[*output].clone()).collect())
+        .collect();
+    let rows = groups.concat();
     for head in heads(graph)? {
         for spec in head.params() {
-            let value = params.get(&spec.name).map_err(TorchError::from)?.select(Axis(0), rows);
+            let value = params.get(&spec.name).map_err(TorchError::from)?.select(Axis(0), &rows);
             params.insert(spec.name, value);
         }
     }
     graph.set_classes(rows.len());
+    graph.join_outputs(&groups.iter().map(Vec::len).collect::<Vec<_>>());
     Ok(())
+}
+
+/// Rows of the classifier behind each output.
+fn members(graph: &Graph) -> Vec<std::ops::Range<usize>> {
+    let sizes = graph.joined().map_or_else(|| vec![1; graph.classes()], <[usize]>::to_vec);
+    let mut start = 0;
+    let member = |size: usize| {
+        start += size;
+        start - size..start
+    };
+    sizes.into_iter().map(member).collect()
 }
 
 fn heads(graph: &Graph) -> Result<Vec<Node>, HeadError> {
@@ -238,10 +258,58 @@ fn best_scale(scores: &Tensor, truth: &Tensor, doubt: f64) -> Result<(f64, f64),
 
 #[cfg(test)]
 mod tests {
+    use margay_core::{GraphBuilder, Linear, Op, Role, Shape};
+    use ndarray::{ArrayD, IxDyn};
+
     use super::*;
 
     fn kernel(problem: &Problem) -> Tensor {
         problem.centred.matmul(&problem.centred.tr())
+    }
+
+    /// Logits of the network for one image, on torch.
+    fn logits(graph: &Graph, params: &Params, image: &Tensor) -> Vec<f64> {
+        let model = TorchModel::new(graph.clone(), params, Device::Cpu).unwrap();
+        let out = forward(&model.graph, &model, Norms::Stored, image, &[]).unwrap();
+        Vec::try_from(out.logits.to_kind(Kind::Double).flatten(0, -1)).unwrap()
+    }
+
+    #[test]
+    fn the_probability_of_a_joined_class_is_the_sum_of_its_members() {
+        let (mut net, image) = GraphBuilder::new("tiny", Shape::map(3, 2, 2));
+        let pooled = net.push("pool", Op::GlobalAvgPool, &[image]);
+        net.role(Role::Head);
+        let linear = Linear { in_features: 3, out_features: 5, bias: true };
+        net.push("fc", Op::Linear(linear), &[pooled]);
+        let graph = net.finish().unwrap();
+        let mut params = Params::new();
+        for spec in graph.params() {
+            let values =
+                (0..spec.shape.iter().product()).map(|i: usize| (i as f32 * 2.3).sin() * 3.0).collect();
+            params.insert(spec.name, ArrayD::from_shape_vec(IxDyn(&spec.shape), values).unwrap());
+        }
+        let image = (Tensor::arange(12, (Kind::Float, Device::Cpu)) * 0.7).cos().reshape([1, 3, 2, 2]);
+        let all: Vec<f64> = logits(&graph, &params, &image).into_iter().map(f64::exp).collect();
+        let cut = |groups: &[Vec<usize>], from: (&Graph, &Params)| {
+            let (mut graph, mut params) = (from.0.clone(), from.1.clone());
+            slice(&mut graph, &mut params, groups).unwrap();
+            assert_eq!(graph.classes(), groups.len());
+            (graph, params)
+        };
+        let joined = cut(&[vec![4], vec![0, 2], vec![1]], (&graph, &params));
+        let close = |graph: &Graph, params: &Params, expected: &[f64]| {
+            let got: Vec<f64> = logits(graph, params, &image).into_iter().map(f64::exp).collect();
+            let same = got.len() == expected.len()
+                && got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4 * b);
+            assert!(same, "{got:?} {expected:?}");
+        };
+        close(&joined.0, &joined.1, &[all[4], all[0] + all[2], all[1]]);
+        // A joined class is one output to who slices again.
+        let again = cut(&[vec![1], vec![0, 2]], (&joined.0, &joined.1));
+        close(&again.0, &again.1, &[all[0] + all[2], all[4] + all[1]]);
+        let single = cut(&[vec![2], vec![0]], (&joined.0, &joined.1));
+        assert!(single.0.joined().is_none());
+        close(&single.0, &single.1, &[all[1], all[4]]);
     }
 
     /// More features than examples, as few shots have: there the intercept matters most.

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod data;
 pub mod experiment;
 pub mod front;
+pub mod labels;
 pub mod models;
 pub mod onnx;
 pub mod peers;

@@ -1,5 +1,6 @@
 //! Recipes: every choice of a run with its value, saved beside the result so that it can be repeated.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use margay_core::{Granularity, Sparsity};
@@ -16,6 +17,9 @@ pub struct Recipe {
     pub labels: Option<PathBuf>,
     /// Folder with one folder per class, optionally under `train/` and `val/`.
     pub data: PathBuf,
+    /// How folders become classes, and classes outputs of the checkpoint.
+    #[serde(default, skip_serializing_if = "ClassSpec::is_default")]
+    pub classes: ClassSpec,
     /// Folder of photos of anything, without labels, whose statistics steady those of the few shots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub general: Option<PathBuf>,
@@ -46,6 +50,31 @@ pub struct Recipe {
     /// What is trained when accuracy is won back.
     #[serde(default)]
     pub adapt: AdaptSpec,
+}
+
+/// How folders become classes, and classes outputs of a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ClassSpec {
+    /// How far below the folder of photos (or below `train/` and `val/`) the class folders are; absent: 1, and they are
+    /// refused where they look like cameras.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<usize>,
+    /// Whether links that lead out of the folders given are followed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub follow_links: bool,
+    /// Whether a new head is fitted whatever labels the checkpoint has.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fit_head: bool,
+    /// Labels of the checkpoint that a class stands for; several count as one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub map: BTreeMap<String, Vec<String>>,
+}
+
+impl ClassSpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How the few shots are drawn.
@@ -473,6 +502,8 @@ pub struct TrainSpec {
     pub start: Start,
     /// Folder with one folder per class, optionally under `train/` and `val/`.
     pub data: PathBuf,
+    /// How folders become classes, and classes outputs of the checkpoint and of the teacher.
+    pub classes: ClassSpec,
     /// The one seed of the run.
     pub seed: u64,
     /// `auto`, `cpu`, `cuda` or `cuda:n`.
@@ -564,6 +595,7 @@ impl Recipe {
             model,
             labels: None,
             data,
+            classes: ClassSpec::default(),
             general: None,
             unlabelled: None,
             seed: 0,

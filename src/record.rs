@@ -154,9 +154,36 @@ pub struct DataInfo {
     pub holdout: usize,
     /// Images of the final evaluation.
     pub val: usize,
+    /// Where the split into train and val comes from; absent in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+    /// What was left out of the folder, by kind; absent where nothing was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutKind>,
     /// Photos of anything whose statistics were taken, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub general: Vec<String>,
+}
+
+/// Where the split into train and val comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split {
+    /// `folders`: train and val were given; `photo`: val was drawn photo by photo.
+    pub by: String,
+    /// Whether figures on val flatter: photos of one place and day may be on both sides.
+    pub optimistic: bool,
+}
+
+/// Files and folders of one kind that were left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutKind {
+    /// The kind: `heic`, `raw`, `avif`, `image`, `video`, `other`, `system`, `hidden`, `link`, `locked`, `special`, `loose`,
+    /// `split`, `no-class`.
+    pub kind: String,
+    /// How many.
+    pub count: usize,
+    /// How many of each extension, or of each name.
+    pub names: BTreeMap<String, usize>,
 }
 
 /// Top-1 accuracy on a set of images, with what is needed to see how sure it is.

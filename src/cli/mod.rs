@@ -6,6 +6,7 @@
 //! There are two programs. `margay` links no libtorch, so that it starts at once and predicts where there is none;
 //! it hands commands that compute with libtorch to `margay-torch` beside it.
 
+mod classes;
 mod commands;
 mod exit;
 #[cfg(any(feature = "torch", test))]

@@ -7,12 +7,13 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use margay_core::{Granularity, Sparsity, input, nearest_name};
 use toml::{Table, Value};
 
+use super::classes::{FolderArgs, HeadArgs};
 use super::exit::{Failure, OrFail};
 use crate::allocate::ALLOCATORS;
 use crate::preprocess::PRESETS;
 use crate::recipe::{
-    AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, GradAccMode, InputSpec, OptimizerChoice, Policy,
-    PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, Target, Tuned,
+    AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, ClassSpec, GradAccMode, InputSpec, OptimizerChoice,
+    Policy, PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, Target, Tuned,
     parse_compression,
 };
 
@@ -50,12 +51,16 @@ pub struct RecipeArgs {
     /// Checkpoint to specialise: .safetensors, .pth, .pt, .bin or .ckpt, or the folder of a repository
     #[arg(short, long, value_name = "PATH")]
     pub model: Option<PathBuf>,
-    /// Class names of the checkpoint: a JSON list or a text file, in the order of its head
+    /// Class names of the checkpoint in the order of its head: text, JSON, CSV or YAML, a Keras class index, a config.json
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// Folder with one folder per class, optionally under train/ and val/
     #[arg(short, long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub folders: FolderArgs,
+    #[command(flatten)]
+    pub new_head: HeadArgs,
     /// Folder of photos of anything, without labels: steadies pruning where shots are few
     #[arg(long, value_name = "FOLDER", help_heading = "Data")]
     pub general: Option<PathBuf>,
@@ -358,6 +363,8 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         model,
         labels,
         data,
+        folders,
+        new_head,
         general,
         unlabelled,
         general_images,
@@ -382,6 +389,7 @@ fn merge(args: RecipeArgs, given_threads: Option<usize>, file: Recipe) -> Recipe
         model: model.unwrap_or(from.model),
         labels: labels.or(from.labels),
         data: data.unwrap_or(from.data),
+        classes: folders.over(new_head, from.classes),
         general: general.or(from.general),
         unlabelled: unlabelled.or(from.unlabelled),
         seed: seed.unwrap_or(from.seed),
@@ -521,8 +529,9 @@ pub fn merge_adapt(method: Option<String>, args: AdapterArgs, from: AdaptSpec) -
 
 /// Checks every value, wherever it came from.
 pub fn check(recipe: &Recipe) -> Result<(), Failure> {
-    let Recipe { shots, input, prune, recovery, device, adapt, .. } = recipe;
+    let Recipe { classes, shots, input, prune, recovery, device, adapt, .. } = recipe;
     check_device(device)?;
+    check_classes(classes)?;
     let [labels, general, unlabelled] =
         [&recipe.labels, &recipe.general, &recipe.unlabelled].map(Option::as_ref);
     let paths = [Some(&recipe.model), Some(&recipe.data), labels, general, unlabelled];
@@ -563,6 +572,21 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("square-head", recovery.square_head, 0.0..=1e6)?;
     within("crop", recovery.crop, 0.01..=1.0)?;
     check_adapt(adapt)
+}
+
+/// Checks where classes are, and that a mapping has a head to map to.
+pub fn check_classes(classes: &ClassSpec) -> Result<(), Failure> {
+    if let Some(level) = classes.level {
+        within("class-level", level as f64, 1.0..=32.0)?;
+    }
+    if let Some((class, _)) = classes.map.iter().find(|(_, labels)| labels.is_empty()) {
+        return Err(Failure::usage(format!("classes.map names no label for `{class}`")));
+    }
+    if classes.fit_head && !classes.map.is_empty() {
+        return Err(Failure::usage("a class cannot be mapped to labels of a head that is thrown away")
+            .hint("leave out either fit-head or map"));
+    }
+    Ok(())
 }
 
 /// Checks the options of an adapter.

@@ -139,6 +139,12 @@ impl Loaded {
     }
 }
 
+/// Photos whose header cannot be read, in order.
+pub fn unreadable(samples: &[Sample]) -> Vec<(PathBuf, PhotoError)> {
+    let bad = |sample: &Sample| dimensions(&sample.path).err().map(|error| (sample.path.clone(), error));
+    samples.par_iter().filter_map(bad).collect()
+}
+
 /// The side that all photos share if they are square and at most 224 pixels wide, from their headers.
 ///
 /// Of many photos 64 are looked at, evenly spread; those that cannot be read do not count.

@@ -2,24 +2,33 @@
 //!
 //! ```text
 //! DATA/<class>/…/photo.jpg            classes only: a third of each class becomes the evaluation split
-//! DATA/{train,val}/<class>/…/photo.jpg    the split is given
+//! DATA/{train,val}/<class>/…/photo.jpg    the split is given (Train, validation, test … are known, too)
+//! DATA/<class>/{train,val}/…/photo.jpg    so is this
 //! ```
 //!
 //! [`Dataset::scan`] lists the photos, [`FewShot::draw`] picks the shots, [`load`] decodes them with the
 //! runtime's own preprocessing. The evaluation split is never touched before the evaluation.
+//!
+//! One walk (`walk`) reads folders for every command, [`Photos`] without classes and [`Dataset`] with them; it counts what
+//! it leaves out ([`LeftOut`]). What the folders are is decided on the tree that it returns (`layout`).
 
 use std::io;
 use std::path::PathBuf;
 
-pub mod labels;
+mod cameras;
+mod layout;
+mod left_out;
 mod load;
 mod scan;
 mod shots;
+mod split;
+mod walk;
 
-pub use labels::{HeadPlan, LabelError, Unmatched, check_count, match_classes, read_labels};
-pub use load::{Loaded, image_size_hint, load, load_in_pieces};
+pub use left_out::{Kind, LeftOut};
+pub use load::{Loaded, image_size_hint, load, load_in_pieces, unreadable};
 pub use scan::{Dataset, SplitOrigin};
 pub use shots::FewShot;
+pub use walk::{Found, Photos};
 
 #[cfg(test)]
 mod testing;
@@ -46,11 +55,57 @@ pub enum DataError {
         /// What was given.
         root: PathBuf,
     },
+    /// A photo or folder of photos does not exist.
+    #[error("`{}` does not exist", path.display())]
+    Missing {
+        /// What was given.
+        path: PathBuf,
+    },
     /// There is no class folder.
-    #[error("`{}` holds no class folders; expected <class>/<photo> or train/<class>/<photo>", root.display())]
+    #[error(
+        "`{}` holds {} and no class folders{}; expected <class>/<photo> or train/<class>/<photo>: make a folder per class \
+         and put its photos there", root.display(), photos_in_words(*photos), left_out_in_words(left_out)
+    )]
     NoClasses {
         /// Where they were looked for.
         root: PathBuf,
+        /// Photos there are, in or below it.
+        photos: usize,
+        /// What else there is.
+        left_out: LeftOut,
+    },
+    /// All folders are named like splits, and hold photos instead of class folders.
+    #[error(
+        "{} are named like splits, but hold photos and no class folders: expected train/<class>/<photo>; if they are the \
+         classes, say so with --class-level 1",
+        quoted(splits)
+    )]
+    SplitsWithoutClasses {
+        /// Names of the folders.
+        splits: Vec<String>,
+    },
+    /// A split stands beside folders that are neither its counterpart nor classes like it.
+    #[error(
+        "`{split}` is named like a split and holds folders, and {} lie beside it: name a folder `val`, or give the folder \
+         `{split}` alone; if all of them are classes, say so with --class-level 1",
+        quoted(others)
+    )]
+    SplitAmongOthers {
+        /// Name of the split.
+        split: String,
+        /// Names of the others.
+        others: Vec<String>,
+    },
+    /// The class folders look like cameras.
+    #[error(
+        "the class folders of `{}` look like cameras and not like classes: {why}; if the classes are the folders in them, \
+         pass --class-level 2, if they are classes after all, --class-level 1", root.display()
+    )]
+    Cameras {
+        /// The dataset.
+        root: PathBuf,
+        /// Why.
+        why: String,
     },
     /// A class folder's name cannot be a class name.
     #[error("the name of the folder `{}` is not valid Unicode and cannot name a class", path.display())]
@@ -59,18 +114,25 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A class folder holds no photo.
-    #[error("class `{class}` is empty: no JPEG, PNG, WebP, BMP, GIF or TIFF file in `{}`", path.display())]
+    #[error(
+        "class `{class}` is empty: no JPEG, PNG, WebP, BMP, GIF or TIFF file in its folder under `{}`{}; put photos there, \
+         or take the folder away", root.display(), left_out_in_words(left_out)
+    )]
     EmptyClass {
         /// Name of the class.
         class: String,
-        /// Its folder.
-        path: PathBuf,
+        /// The dataset.
+        root: PathBuf,
+        /// What was left out of the dataset.
+        left_out: LeftOut,
     },
-    /// A folder of unlabelled photos holds none.
-    #[error("`{}` holds no JPEG, PNG, WebP, BMP, GIF or TIFF file", folder.display())]
+    /// Folders of unlabelled photos hold none.
+    #[error("`{}` holds no JPEG, PNG, WebP, BMP, GIF or TIFF file{}", folder.display(), left_out_in_words(left_out))]
     NoPhotos {
-        /// The folder.
+        /// The first folder that was given.
         folder: PathBuf,
+        /// What was left out.
+        left_out: LeftOut,
     },
     /// A folder of unlabelled photos holds none that may be learnt from.
     #[error(
@@ -82,7 +144,7 @@ pub enum DataError {
         folder: PathBuf,
     },
     /// Photos were asked for, and the dataset has none to train on.
-    #[error("`{}` holds no training photos, only a val/ split", root.display())]
+    #[error("`{}` holds no training photos, only photos to evaluate on", root.display())]
     NoTrain {
         /// The dataset.
         root: PathBuf,
@@ -129,6 +191,26 @@ pub enum DataWarning {
         /// Name of the class.
         class: String,
     },
+    /// Val is drawn photo by photo.
+    #[error(
+        "val is drawn photo by photo from the folders to learn from: figures on it are optimistic, as photos of one place \
+         and day are on both sides; put photos of other cameras into val/"
+    )]
+    Optimistic,
+    /// Folders that differ in case, blanks or the form of Unicode count as one class.
+    #[error("the folders {} are one class, `{class}`", quoted(folders))]
+    Twins {
+        /// Name of the class.
+        class: String,
+        /// Names of the folders.
+        folders: Vec<String>,
+    },
+    /// A class folder cannot be read.
+    #[error("class `{class}` is left out: its folder cannot be read")]
+    LockedClass {
+        /// Name of the class.
+        class: String,
+    },
     /// A class cannot be evaluated.
     #[error("class `{class}` has no photos in val: its recall is reported as unknown")]
     MissingInVal {
@@ -159,6 +241,22 @@ pub enum DataWarning {
         /// What is wrong, with its path.
         reason: String,
     },
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn photos_in_words(count: usize) -> String {
+    match count {
+        0 => "no photos".to_owned(),
+        1 => "1 photo".to_owned(),
+        count => format!("{count} photos"),
+    }
+}
+
+fn left_out_in_words(left_out: &LeftOut) -> String {
+    if left_out.is_empty() { String::new() } else { format!(" (left out: {left_out})") }
 }
 
 /// A random generator for one purpose: it depends on `seed`, `purpose` and `class` and on nothing else.

@@ -1,8 +1,8 @@
 //! Each op of a graph as nodes of ONNX, from operators that opset 13 has.
 
 use margay_core::{
-    Activation, Attention, AvgPool2d, BatchNorm, Conv2d, Embed, LayerNorm, Linear, MaxPool2d, MeanTokens,
-    Node, Op, Params, ParamsError, ResponseNorm, SamePad, Shape,
+    Activation, Attention, AvgPool2d, BatchNorm, Conv2d, Embed, LayerNorm, Linear, LogSumExp, MaxPool2d,
+    MeanTokens, Node, Op, Params, ParamsError, ResponseNorm, SamePad, Shape,
 };
 use ndarray::ArrayD;
 
@@ -59,6 +59,7 @@ impl Layer<'_> {
                 Ok(to.node("Flatten", &[&token], vec![("axis", Setting::Int(1))]))
             }
             Op::MeanTokens(mean) => Ok(self.mean_tokens(mean, to)),
+            Op::LogSumExp(join) => Ok(self.log_sum_exp(join, to)),
         }
     }
 
@@ -268,6 +269,22 @@ impl Layer<'_> {
             pad.sides([height, width]).unwrap_or_default().map(|side| side.map(|n| n as i64));
         let pads = to.ints("pads", &[0, 0, top, left, 0, 0, bottom, right]);
         to.node("Pad", &[self.x(), &pads], vec![])
+    }
+
+    fn log_sum_exp(&self, join: &LogSumExp, to: &mut Builder) -> String {
+        let axis = to.ints("axis", &[1]);
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(join.groups.len());
+        for (group, size) in join.groups.iter().enumerate() {
+            let bounds = [("from", start), ("until", start + *size as i64)];
+            let [from, until] = bounds.map(|(name, at)| to.ints(&format!("{name}_{group}"), &[at]));
+            let members = to.node("Slice", &[self.x(), &from, &until, &axis], vec![]);
+            let settings = vec![("axes", Setting::Ints(vec![1])), ("keepdims", Setting::Int(1))];
+            parts.push(if *size == 1 { members } else { to.node("ReduceLogSumExp", &[&members], settings) });
+            start += *size as i64;
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        to.node("Concat", &parts, vec![("axis", Setting::Int(1))])
     }
 
     fn mean_tokens(&self, mean: &MeanTokens, to: &mut Builder) -> String {

@@ -85,6 +85,7 @@ pub fn adapt(
         timed(&mut seconds, "evaluate", || answered(&task, &merged.model, &after, &val, &images))?;
     let times = timed(&mut seconds, "bench", || latency(&before, &after, &options))?;
     let bytes = [before.to_bytes()?.len() as u64, written, folder_bytes(&out.join(ADAPTER))?];
+    task.dataset.left_out.tell(progress);
     let record = AdaptRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: model_info(&task, recipe, &CompressOptions::default()),

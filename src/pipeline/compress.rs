@@ -58,6 +58,7 @@ pub fn compress(
     progress.start("measure latency", 0);
     let latency = timed(&mut seconds, "bench", || latency(&exported.dense, &exported.sparse, &session))?;
     progress.finish();
+    task.dataset.left_out.tell(progress);
     let record = RunRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: model_info(&task, recipe, options),
@@ -215,6 +216,8 @@ pub(super) fn data_info(task: &Task, recipe: &Recipe) -> DataInfo {
         calibration: task.calibration.len(),
         holdout: task.heldout.len(),
         val: task.dataset.val.len(),
+        split: Some(task.dataset.split.record()),
+        left_out: task.dataset.left_out.kinds(),
         general: general.map(|path| relative(&task.dataset, path)).collect(),
     }
 }

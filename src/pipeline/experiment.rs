@@ -81,6 +81,7 @@ impl Shared {
     fn prepare(recipe: &Recipe, progress: &mut Recorder) -> Result<Self, PipelineError> {
         let mut seconds = Stages::default();
         let task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
+        task.dataset.left_out.tell(progress);
         let (recipe, base) = pruned(&task, recipe, &mut seconds, progress)?;
         let warnings = std::mem::take(&mut progress.warnings);
         Ok(Self { task, prune: recipe.prune, base, seconds, val: None, warnings })

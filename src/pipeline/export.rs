@@ -54,7 +54,7 @@ pub fn export(
         graph,
         &params,
         names,
-        &task.dataset.classes,
+        &task.head.output_names(&task.dataset.classes),
         Some(&task.preprocess),
     )?;
     Ok(Exported { sparse: SparseModel::read_within(&path, &Limits::NONE)?, dense, bytes })

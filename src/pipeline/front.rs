@@ -72,5 +72,6 @@ pub fn front(recipes: &[Recipe], progress: &mut dyn Progress) -> Result<Front, P
     dense_times.sort_by(f64::total_cmp);
     front.dense.ms = *dense_times.get(dense_times.len() / 2).ok_or(PipelineError::NoTarget)?;
     front.mark();
+    task.dataset.left_out.tell(progress);
     Ok(front)
 }

@@ -35,7 +35,8 @@ impl General {
     ) -> Result<Option<Self>, PipelineError> {
         let Some(folder) = &recipe.general else { return Ok(None) };
         let (most, preprocessor) = (recipe.shots.general, Preprocessor::new(&task.preprocess));
-        let mut photos = task.dataset.unlabelled(folder, recipe.shots.general_pool.max(most), recipe.seed)?;
+        let mut photos =
+            task.dataset.unlabelled(folder, recipe.shots.general_pool.max(most), recipe.seed, progress)?;
         let mut bad = Vec::new();
         if photos.len() > most {
             let pool = photos.len();

@@ -32,12 +32,13 @@ pub use demo::{demo_recipe, demo_world};
 pub use experiment::{ExperimentOptions, experiment};
 pub use front::front;
 pub use host::peak_rss_bytes;
-pub use plan::{Plan, PlannedLayer, plan};
+pub use plan::{Plan, PlannedClass, PlannedLayer, plan};
 pub use train::{random_params, train};
 
 use crate::checkpoint::CheckpointError;
-use crate::data::{DataError, LabelError};
+use crate::data::DataError;
 use crate::head::HeadError;
+use crate::labels::LabelError;
 use crate::models::ModelError;
 use crate::prune::SolveError;
 use crate::torch::{DeviceError, TorchError};
@@ -67,7 +68,7 @@ pub enum PipelineError {
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The list of class names cannot be used.
+    /// Class names cannot be used.
     #[error(transparent)]
     Labels(#[from] LabelError),
     /// The graph cannot be built.

@@ -1,15 +1,17 @@
-use margay_core::{Granularity, NodeId, nearest_name};
+use margay_core::{Granularity, Graph, NodeId, nearest_name};
 use serde::Serialize;
 
 use super::PipelineError;
 use super::preprocess::prepared;
 use super::pruning::Method;
-use super::task::opened;
+use super::task::{bad_photo, head_plan, opened};
 use crate::allocate::{self, ALLOCATORS, Budget, LayerProfile, profiles};
-use crate::data::{Dataset, FewShot};
+use crate::data::{Dataset, FewShot, Sample, unreadable};
+use crate::labels::HeadPlan;
 use crate::progress::Progress;
 use crate::prune::{self, SOLVERS};
 use crate::recipe::{PruneSpec, Recipe, Target};
+use crate::record::{BadPhoto, LeftOutKind, Split};
 
 /// What a run would do, without doing it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,10 +20,18 @@ pub struct Plan {
     pub architecture: String,
     /// Height and width of the input.
     pub image: [usize; 2],
-    /// Name and shots of each class: for calibration, held out.
-    pub classes: Vec<(String, usize, usize)>,
+    /// Where the head comes from: `sliced` or `joined` from the checkpoint's, or `fitted`.
+    pub head: String,
+    /// What there is of each class, and what is taken.
+    pub classes: Vec<PlannedClass>,
     /// Images of the final evaluation.
     pub val: usize,
+    /// Where the split into train and val comes from.
+    pub split: Split,
+    /// Photos of both whose header cannot be read.
+    pub bad_photos: Vec<BadPhoto>,
+    /// What was left out, by kind.
+    pub left_out: Vec<LeftOutKind>,
     /// Every prunable layer.
     pub layers: Vec<PlannedLayer>,
     /// Weights before and after, over the prunable ones.
@@ -32,6 +42,23 @@ pub struct Plan {
     pub macs: [u64; 2],
     /// Estimate of the bytes that pruning holds at its peak.
     pub bytes: u64,
+}
+
+/// What there is of a class.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedClass {
+    /// Its name.
+    pub name: String,
+    /// Labels of the checkpoint that it is; none where a head is fitted.
+    pub labels: Vec<String>,
+    /// Photos to learn from.
+    pub train: usize,
+    /// Photos to evaluate on.
+    pub val: usize,
+    /// Shots for calibration.
+    pub calibration: usize,
+    /// Shots that are held out.
+    pub heldout: usize,
 }
 
 /// What a run would do to a layer.
@@ -45,17 +72,20 @@ pub struct PlannedLayer {
     pub kept: usize,
 }
 
-/// Resolves names and counts, reads the checkpoint and the folder listing, computes nothing else.
+/// Resolves names and counts, reads the checkpoint, the labels, the folders and the header of every photo, computes nothing
+/// else.
 pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, PipelineError> {
     let method = method(recipe)?;
-    let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
+    let dataset = Dataset::scan(&recipe.data, recipe.seed, &recipe.classes)?;
     dataset.tell(progress);
     let checkpoint = opened(&recipe.model, recipe.labels.as_deref(), recipe.input.head.as_deref(), progress)?;
     let preprocess = prepared(&recipe.input, Some(&checkpoint), &dataset.train, progress)?.spec;
     let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
     shots.tell(progress);
-    let mut graph = checkpoint.into_model(preprocess.size)?.graph;
-    graph.set_classes(dataset.classes.len());
+    let pretrained = checkpoint.into_model(preprocess.size)?;
+    let head = head_plan(recipe.labels.as_deref(), &pretrained, &dataset, &recipe.classes, progress)?;
+    let graph = with_head(pretrained.graph, &head, dataset.classes.len());
+    let bad_photos = bad_headers(&dataset, progress);
     let profiles = profiles(&graph);
     if method.allocator.measures() || recipe.prune.target.is_some() {
         progress
@@ -71,18 +101,18 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
         macs[id.index()] - macs[id.index()] * *kept as u64 / profile.weights().max(1) as u64
     };
     let fewer: u64 = graph.prunable().zip(profiles.iter().zip(&kept)).map(saved).sum();
-    let count = |samples: &[crate::data::Sample], class| samples.iter().filter(|s| s.class == class).count();
-    let per_class =
-        dataset.classes.iter().enumerate().map(|(class, name)| {
-            (name.clone(), count(&shots.calibration, class), count(&shots.heldout, class))
-        });
     let general = recipe.general.as_ref().map_or(0, |_| recipe.shots.general);
     let images = (shots.calibration.len() + shots.heldout.len()) * recipe.prune.views + general;
+    dataset.left_out.tell(progress);
     Ok(Plan {
         architecture: graph.architecture.clone(),
         image: preprocess.size,
-        classes: per_class.collect(),
+        head: if matches!(head, HeadPlan::Probe(_)) { "fitted" } else { head.kind() }.to_owned(),
+        classes: planned_classes(&dataset, &shots, &head),
         val: dataset.val.len(),
+        split: dataset.split.record(),
+        bad_photos,
+        left_out: dataset.left_out.kinds(),
         prunable: [dense, sparse],
         all: [total, total - dense + sparse],
         macs: [macs.iter().sum(), macs.iter().sum::<u64>() - fewer],
@@ -95,9 +125,42 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
     })
 }
 
+/// The network with a head of this kind.
+fn with_head(mut graph: Graph, head: &HeadPlan, classes: usize) -> Graph {
+    let groups: Vec<usize> = head.rows().iter().map(Vec::len).collect();
+    graph.set_classes(if groups.is_empty() { classes } else { groups.iter().sum() });
+    graph.join_outputs(&groups);
+    graph
+}
+
+fn planned_classes(dataset: &Dataset, shots: &FewShot, head: &HeadPlan) -> Vec<PlannedClass> {
+    let count = |samples: &[Sample], class| samples.iter().filter(|s| s.class == class).count();
+    let planned = dataset.classes.iter().enumerate().map(|(class, name)| PlannedClass {
+        name: name.clone(),
+        labels: match head {
+            HeadPlan::Slice(groups) => groups[class].iter().map(|row| row.name.clone()).collect(),
+            HeadPlan::Probe(_) => Vec::new(),
+        },
+        train: count(&dataset.train, class),
+        val: count(&dataset.val, class),
+        calibration: count(&shots.calibration, class),
+        heldout: count(&shots.heldout, class),
+    });
+    planned.collect()
+}
+
+/// Reads the header of every photo.
+fn bad_headers(dataset: &Dataset, progress: &mut dyn Progress) -> Vec<BadPhoto> {
+    let all = dataset.all();
+    progress.start("read headers", all.len() as u64);
+    let bad = unreadable(&all);
+    progress.finish();
+    bad.iter().map(|(path, error)| bad_photo(dataset, path, error)).collect()
+}
+
 /// Weights three times over, three of the largest live activations of every image, of the dense network too if
 /// that goes beside, and for the widest layer its moments in f64 and f32 with eigenvectors and work space.
-fn memory(graph: &margay_core::Graph, images: usize, profiles: &[LayerProfile], correction: bool) -> u64 {
+fn memory(graph: &Graph, images: usize, profiles: &[LayerProfile], correction: bool) -> u64 {
     let flows = if correction { 2 } else { 1 };
     let weights: usize = profiles.iter().map(LayerProfile::weights).sum();
     let shapes = graph.shapes().unwrap_or_default();

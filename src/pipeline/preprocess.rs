@@ -6,9 +6,10 @@ use tch::{Kind, Reduction, Tensor};
 use super::PipelineError;
 use super::sparsify::logits;
 use crate::checkpoint::{Checkpoint, Pretrained};
-use crate::data::{HeadPlan, Sample, image_size_hint};
+use crate::data::{Sample, image_size_hint};
 use crate::distill::Examples;
 use crate::head;
+use crate::labels::HeadPlan;
 use crate::preprocess::{Origin, PRESETS, Preset, Resolved, resolve};
 use crate::progress::Progress;
 use crate::recipe::InputSpec;
@@ -186,8 +187,8 @@ fn answers(
 ) -> Result<Tensor, PipelineError> {
     let (mut graph, mut params) = (pretrained.graph.clone(), pretrained.params.clone());
     match plan {
-        HeadPlan::Slice(rows) => {
-            head::slice(&mut graph, &mut params, rows)?;
+        HeadPlan::Slice(_) => {
+            head::slice(&mut graph, &mut params, &plan.rows())?;
             let model = TorchModel::new(graph, &params, examples.images.device())?;
             logits(&model, &examples.batches(BATCH)?)
         }

@@ -13,14 +13,15 @@ use super::holdout::{Shots, fold_of};
 use super::preprocess::{check_constants, prepared};
 use super::times::Times;
 use crate::checkpoint::{Checkpoint, Dtype, Pretrained};
-use crate::data::{Dataset, FewShot, HeadPlan, Loaded, check_count, load};
-use crate::data::{match_classes, read_labels};
+use crate::data::{Dataset, FewShot, Loaded, load};
 use crate::distill::{Examples, Groups};
 use crate::head;
+use crate::labels::names::clean;
+use crate::labels::{HeadPlan, Label, LabelError, check_count, from_names, plan_head, read_labels};
 use crate::models::NameMap;
 use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
-use crate::recipe::Recipe;
+use crate::recipe::{ClassSpec, Recipe};
 use crate::record::{BadPhoto, Choice};
 use crate::torch::{TorchModel, parse_device, seed_everything, set_threads};
 
@@ -59,7 +60,7 @@ impl Task {
     /// Reads checkpoint, labels and shots.
     pub fn prepare(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Self, PipelineError> {
         let workplace = Workplace::new(recipe)?;
-        let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
+        let dataset = Dataset::scan(&recipe.data, recipe.seed, &recipe.classes)?;
         dataset.tell(progress);
         let checkpoint =
             opened(&recipe.model, recipe.labels.as_deref(), recipe.input.head.as_deref(), progress)?;
@@ -80,7 +81,7 @@ impl Task {
         progress: &mut dyn Progress,
     ) -> Result<Self, PipelineError> {
         let workplace = Workplace::new(recipe)?;
-        let dataset = Dataset::scan(&recipe.data, recipe.seed)?;
+        let dataset = Dataset::scan(&recipe.data, recipe.seed, &recipe.classes)?;
         dataset.tell(progress);
         let pretrained = Pretrained {
             graph: model.graph.clone(),
@@ -102,7 +103,7 @@ impl Task {
         preprocess: Preprocess,
         progress: &mut dyn Progress,
     ) -> Result<Self, PipelineError> {
-        let head = head_plan(recipe.labels.as_deref(), &pretrained, &dataset.classes, progress)?;
+        let head = head_plan(recipe.labels.as_deref(), &pretrained, &dataset, &recipe.classes, progress)?;
         let shots = FewShot::draw(&dataset, recipe.shots.per_class, recipe.shots.holdout, recipe.seed)?;
         shots.tell(progress);
         let preprocessor = Preprocessor::new(&preprocess);
@@ -110,7 +111,7 @@ impl Task {
         let heldout = load(&shots.heldout, &preprocessor, progress)?;
         calibration.check_classes(&shots.calibration, &dataset.classes)?;
         let more = recipe.unlabelled.as_ref().map(|folder| {
-            let photos = dataset.unlabelled(folder, recipe.shots.unlabelled, recipe.seed)?;
+            let photos = dataset.unlabelled(folder, recipe.shots.unlabelled, recipe.seed, progress)?;
             load(&photos, &preprocessor, progress)
         });
         let more = more.transpose()?;
@@ -255,10 +256,7 @@ impl Task {
 
     /// How the head came about, for the record.
     pub fn head_kind(&self) -> &'static str {
-        match &self.head {
-            HeadPlan::Slice(_) => "sliced",
-            HeadPlan::Probe(_) => "probe",
-        }
+        self.head.kind()
     }
 
     /// Reads val images: called once, after every choice.
@@ -305,7 +303,7 @@ pub(super) fn set_head(
     classes: usize,
 ) -> Result<(), PipelineError> {
     match plan {
-        HeadPlan::Slice(rows) => head::slice(graph, params, rows)?,
+        HeadPlan::Slice(_) => head::slice(graph, params, &plan.rows())?,
         HeadPlan::Probe(_) => head::probe(graph, params, examples, classes)?,
     }
     Ok(())
@@ -326,12 +324,14 @@ pub(super) fn opened(
     if let Some(path) = labels
         && let Some(stored) = checkpoint.forget_labels()
         && let Ok(given) = read_labels(path)
-        && let Some(at) = stored.iter().zip(&given).position(|(stored, given)| stored != given)
+        && let Some(at) = stored.iter().zip(&given).position(|(stored, given)| {
+            clean(stored) != given.name && !given.aliases.contains(&clean(stored))
+        })
     {
         progress.warn(&format!(
             "class {at} is `{}` in {} but `{}` in the checkpoint: the list that is given counts; leave --labels out to \
              use the checkpoint's own",
-            given[at],
+            given[at].name,
             path.display(),
             stored[at]
         ));
@@ -340,27 +340,31 @@ pub(super) fn opened(
 }
 
 /// Finds the user's classes among a checkpoint's labels: those of a file, else those stored in it.
+///
+/// # Errors
+/// Also if the classes look like cameras, or if a head would be thrown away that seems to be meant.
 pub(super) fn head_plan(
     labels: Option<&Path>,
     pretrained: &Pretrained,
-    classes: &[String],
+    dataset: &Dataset,
+    spec: &ClassSpec,
     progress: &mut dyn Progress,
 ) -> Result<HeadPlan, PipelineError> {
-    let labels = match labels {
-        Some(path) => {
-            let labels = read_labels(path)?;
-            check_count(path, &labels, pretrained.graph.classes())?;
-            Some(labels)
-        }
-        None => pretrained.labels.clone(),
-    };
+    let labels = known_labels(labels, pretrained)?;
+    dataset.check_classes(labels.as_deref().unwrap_or_default())?;
     let Some(labels) = labels else {
+        if !spec.map.is_empty() {
+            return Err(LabelError::NoNames.into());
+        }
         progress.note("the checkpoint has no class names (--labels gives them): a new head is fitted");
         return Ok(HeadPlan::Probe(Vec::new()));
     };
-    let plan = match_classes(classes, &labels);
-    if let Some(why) = plan.explain(classes.len()) {
-        progress.warn(&why);
+    let plan = plan_head(&dataset.classes, &labels, spec)?;
+    match plan.explain(dataset.classes.len()) {
+        Some(why) if spec.fit_head => progress.note(&why),
+        Some(why) => progress.warn(&why),
+        None if spec.fit_head => progress.note("a new head is fitted, as --fit-head says"),
+        None => {}
     }
     Ok(plan)
 }
@@ -369,6 +373,14 @@ pub(super) fn head_plan(
 fn class_numbers(examples: &Examples) -> Result<Vec<usize>, PipelineError> {
     let classes = Vec::<i64>::try_from(&examples.classes).map_err(crate::torch::TorchError::from)?;
     Ok(classes.into_iter().map(|class| class as usize).collect())
+}
+
+/// Labels of a file, one per output, else those stored in the checkpoint.
+fn known_labels(labels: Option<&Path>, pretrained: &Pretrained) -> Result<Option<Vec<Label>>, PipelineError> {
+    let Some(path) = labels else { return Ok(pretrained.labels.clone().map(from_names)) };
+    let labels = read_labels(path)?;
+    check_count(path, &labels, pretrained.graph.classes())?;
+    Ok(Some(labels))
 }
 
 /// Decoded images on the training device.
@@ -383,7 +395,11 @@ pub fn examples(loaded: &Loaded, device: Device) -> Result<Examples, PipelineErr
     Ok(tensors().map_err(crate::torch::TorchError::from)?)
 }
 
-fn bad_photo(dataset: &Dataset, path: &std::path::Path, error: &margay_runtime::PhotoError) -> BadPhoto {
+pub(super) fn bad_photo(
+    dataset: &Dataset,
+    path: &std::path::Path,
+    error: &margay_runtime::PhotoError,
+) -> BadPhoto {
     BadPhoto { path: relative(dataset, path), reason: error.to_string() }
 }
 

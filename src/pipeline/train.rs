@@ -15,12 +15,13 @@ use super::preprocess::{check_constants, prepared};
 use super::recover::steady;
 use super::task::{examples, head_plan, opened, set_head};
 use crate::checkpoint::{Checkpoint, Pretrained, to_safetensors};
-use crate::data::{Dataset, FewShot, HeadPlan, load};
+use crate::data::{Dataset, FewShot, load};
 use crate::distill::{Examples, Training, optimizer_of, to_the_end, train as train_loop};
+use crate::labels::HeadPlan;
 use crate::models::{Design, NameMap, build, timm_names};
 use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
-use crate::recipe::{InputSpec, OptimizerChoice, RecoverySpec, Start, Teacher, TrainSpec};
+use crate::recipe::{ClassSpec, InputSpec, OptimizerChoice, RecoverySpec, Start, Teacher, TrainSpec};
 use crate::record::Evaluation;
 use crate::torch::{Norms, TorchError, TorchModel, parse_device, seed_everything, set_threads};
 
@@ -33,17 +34,21 @@ pub fn train(
     let device = parse_device(&spec.device)?;
     set_threads(spec.threads);
     seed_everything(spec.seed);
-    let dataset = Dataset::scan(&spec.data, spec.seed)?;
+    let dataset = Dataset::scan(&spec.data, spec.seed, &spec.classes)?;
     dataset.tell(progress);
     let checkpoint = match &spec.start {
-        Start::Scratch { .. } => None,
+        Start::Scratch { .. } => {
+            dataset.check_classes(&[])?;
+            None
+        }
         Start::Checkpoint { model, labels } => {
             Some(opened(model, labels.as_deref(), spec.input.head.as_deref(), progress)?)
         }
     };
     let input = prepared(&spec.input, checkpoint.as_ref(), &dataset.train, progress)?;
     let own = &input.spec;
-    let teacher = spec.teacher.as_ref().map(|t| Teaching::open(t, &dataset, progress)).transpose()?;
+    let teacher =
+        spec.teacher.as_ref().map(|t| Teaching::open(t, &dataset, &spec.classes, progress)).transpose()?;
     let side = |p: &Preprocess| p.size[0].max(p.size[1]);
     // The larger of both sizes is loaded; the loop shows each network its own.
     let seen = teacher.as_ref().map(|t| &t.preprocess).filter(|p| side(p) > side(own)).unwrap_or(own);
@@ -53,7 +58,8 @@ pub fn train(
     loaded.check_classes(&shots.calibration, &dataset.classes)?;
     let shots = examples(&loaded, device)?;
     drop(loaded);
-    let (graph, params, names) = start(spec, checkpoint, &input, &dataset, &shots, progress)?;
+    let Begun { graph, params, names, outputs } =
+        start(spec, checkpoint, &input, &dataset, &shots, progress)?;
     let model = TorchModel::new(graph, &params, device)?;
     let teacher = teacher.map(|t| t.model(&dataset, &shots, device)).transpose()?;
     let recovery = recovery(spec, &model.graph);
@@ -78,13 +84,22 @@ pub fn train(
             return Err(TorchError::Diverged { stage: "train".to_owned() }.into());
         }
     };
-    out.write_all(&to_safetensors(&model.graph, &model.to_params()?, &names, &dataset.classes, Some(own))?)?;
+    out.write_all(&to_safetensors(&model.graph, &model.to_params()?, &names, &outputs, Some(own))?)?;
     let val = load(&dataset.val, &Preprocessor::new(own), progress)?;
+    dataset.left_out.tell(progress);
     if val.is_empty() {
         progress.warn("no photo of val can be read: the model is written, but not evaluated");
         return Ok(Evaluation::default());
     }
     Ok(on_torch(&model, &examples(&val, device)?)?.evaluate(&dataset.classes, &val.classes))
+}
+
+/// A network to train, its names in the checkpoint, and those of its outputs.
+struct Begun {
+    graph: Graph,
+    params: Params,
+    names: NameMap,
+    outputs: Vec<String>,
 }
 
 /// The network to train, with a head for the dataset's classes.
@@ -95,26 +110,27 @@ fn start(
     dataset: &Dataset,
     shots: &Examples,
     progress: &mut dyn Progress,
-) -> Result<(Graph, Params, NameMap), PipelineError> {
+) -> Result<Begun, PipelineError> {
     let (classes, image) = (dataset.classes.len(), input.spec.size);
     match (&spec.start, checkpoint) {
         (Start::Checkpoint { labels, .. }, Some(checkpoint)) => {
             let pretrained = checkpoint.into_model(image)?;
-            let plan = head_plan(labels.as_deref(), &pretrained, &dataset.classes, progress)?;
+            let plan = head_plan(labels.as_deref(), &pretrained, dataset, &spec.classes, progress)?;
             // Shots of another size are those of a teacher, prepared as it wants them.
             if input.origin == Origin::Assumed && shots.images.size()[2..] == image.map(|side| side as i64) {
                 check_constants(&pretrained, &plan, shots, classes, &input.spec, progress)?;
             }
             let (mut graph, mut params) = (pretrained.graph, pretrained.params);
             set_head(&mut graph, &mut params, &plan, shots, classes)?;
-            Ok((graph, params, pretrained.names))
+            let outputs = plan.output_names(&dataset.classes);
+            Ok(Begun { graph, params, names: pretrained.names, outputs })
         }
         (Start::Scratch { arch, width, depth }, _) => {
             let design = Design { variant: arch.clone(), width: *width, depth: *depth, classes, image };
             let graph = build(&design)?;
             let params = random_params(&graph, spec.seed);
             let names = timm_names(&design, &graph)?;
-            Ok((graph, params, names))
+            Ok(Begun { graph, params, names, outputs: dataset.classes.clone() })
         }
         (Start::Checkpoint { .. }, None) => unreachable!("a checkpoint was opened for this start"),
     }
@@ -131,12 +147,13 @@ impl Teaching {
     fn open(
         teacher: &Teacher,
         dataset: &Dataset,
+        spec: &ClassSpec,
         progress: &mut dyn Progress,
     ) -> Result<Self, PipelineError> {
         let checkpoint = opened(&teacher.model, teacher.labels.as_deref(), None, progress)?;
         let preprocess = prepared(&InputSpec::default(), Some(&checkpoint), &dataset.train, progress)?.spec;
         let pretrained = checkpoint.into_model(preprocess.size)?;
-        let plan = head_plan(teacher.labels.as_deref(), &pretrained, &dataset.classes, progress)?;
+        let plan = head_plan(teacher.labels.as_deref(), &pretrained, dataset, spec, progress)?;
         Ok(Self { pretrained, plan, preprocess })
     }
 

@@ -244,6 +244,8 @@ fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
                 record.data.calibration, record.data.holdout, record.data.val
             ),
         ),
+        ("split", split(record)),
+        ("left out", left_out(record)),
         ("recovery trains", trained),
         (
             "runtime against torch",
@@ -268,6 +270,20 @@ fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
         ("peak memory", memory),
         ("margay", record.version.clone()),
     ]
+}
+
+fn split(record: &RunRecord) -> String {
+    match &record.data.split {
+        Some(split) if split.optimistic => "optimistic: val was drawn photo by photo".to_owned(),
+        Some(_) => "train and val were given as folders".to_owned(),
+        None => ABSENT.to_owned(),
+    }
+}
+
+fn left_out(record: &RunRecord) -> String {
+    let kinds = record.data.left_out.iter().map(|kind| format!("{} ({})", kind.count, kind.kind));
+    let all = kinds.collect::<Vec<_>>().join(", ");
+    if all.is_empty() { "nothing".to_owned() } else { all }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub(super) fn sample() -> RunRecord {
             calibration: 52,
             holdout: 12,
             val: truth.len(),
-            general: Vec::new(),
+            ..DataInfo::default()
         },
         dense: evaluate(&dense),
         oneshot: evaluate(&answers(&[(3, 4), (25, 3), (26, 3), (40, 1), (41, 1), (42, 1), (43, 2), (44, 2)])),

@@ -138,6 +138,13 @@ pub(super) fn caveats(record: &RunRecord) -> Vec<String> {
     let missing = named(&|class| class.total == 0);
     let few = named(&|class| (1..FEW).contains(&class.total));
     let mut caveats = Vec::new();
+    if record.data.split.as_ref().is_some_and(|split| split.optimistic) {
+        caveats.push(
+            "These figures are optimistic: val was drawn photo by photo from the folders that were learnt from, so that \
+             photos of one place and day are on both sides."
+                .to_owned(),
+        );
+    }
     if !missing.is_empty() {
         caveats.push(format!("Without val images, so unknown: {}.", missing.join(", ")));
     }
@@ -155,6 +162,7 @@ pub(super) fn caveats(record: &RunRecord) -> Vec<String> {
 mod tests {
     use super::super::sample::sample;
     use super::*;
+    use crate::record::Split;
 
     #[test]
     fn sign_test_matches_the_binomial() {
@@ -180,6 +188,17 @@ mod tests {
         assert_eq!(caveats(&record)[0], "Without val images, so unknown: lynx.");
         assert!(changes.iter().all(|change| change.dense.label != "lynx"));
         assert!(worst_hit(&[]).contains("No class has val images"));
+    }
+
+    #[test]
+    fn a_split_by_photo_is_called_optimistic() {
+        let mut record = sample();
+        let told = |record: &RunRecord| caveats(record)[0].contains("optimistic");
+        assert!(!told(&record));
+        for (by, optimistic) in [("folders", false), ("photo", true)] {
+            record.data.split = Some(Split { by: by.to_owned(), optimistic });
+            assert_eq!(told(&record), optimistic);
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use tch::Tensor;
 
 use super::TorchError;
 use super::ops::{
-    activate, attend, embed, layer_norm, like, linear, mean_of, mean_over_plane, over_planes, pair,
-    response_norm, same_pad,
+    activate, attend, embed, layer_norm, like, linear, log_sum_exp, mean_of, mean_over_plane, over_planes,
+    pair, response_norm, same_pad,
 };
 
 /// What a layer multiplies with: the base weight, or a function of it, a mask and adapters.
@@ -130,6 +130,7 @@ pub(crate) fn apply(
             embed(x, e, prefix.as_ref(), &weight("position")?)
         }
         Op::Token(token) => x.f_select(1, token.index as i64),
+        Op::LogSumExp(join) => log_sum_exp(x, &join.groups),
         Op::MeanTokens(mean) => {
             let rest = x.size()[1] - mean.prefix as i64;
             x.f_narrow(1, mean.prefix as i64, rest)?.f_mean_dim([1_i64].as_slice(), false, x.kind())

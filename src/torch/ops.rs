@@ -93,6 +93,18 @@ pub(super) fn same_pad(x: &Tensor, pad: &SamePad) -> Result<Tensor> {
     x.f_constant_pad_nd([left, right, top, bottom])
 }
 
+/// `log Σ exp` of each group of columns `[n, c]`; groups of one stay as they are.
+pub(super) fn log_sum_exp(x: &Tensor, groups: &[usize]) -> Result<Tensor> {
+    let (mut start, mut parts) = (0, Vec::new());
+    for group in groups.chunk_by(|a, b| *a == 1 && *b == 1) {
+        let size = group.iter().sum::<usize>() as i64;
+        let members = x.f_narrow(1, start, size)?;
+        parts.push(if group[0] == 1 { members } else { members.f_logsumexp([1_i64].as_slice(), true)? });
+        start += size;
+    }
+    Tensor::f_cat(&parts, 1)
+}
+
 pub(super) fn mean_over_plane(x: &Tensor) -> Result<Tensor> {
     x.f_mean_dim([2_i64, 3].as_slice(), false, x.kind())
 }

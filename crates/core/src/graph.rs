@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::footprint::macs;
-use crate::{Op, ParamSpec, Shape};
+use crate::{LogSumExp, Op, ParamSpec, Shape};
 
 /// Values of one weight or activation: 8 GiB.
 pub(crate) const MAX_VALUES: usize = 1 << 31;
@@ -188,8 +188,33 @@ impl Graph {
         self.shapes().ok().and_then(|shapes| shapes.last().copied()).map_or(0, Shape::len)
     }
 
-    /// Gives the classifier layers another number of classes.
+    /// How many outputs of the classifier layers each class joins, if any are joined.
+    pub fn joined(&self) -> Option<&[usize]> {
+        match &self.nodes.last()?.op {
+            Op::LogSumExp(join) => Some(&join.groups),
+            _ => None,
+        }
+    }
+
+    /// Joins the outputs, one behind the other, in groups of these sizes: the logit of a group is the `log Σ exp` of
+    /// its members, so that its probability is their sum. Does nothing where every group is one output.
+    pub fn join_outputs(&mut self, groups: &[usize]) {
+        if groups.iter().all(|group| *group == 1) {
+            return;
+        }
+        let (op, inputs) = (Op::LogSumExp(LogSumExp { groups: groups.to_vec() }), vec![self.output()]);
+        let mut name = "join".to_owned();
+        while self.find(&name).is_some() {
+            name.push('_');
+        }
+        self.nodes.push(Node { name, op, inputs, role: Role::Head });
+    }
+
+    /// Gives the classifier layers another number of classes, none of which are joined.
     pub fn set_classes(&mut self, classes: usize) {
+        if self.joined().is_some() {
+            self.nodes.pop();
+        }
         for node in self.nodes.iter_mut().filter(|node| node.role == Role::Head) {
             if let Op::Linear(linear) = &mut node.op {
                 linear.out_features = classes;

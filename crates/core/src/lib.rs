@@ -35,8 +35,8 @@ pub use hidden::Hidden;
 pub use mask::Mask;
 pub use model::{FormatError, Provenance, SparseModel, Weight};
 pub use op::{
-    Activation, Attention, AvgPool2d, BatchNorm, Conv2d, Embed, LayerNorm, Linear, MaxPool2d, MeanTokens, Op,
-    ParamRole, ParamSpec, ResponseNorm, SamePad, Scale, Token,
+    Activation, Attention, AvgPool2d, BatchNorm, Conv2d, Embed, LayerNorm, Linear, LogSumExp, MaxPool2d,
+    MeanTokens, Op, ParamRole, ParamSpec, ResponseNorm, SamePad, Scale, Token,
 };
 pub use params::{Params, ParamsError, nearest_name};
 pub use pattern::{Pattern, PatternError};

@@ -46,6 +46,8 @@ pub enum Op {
     Token(Token),
     /// Mean of the tokens behind a prefix, as a vector.
     MeanTokens(MeanTokens),
+    /// `log Σ exp` of each group of values of a vector: the logit of what any of its classes is.
+    LogSumExp(LogSumExp),
 }
 
 /// Geometry of a convolution. Weight `[out, in / groups, kh, kw]`.
@@ -223,6 +225,14 @@ pub struct MeanTokens {
     pub prefix: usize,
 }
 
+/// Which values of a vector are joined.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSumExp {
+    /// How many values, one behind the other, each group has: at least one each, and all together.
+    pub groups: Vec<usize>,
+}
+
 /// What a parameter is to its layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamRole {
@@ -339,6 +349,7 @@ impl Op {
             Self::Conv2d(_) | Self::MaxPool2d(_) | Self::AvgPool2d(_) | Self::SamePad(_) => {
                 self.windowed(first)
             }
+            Self::LogSumExp(join) => join.of(first),
             Self::GlobalAvgPool => map(first).map(|[channels, ..]| Shape::vector(channels)),
             Self::Attention(_) | Self::Embed(_) | Self::Token(_) | Self::MeanTokens(_) => {
                 self.of_tokens(first)
@@ -407,6 +418,17 @@ impl Op {
             Self::MeanTokens(mean) if mean.prefix >= count => Err("no token is left".to_owned()),
             _ => Ok(Shape::vector(features)),
         }
+    }
+}
+
+impl LogSumExp {
+    fn of(&self, input: Shape) -> Result<Shape, String> {
+        let Shape::Vector { .. } = input else { return Err("a vector is needed".to_owned()) };
+        let total = self.groups.iter().try_fold(0_usize, |sum, group| sum.checked_add(*group));
+        if self.groups.contains(&0) || total != Some(input.len()) {
+            return Err("its groups do not make up the vector".to_owned());
+        }
+        Ok(Shape::vector(self.groups.len()))
     }
 }
 

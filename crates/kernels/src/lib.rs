@@ -12,7 +12,7 @@
 //! | [`DenseLinear`], [`SparseLinear`] | `y = act(w · x + b)` of a vector |
 //! | [`Attention`] | `softmax(q kᵀ / sqrt(d)) v` per head |
 //! | [`LayerNorm`], [`ResponseNorm`] | normalisations over features and over positions |
-//! | [`Embedding`], [`token`], [`concat()`] | tokens of a map, one of them, vectors side by side |
+//! | [`Embedding`], [`token`], [`concat()`], [`log_sum_exp`] | tokens of a map, one of them, vectors side by side, their groups joined |
 //! | [`Pointwise`] | `y = act(f · (a [+ b]))` |
 //! | [`split_phases`] | the phase planes that strided windows read |
 //! | [`max_pool`], [`avg_pool`], [`global_mean`], [`pad`], [`scale`], [`gate`] | what their names say |
@@ -68,4 +68,4 @@ pub use pool::{MAX_POOL_WINDOW, avg_pool, global_mean, max_pool};
 pub use precision::{Precision, PrecisionError};
 pub use sparse::SparseConv;
 pub use taps::Taps;
-pub use tokens::{Embedding, concat, token};
+pub use tokens::{Embedding, concat, log_sum_exp, token};

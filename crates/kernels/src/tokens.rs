@@ -89,6 +89,23 @@ fn gather<E: Element>(x: &[E], places: impl Iterator<Item = usize>, y: &mut [f32
     y.iter_mut().zip(places).for_each(|(y, place)| *y = x[place].widen());
 }
 
+/// `log Σ exp` of each group of values of a vector, summed in f64; `groups` holds their sizes.
+///
+/// # Panics
+/// If the groups do not make up the input, or are not as many as the output has values.
+pub fn log_sum_exp(input: &Tensor, groups: &[usize], output: &mut Tensor) {
+    assert_eq!(input.layout().values(), groups.iter().sum::<usize>(), "values of all groups");
+    assert_eq!(output.layout().values(), groups.len(), "one value per group");
+    let (mut rest, y) = (input.as_slice::<f32>(), output.as_mut_slice::<f32>());
+    for (y, size) in y.iter_mut().zip(groups) {
+        let (group, behind) = rest.split_at(*size);
+        rest = behind;
+        let highest = group.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = group.iter().map(|x| f64::from(x - highest).exp()).sum();
+        *y = (f64::from(highest) + sum.ln()) as f32;
+    }
+}
+
 /// Two vectors, one behind the other.
 ///
 /// # Panics

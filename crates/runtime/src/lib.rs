@@ -15,6 +15,7 @@
 mod classifier;
 mod cost;
 mod error;
+mod extensions;
 mod photo;
 mod plan;
 mod preprocess;
@@ -25,6 +26,7 @@ mod session;
 pub use classifier::{Classifier, ClassifierError, Prediction, Region, check_logits, softmax};
 pub use cost::{LayerCost, layer_costs, thinned};
 pub use error::RuntimeError;
+pub use extensions::{PHOTO_EXTENSIONS, has_photo_extension};
 pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError, Precision, PrecisionError, cpu_name};
 pub use photo::{MAX_FILE_BYTES, MAX_PIXELS, Photo, PhotoError, decode, decode_bytes, dimensions};
 pub use plan::KernelChoice;

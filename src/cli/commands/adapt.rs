@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::Context;
+use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::limits::LimitArgs;
 use crate::cli::settings::{AdapterArgs, MAX_SEED, check, merge_adapt, parse_shots};
@@ -23,7 +24,11 @@ pub struct AdaptArgs {
     /// Folder with one folder per class, optionally under train/ and val/
     #[arg(short, long, value_name = "FOLDER")]
     data: PathBuf,
-    /// Class names of a checkpoint: a JSON list or a text file
+    #[command(flatten)]
+    folders: FolderArgs,
+    #[command(flatten)]
+    new_head: HeadArgs,
+    /// Class names of a checkpoint: text, JSON, CSV or YAML
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Name of the adapter, see `margay list`
@@ -101,6 +106,7 @@ pub fn run(args: AdaptArgs, context: &Context) -> Result<Exit, Failure> {
 fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
     let mut recipe = Recipe::new(args.model, args.data);
     recipe.labels = args.labels;
+    recipe.classes = args.folders.over(args.new_head, recipe.classes);
     recipe.seed = args.seed;
     recipe.device = args.device;
     recipe.threads = context.threads();

@@ -67,7 +67,7 @@ mod torch {
         let mut progress = context.progress();
         if args.dry_run {
             let plan = pipeline::plan(recipe, &mut progress).or_failure()?;
-            return plan::show(&plan, args.json, context);
+            return plan::show(&plan, args.json, args.strict, context);
         }
         let out = OutputDir::create(&args.out, args.force, RECORD, &context.printer)?;
         let options = CompressOptions::default();

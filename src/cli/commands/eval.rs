@@ -3,23 +3,27 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use margay_core::SparseModel;
+use margay_core::{SparseModel, nearest_name};
 use serde::Serialize;
 
 use super::engine::{Engine, EngineArgs, highest, read_adapted};
 use crate::cli::Context;
+use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::settings::within;
-use crate::data::{Dataset, HeadPlan, Sample, match_classes};
+use crate::data::{Dataset, Sample};
+use crate::labels::{from_names, match_each};
 use crate::progress::Progress;
-use crate::record::{BadPhoto, Evaluation};
+use crate::recipe::ClassSpec;
+use crate::record::{BadPhoto, Evaluation, LeftOutKind};
 
 /// Confusions listed in the table.
 const CONFUSIONS: usize = 8;
 
 /// Measures a specialist on labelled photos
 ///
-/// DATA holds one folder per class. Where it has a val/ folder only that is used, else every photo.
+/// DATA holds one folder per class. Where it has a val/ folder (or valid/, validation/, …, else test/) only that is
+/// used, else every photo.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay eval out/specialist.margay data/ --min-top1 0.8 --json")]
 pub struct EvalArgs {
@@ -34,6 +38,8 @@ pub struct EvalArgs {
     /// Folder with one folder per class, optionally under train/ and val/
     #[arg(value_name = "DATA")]
     data: PathBuf,
+    #[command(flatten)]
+    folders: FolderArgs,
     /// Print the measurement as JSON
     #[arg(long)]
     json: bool,
@@ -53,6 +59,7 @@ struct Measured {
     #[serde(flatten)]
     evaluation: Evaluation,
     bad_photos: Vec<BadPhoto>,
+    left_out: Vec<LeftOutKind>,
     warnings: Vec<String>,
 }
 
@@ -62,15 +69,21 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
     }
     let model = read_adapted(&args.model, args.adapter.as_deref(), &args.engine.limits())?;
     let mut progress = context.progress();
-    let samples = labelled_photos(args, &model, &mut progress)?;
+    let spec = args.folders.clone().over(HeadArgs::default(), ClassSpec::default());
+    let dataset =
+        Dataset::scan_for_evaluation(&args.data, &spec).or_bad_input("could not use the data folder")?;
+    dataset.tell(&mut progress);
+    let truth = Truth::new(&dataset, &model, &spec, &mut progress)?;
     let options = args.engine.options(context);
     let mut engine = Engine::new(&model, &options)?;
-    let (evaluation, bad_photos) = evaluate(&mut engine, &samples, &mut progress)?;
+    let (evaluation, bad_photos) = evaluate(&mut engine, &truth, &mut progress)?;
+    dataset.left_out.tell(&mut progress);
     let measured = Measured {
         model: args.model.to_string_lossy().into_owned(),
         data: args.data.to_string_lossy().into_owned(),
         evaluation,
         bad_photos,
+        left_out: dataset.left_out.kinds(),
         warnings: progress.warnings().to_vec(),
     };
     context.printer.show(args.json, &measured, table)?;
@@ -89,49 +102,95 @@ fn verdict(args: &EvalArgs, measured: &Measured, context: &Context) -> Result<Ex
     Ok(if strict { Exit::BadPhotos } else { Exit::Success })
 }
 
-/// Photos of the classes that the model knows, with positions among its labels.
-fn labelled_photos(
-    args: &EvalArgs,
-    model: &SparseModel,
-    progress: &mut dyn Progress,
-) -> Result<Vec<Sample>, Failure> {
-    let dataset = Dataset::scan_for_evaluation(&args.data).or_bad_input("could not use the data folder")?;
-    dataset.tell(progress);
-    let mut samples = dataset.val.clone();
-    let mut positions = Vec::with_capacity(dataset.classes.len());
-    for class in &dataset.classes {
-        let position = match match_classes(std::slice::from_ref(class), &model.labels) {
-            HeadPlan::Slice(rows) => rows.first().copied(),
-            HeadPlan::Probe(_) => None,
-        };
-        if position.is_none() {
-            progress.warn(&format!("the model does not know class `{class}`: its photos are ignored"));
+/// What the folders say, in terms of the model's labels.
+struct Truth {
+    /// Names of the answers: the model's labels, those that one folder stands for joined under its name.
+    names: Vec<String>,
+    /// The model's outputs behind each answer.
+    outputs: Vec<Vec<usize>>,
+    /// Photos, with positions in `names` for classes.
+    samples: Vec<Sample>,
+}
+
+impl Truth {
+    /// Photos of the classes that the model knows; the others are warned about and left out.
+    fn new(
+        dataset: &Dataset,
+        model: &SparseModel,
+        spec: &ClassSpec,
+        progress: &mut dyn Progress,
+    ) -> Result<Self, Failure> {
+        let labels = from_names(model.labels.clone());
+        dataset.check_classes(&labels).or_bad_input("could not use the data folder")?;
+        let found =
+            match_each(&dataset.classes, &labels, spec).or_bad_input("could not use the class folders")?;
+        let (mut names, mut outputs) = (Vec::new(), Vec::new());
+        for (at, label) in model.labels.iter().enumerate() {
+            let joined = found.iter().position(|outputs| outputs.len() > 1 && outputs.contains(&at));
+            match joined {
+                Some(class) if found[class][0] != at => {}
+                Some(class) => {
+                    names.push(dataset.classes[class].clone());
+                    outputs.push(found[class].clone());
+                }
+                None => {
+                    names.push(label.clone());
+                    outputs.push(vec![at]);
+                }
+            }
         }
-        positions.push(position);
+        let positions: Vec<Option<usize>> = found
+            .iter()
+            .map(|found| outputs.iter().position(|outputs| !found.is_empty() && outputs == found))
+            .collect();
+        for (class, _) in dataset.classes.iter().zip(&positions).filter(|(_, position)| position.is_none()) {
+            let near = nearest_name(class, model.labels.iter().map(String::as_str));
+            let near =
+                near.map_or_else(String::new, |near| format!(" (nearest label: `{near}`; --map says it)"));
+            progress.warn(&format!("the model does not know class `{class}`{near}: its photos are ignored"));
+        }
+        let moved = dataset
+            .val
+            .iter()
+            .filter_map(|s| Some(Sample { class: positions[s.class]?, path: s.path.clone() }));
+        let samples: Vec<Sample> = moved.collect();
+        if samples.is_empty() {
+            return Err(Failure::new(Exit::BadInput, "the data holds no photos of the model's classes")
+                .hint(format!("the model knows {}", model.labels.join(", "))));
+        }
+        Ok(Self { names, outputs, samples })
     }
-    samples.retain(|sample| positions[sample.class].is_some());
-    if samples.is_empty() {
-        return Err(Failure::new(Exit::BadInput, "the data holds no photos of the model's classes")
-            .hint(format!("the model knows {}", model.labels.join(", "))));
+
+    /// The answer that logits of the model are.
+    fn answer(&self, logits: &[f32]) -> Option<usize> {
+        let joined = |outputs: &Vec<usize>| match outputs.as_slice() {
+            [one] => logits[*one],
+            many => log_sum_exp(many.iter().map(|at| logits[*at])),
+        };
+        highest(&self.outputs.iter().map(joined).collect::<Vec<_>>(), 1).first().copied()
     }
-    let moved = samples.into_iter().filter_map(|s| Some(Sample { class: positions[s.class]?, path: s.path }));
-    Ok(moved.collect())
+}
+
+/// The logit of several classes as one.
+fn log_sum_exp(logits: impl Iterator<Item = f32> + Clone) -> f32 {
+    let most = logits.clone().fold(f32::NEG_INFINITY, f32::max);
+    most + logits.map(|logit| (logit - most).exp()).sum::<f32>().ln()
 }
 
 fn evaluate(
     engine: &mut Engine,
-    samples: &[Sample],
+    truth: &Truth,
     progress: &mut dyn Progress,
 ) -> Result<(Evaluation, Vec<BadPhoto>), Failure> {
-    let (mut truth, mut predicted, mut bad) = (Vec::new(), Vec::new(), Vec::new());
-    progress.start("evaluate", samples.len() as u64);
-    for group in samples.chunks(engine.group()) {
+    let (mut classes, mut predicted, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+    progress.start("evaluate", truth.samples.len() as u64);
+    for group in truth.samples.chunks(engine.group()) {
         let paths: Vec<PathBuf> = group.iter().map(|sample| sample.path.clone()).collect();
         for (sample, logits) in group.iter().zip(engine.logits(&paths)?) {
             match logits {
                 Ok(logits) => {
-                    truth.push(sample.class);
-                    predicted.extend(highest(&logits, 1));
+                    classes.push(sample.class);
+                    predicted.extend(truth.answer(&logits));
                 }
                 Err(error) => {
                     progress.warn(&format!("skipped a photo: {error}"));
@@ -143,7 +202,7 @@ fn evaluate(
         progress.advance(group.len() as u64);
     }
     progress.finish();
-    Ok((Evaluation::from_predictions(&engine.labels, &truth, &predicted), bad))
+    Ok((Evaluation::from_predictions(&truth.names, &classes, &predicted), bad))
 }
 
 fn table(measured: &Measured) -> String {
@@ -200,6 +259,7 @@ mod tests {
             data: "d".into(),
             evaluation: Evaluation::from_predictions(&labels, &[0, 0, 0, 1], &[0, 0, 1, 1]),
             bad_photos: Vec::new(),
+            left_out: Vec::new(),
             warnings: Vec::new(),
         };
         let text = table(&measured);

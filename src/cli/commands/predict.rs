@@ -10,15 +10,16 @@ use super::engine::{Engine, EngineArgs, Logits, NoAnswer, highest, read_adapted,
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
+use crate::data::Photos;
 use crate::progress::Progress;
 
 mod rows;
-mod walk;
 
 /// Labels photos with a specialist
 ///
 /// Writes one row per photo: path, best labels with probabilities, error. A photo that cannot be read
-/// keeps its row, with the reason in the column `error`, and the run goes on.
+/// keeps its row, with the reason in the column `error`, and the run goes on. Files below a folder that are no
+/// photos are counted by kind at the end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay predict out/specialist.margay photos/ -o labels.csv")]
 pub struct PredictArgs {
@@ -45,6 +46,9 @@ pub struct PredictArgs {
     /// Number of labels per photo
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
+    /// Follow links that lead out of the folders
+    #[arg(long)]
+    follow_links: bool,
     /// End with exit code 4 if a photo could not be read
     #[arg(long)]
     strict: bool,
@@ -79,7 +83,9 @@ pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
     let options = args.engine.options(context);
     let mut engine = Engine::new(&model, &options)?;
     let mut progress = context.progress();
-    let photos = walk::photos(&args.photos, &mut progress)?;
+    let found = Photos::find(&args.photos, args.follow_links).or_bad_input("could not use the photos")?;
+    found.tell(&mut progress);
+    let photos = found.paths();
     let top = usize::from(args.top).min(engine.labels.len());
     let mut sink = Sink::open(args, top, context)?;
     let mut bad = 0;
@@ -96,6 +102,7 @@ pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
     }
     progress.finish();
     sink.finish()?;
+    found.left_out.tell(&mut progress);
     context.printer.note(&format!("{} photos, {bad} of them unreadable", photos.len()));
     Ok(if bad > 0 && args.strict { Exit::BadPhotos } else { Exit::Success })
 }

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use crate::cli::Context;
+use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::settings::{MAX_SEED, OPTIMIZERS, check_device, check_input, choice, parse_shots, within};
-use crate::recipe::{InputSpec, OptimizerChoice, Start, Teacher, TrainSpec};
+use crate::cli::settings::{
+    MAX_SEED, OPTIMIZERS, check_classes, check_device, check_input, choice, parse_shots, within,
+};
+use crate::recipe::{ClassSpec, InputSpec, OptimizerChoice, Start, Teacher, TrainSpec};
 
 /// Trains or finetunes a dense model
 ///
@@ -29,12 +32,16 @@ pub struct TrainArgs {
     /// Checkpoint to finetune, or the folder of a repository
     #[arg(short, long, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// Class names of the checkpoint: a JSON list or a text file
+    /// Class names of the checkpoint: text, JSON, CSV or YAML
     #[arg(long, value_name = "FILE", requires = "model")]
     labels: Option<PathBuf>,
     /// Folder with one folder per class, optionally under train/ and val/
     #[arg(short, long, value_name = "FOLDER")]
     data: PathBuf,
+    #[command(flatten)]
+    folders: FolderArgs,
+    #[command(flatten)]
+    new_head: HeadArgs,
     /// Checkpoint to write (.safetensors)
     #[arg(short, long, value_name = "FILE", default_value = "model.safetensors")]
     out: PathBuf,
@@ -86,7 +93,7 @@ pub struct TrainArgs {
     /// Checkpoint whose answers are imitated beside the labels (knowledge distillation)
     #[arg(long, value_name = "FILE")]
     teacher: Option<PathBuf>,
-    /// Class names of the teacher: a JSON list or a text file
+    /// Class names of the teacher: text, JSON, CSV or YAML
     #[arg(long, value_name = "FILE", requires = "teacher")]
     teacher_labels: Option<PathBuf>,
     /// Weight of the teacher's answers; that of the labels is 1
@@ -118,6 +125,8 @@ pub fn run(args: TrainArgs, context: &Context) -> Result<Exit, Failure> {
 
 fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
     check_device(&args.device)?;
+    let classes = args.folders.over(args.new_head, ClassSpec::default());
+    check_classes(&classes)?;
     let input =
         InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None, head: args.head };
     check_input(&input)?;
@@ -145,6 +154,7 @@ fn spec(args: TrainArgs, context: &Context) -> Result<TrainSpec, Failure> {
     Ok(TrainSpec {
         start,
         data: args.data,
+        classes,
         seed: args.seed,
         device: args.device,
         threads: context.threads(),

@@ -8,7 +8,7 @@ fn dataset(root: &Path, classes: &[(&str, usize)]) -> Dataset {
         class(&root.join("train").join(name), *count);
         class(&root.join("val").join(name), 1);
     }
-    Dataset::scan(root, 0).unwrap()
+    Dataset::scan(root, 0, &crate::recipe::ClassSpec::default()).unwrap()
 }
 
 fn of_class(samples: &[Sample], class: usize) -> Vec<String> {

@@ -75,6 +75,7 @@ fn is_bounded(node: &Node) -> bool {
             within(MAX_EXTENT, &[e.features, e.prefix, e.positioned]) && within(MAX_EXTENT, &e.grid)
         }
         Op::Scale(scale) => within(MAX_EXTENT, &[scale.features]),
+        Op::LogSumExp(join) => within(MAX_EXTENT, &[join.groups.len()]) && within(MAX_EXTENT, &join.groups),
         Op::Input
         | Op::Activation(_)
         | Op::Add

@@ -189,6 +189,7 @@ impl Builder<'_, '_> {
             Op::GlobalAvgPool => Kernel::Mean(0),
             Op::MeanTokens(mean) => Kernel::Mean(mean.prefix),
             Op::Token(token) => Kernel::Token(token.index),
+            Op::LogSumExp(join) => Kernel::LogSumExp(join.groups.clone()),
             Op::Input => return Err(unsupported(node, "a second image")),
         };
         Ok((kernel, None))

@@ -23,8 +23,8 @@ mod weights;
 use margay_core::{AvgPool2d, MaxPool2d, NodeId, Shape};
 use margay_kernels::{
     Attention, BlockConv, DenseConv, DenseLinear, Embedding, Isa, LayerNorm, Layout, Pointwise, ResponseNorm,
-    SparseConv, SparseLinear, Taps, Tensor, avg_pool, concat, gate, global_mean, max_pool, pad, scale,
-    split_phases, token,
+    SparseConv, SparseLinear, Taps, Tensor, avg_pool, concat, gate, global_mean, log_sum_exp, max_pool, pad,
+    scale, split_phases, token,
 };
 
 pub use cache::fuzz as fuzz_tune_cache;
@@ -111,6 +111,8 @@ pub(crate) enum Kernel {
     Mean(usize),
     Token(usize),
     Concat,
+    /// Sizes of groups.
+    LogSumExp(Vec<usize>),
 }
 
 impl Kernel {
@@ -136,6 +138,7 @@ impl Kernel {
             Self::Mean(_) => "global_mean",
             Self::Token(_) => "token",
             Self::Concat => "concat",
+            Self::LogSumExp(_) => "log_sum_exp",
         }
     }
 
@@ -231,6 +234,7 @@ impl Arena {
             Kernel::Mean(skip) => global_mean(isa, x, *skip, y),
             Kernel::Token(index) => token(x, *index, y),
             Kernel::Concat => concat(x, other.expect(SECOND), y),
+            Kernel::LogSumExp(groups) => log_sum_exp(x, groups, y),
         }
         self.buffers[step.output] = output;
     }

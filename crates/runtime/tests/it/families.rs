@@ -1,8 +1,8 @@
 //! The other families, small, and every op where no family has it.
 
 use margay_core::{
-    Activation, AvgPool2d, BatchNorm, Conv2d, Embed, GraphBuilder, LayerNorm, Linear, MeanTokens, Op,
-    ResponseNorm, SamePad, Scale, Shape, SparseModel, Token,
+    Activation, AvgPool2d, BatchNorm, Conv2d, Embed, GraphBuilder, LayerNorm, Linear, LogSumExp, MeanTokens,
+    Op, ResponseNorm, SamePad, Scale, Shape, SparseModel, Token,
 };
 use margay_runtime::{Isa, KernelChoice, Precision, RuntimeError, Session, SessionOptions};
 
@@ -128,7 +128,8 @@ fn tokens() -> SparseModel {
     let wide = push("wide", Op::Linear(Linear { in_features: 10, out_features: 19, bias: true }), &[twice]);
     let wide = push("wide.act", Op::Activation(Activation::Sigmoid), &[wide]);
     let again = push("again", Op::Linear(Linear { in_features: 19, out_features: 19, bias: false }), &[wide]);
-    push("residual", Op::Add, &[again, wide]);
+    let residual = push("residual", Op::Add, &[again, wide]);
+    push("join", Op::LogSumExp(LogSumExp { groups: vec![1, 7, 1, 10] }), &[residual]);
     nets::unfolded(&net.finish().unwrap(), 0.5).unwrap()
 }
 

@@ -107,6 +107,15 @@ fn apply(node: &Node, inputs: &[Input], shape: Shape, params: &Params) -> Vec<f6
         }
         Op::GlobalAvgPool => build(shape, |f, _| mean(&x.feature(f))),
         Op::Token(token) => x.position(token.index),
+        Op::LogSumExp(join) => {
+            let mut rest = x.values;
+            let mut of_group = |size: &usize| {
+                let (group, behind) = rest.split_at(*size);
+                rest = behind;
+                group.iter().map(|value| value.exp()).sum::<f64>().ln()
+            };
+            join.groups.iter().map(&mut of_group).collect()
+        }
         Op::MeanTokens(of) => build(shape, |f, _| mean(&x.feature(f)[of.prefix..])),
     }
 }
