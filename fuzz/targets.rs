@@ -209,11 +209,10 @@ pub fn tune_cache(bytes: &[u8]) {
 
 /// Any photo becomes an input.
 pub fn photo(bytes: &[u8]) {
-    if let Ok(photo) = decode_bytes(bytes, Path::new("photo")) {
-        if photo.width().max(photo.height()) <= 1024 {
-            let preprocessor = Preprocessor::new(&Preprocess::torchvision(32));
-            preprocessor.run(&photo, &mut vec![0.0; preprocessor.image_len()]);
-        }
+    let small = |photo: &Photo| photo.width().max(photo.height()) <= 1024;
+    if let Some(photo) = decode_bytes(bytes, Path::new("photo")).ok().filter(small) {
+        let preprocessor = Preprocessor::new(&Preprocess::torchvision(32));
+        preprocessor.run(&photo, &mut vec![0.0; preprocessor.image_len()]);
     }
 }
 
@@ -222,10 +221,9 @@ pub fn folder_names(bytes: &[u8]) {
     let root = tempfile::tempdir_in(folder()).expect("there is a place for a folder");
     for line in bytes.split(|byte| *byte == b'\n').take(24) {
         let path = root.path().join(plain(&name(line)));
-        if let Some(parent) = path.parent().filter(|parent| std::fs::create_dir_all(parent).is_ok()) {
-            if path != root.path() && parent.starts_with(root.path()) {
-                let _ = std::fs::write(&path, b"");
-            }
+        let parent = path.parent().filter(|parent| path != root.path() && parent.starts_with(root.path()));
+        if parent.is_some_and(|parent| std::fs::create_dir_all(parent).is_ok()) {
+            let _ = std::fs::write(&path, b"");
         }
     }
     let _ = Dataset::scan(root.path(), 0);

@@ -1,5 +1,7 @@
 //! Model files, adapters and paths that were made to do harm: refused with exit 3 and by name, before anything is allocated.
+#![cfg(unix)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -26,7 +28,7 @@ fn sane() -> SparseModel {
     let labels = vec!["a".to_owned(), "b".to_owned()];
     let provenance = Provenance { recipe: " ".repeat(8000), ..Provenance::default() };
     let preprocess = Preprocess::squash(8);
-    SparseModel::pack(graph, &params, &Default::default(), labels, preprocess, provenance).unwrap()
+    SparseModel::pack(graph, &params, &BTreeMap::new(), labels, preprocess, provenance).unwrap()
 }
 
 /// A file with the model's header changed.
@@ -52,18 +54,14 @@ fn node(name: &str, op: &Value, input: usize) -> Value {
 fn grown(header: &mut Value, steps: usize, rest: &[Value]) {
     let pad = json!({"kind": "same_pad", "kernel": [1024, 1024], "stride": [1, 1]});
     let nodes = header["graph"]["nodes"].as_array_mut().unwrap();
-    let (image, conv) = (nodes[0].clone(), nodes[1].clone());
-    let (mut pool, mut head) = (nodes[2].clone(), nodes[3].clone());
+    let [image, conv, pool, head] = [0, 1, 2, 3].map(|index: usize| nodes[index].clone());
     *nodes = vec![image];
     (0..steps).for_each(|i| nodes.push(node(&format!("p{i}"), &pad, i)));
     nodes.extend(rest.iter().cloned());
-    let mut conv = conv;
-    conv["inputs"] = json!([nodes.len() - 1]);
-    nodes.push(conv);
-    pool["inputs"] = json!([nodes.len() - 1]);
-    nodes.push(pool);
-    head["inputs"] = json!([nodes.len() - 1]);
-    nodes.push(head);
+    for mut node in [conv, pool, head] {
+        node["inputs"] = json!([nodes.len() - 1]);
+        nodes.push(node);
+    }
 }
 
 type Hostile = (&'static str, fn(&mut Value), &'static str);
@@ -123,7 +121,6 @@ const FILES: &[Hostile] = &[
 ];
 
 /// Runs the command with 8 GB of address space.
-#[cfg(unix)]
 fn margay(folder: &Path, args: &[&str]) -> Output {
     let script = "ulimit -v 8000000; exec \"$0\" \"$@\"";
     let mut command = Command::new("sh");
@@ -153,7 +150,6 @@ fn scene() -> tempfile::TempDir {
     folder
 }
 
-#[cfg(unix)]
 #[test]
 fn model_files_are_judged_by_every_command() {
     let folder = scene();
@@ -177,7 +173,6 @@ fn model_files_are_judged_by_every_command() {
     assert!(margay(folder.path(), &["predict", "m.margay", "photos"]).status.success());
 }
 
-#[cfg(unix)]
 #[test]
 fn more_memory_can_be_allowed_and_less() {
     let folder = scene();
@@ -199,7 +194,6 @@ fn more_memory_can_be_allowed_and_less() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-#[cfg(unix)]
 #[test]
 fn what_is_no_number_is_never_a_label() {
     let folder = scene();
@@ -218,7 +212,6 @@ fn what_is_no_number_is_never_a_label() {
     refused(folder.path(), &["bench", "m.margay", "--runs", "1"], "not a number");
 }
 
-#[cfg(unix)]
 #[test]
 fn adapters_fit_their_own_base_only_and_stay_finite() {
     let folder = scene();
@@ -270,7 +263,6 @@ fn adapters_fit_their_own_base_only_and_stay_finite() {
     );
 }
 
-#[cfg(unix)]
 #[test]
 fn what_is_no_regular_file_is_refused_before_it_is_read() {
     let folder = scene();
