@@ -11,6 +11,7 @@ pub mod data;
 pub mod experiment;
 pub mod front;
 pub mod models;
+pub mod names;
 pub mod onnx;
 pub mod peers;
 pub mod preprocess;

@@ -11,6 +11,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use margay_runtime::PhotoError;
+
+use crate::names;
+
 pub mod labels;
 mod load;
 mod scan;
@@ -159,6 +163,11 @@ pub enum DataWarning {
         /// What is wrong, with its path.
         reason: String,
     },
+}
+
+/// What is wrong with a photo, with its path.
+fn told((path, error): &(PathBuf, PhotoError)) -> String {
+    format!("`{}` {error}", names::path(path))
 }
 
 /// A random generator for one purpose: it depends on `seed`, `purpose` and `class` and on nothing else.

@@ -93,6 +93,7 @@ pub fn adapt(recipe: &Recipe, out: &Path, progress: &mut dyn Progress) -> Result
         seconds,
         peak_rss_bytes: host::peak_rss_bytes(),
         bad_photos: task.bad.clone(),
+        noted_photos: task.noted.clone(),
         warnings: progress.warnings.clone(),
     };
     fs_err::write(out.join("recipe.toml"), &record.recipe)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy as _;
 use margay_core::SparseModel;
 use margay_core::adapter::Adapter;
-use margay_runtime::{PhotoError, Precision, Preprocessor, Session, SessionOptions, decode};
+use margay_runtime::{Note, PhotoError, Precision, Preprocessor, Session, SessionOptions};
 use rayon::prelude::*;
 
 use crate::cli::Context;
@@ -45,8 +45,17 @@ pub struct Engine {
     preprocessor: Preprocessor,
 }
 
-/// The logits of one photo, or why there are none.
-pub type Logits = Result<Vec<f32>, PhotoError>;
+/// What the model says to one photo.
+#[derive(Debug)]
+pub struct Answer {
+    /// One per label.
+    pub logits: Vec<f32>,
+    /// What is wrong with the photo, if anything is.
+    pub note: Option<Note>,
+}
+
+/// The answer to one photo, or why there is none.
+pub type Answered = Result<Answer, PhotoError>;
 
 /// Reads a `.margay` file.
 pub fn read_model(path: &Path) -> Result<SparseModel, Failure> {
@@ -79,24 +88,24 @@ impl Engine {
         Ok(Self { labels: model.labels.clone(), session, preprocessor })
     }
 
-    /// Logits of each photo, in order; photos are decoded in parallel.
-    pub fn logits(&mut self, paths: &[PathBuf]) -> Result<Vec<Logits>, Failure> {
+    /// The answer to each photo, in order; photos are decoded in parallel.
+    pub fn answer(&mut self, paths: &[PathBuf]) -> Result<Vec<Answered>, Failure> {
         let length = self.preprocessor.image_len();
         let prepare = |path: &PathBuf| {
-            let photo = decode(path)?;
             let mut input = vec![0.0; length];
-            self.preprocessor.run(&photo, &mut input);
-            Ok(input)
+            let note = self.preprocessor.read(path, &mut input)?;
+            Ok((input, note))
         };
-        let inputs: Vec<Result<Vec<f32>, PhotoError>> = paths.par_iter().map(prepare).collect();
-        let batch: Vec<f32> = inputs.iter().flatten().flatten().copied().collect();
+        let inputs: Vec<Result<(Vec<f32>, Option<Note>), PhotoError>> = paths.par_iter().map(prepare).collect();
+        let batch: Vec<f32> = inputs.iter().flatten().flat_map(|(input, _)| input).copied().collect();
         let classes = self.labels.len();
         let mut logits = vec![0.0; batch.len() / length * classes];
         if !batch.is_empty() {
             self.session.run(&batch, &mut logits).or_bad_input("could not run the model")?;
         }
-        let mut rows = logits.chunks_exact(classes);
-        Ok(inputs.into_iter().map(|input| input.map(|_| rows.next().unwrap_or(&[]).to_vec())).collect())
+        let mut rows = logits.chunks_exact(classes).map(<[f32]>::to_vec);
+        let mut row = || rows.next().expect("every readable photo has its logits");
+        Ok(inputs.into_iter().map(|input| input.map(|(_, note)| Answer { logits: row(), note })).collect())
     }
 }
 
