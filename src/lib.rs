@@ -12,6 +12,7 @@ pub mod experiment;
 pub mod front;
 pub mod labels;
 pub mod models;
+pub mod names;
 pub mod onnx;
 pub mod peers;
 pub mod preprocess;

@@ -49,6 +49,9 @@ pub struct RunRecord {
     pub choices: Vec<Choice>,
     /// Photos that were skipped.
     pub bad_photos: Vec<BadPhoto>,
+    /// Photos that are truncated or damaged and were used nevertheless.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub noted_photos: Vec<NotedPhoto>,
     /// Everything the user was warned about.
     pub warnings: Vec<String>,
     /// Val images that dense and specialist answer differently, in the order of val.
@@ -90,6 +93,9 @@ pub struct AdaptRecord {
     pub peak_rss_bytes: Option<u64>,
     /// Photos that were skipped.
     pub bad_photos: Vec<BadPhoto>,
+    /// Photos that are truncated or damaged and were used nevertheless.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub noted_photos: Vec<NotedPhoto>,
     /// Everything the user was warned about.
     pub warnings: Vec<String>,
 }
@@ -342,6 +348,15 @@ pub struct BadPhoto {
     pub path: String,
     /// Why it could not be used.
     pub reason: String,
+}
+
+/// A photo that is truncated or damaged and was used nevertheless.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotedPhoto {
+    /// Path inside the data folder.
+    pub path: String,
+    /// What is wrong with it.
+    pub note: String,
 }
 
 /// A val image whose answer changed.

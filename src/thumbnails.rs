@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
@@ -10,6 +10,7 @@ use margay_core::Preprocess;
 use margay_runtime::{Photo, Preprocessor, decode};
 use rayon::prelude::*;
 
+use crate::names;
 use crate::record::RunRecord;
 use crate::report::Thumbnail;
 
@@ -27,7 +28,7 @@ pub fn thumbnails(record: &RunRecord, root: &Path) -> Vec<Thumbnail> {
     let made: Vec<Option<Thumbnail>> = paths
         .par_iter()
         .map(|path| {
-            let photo = decode(&root.join(PathBuf::from(path))).ok()?;
+            let photo = decode(&root.join(names::to_path(path))).ok()?;
             Some(Thumbnail { path: (*path).to_owned(), jpeg: jpeg(&photo)? })
         })
         .collect();
@@ -56,14 +57,14 @@ mod tests {
     #[test]
     fn a_thumbnail_keeps_the_aspect_ratio() {
         let photo = Photo::from_rgb(400, 100, vec![90; 3 * 400 * 100]).unwrap();
-        let small = margay_runtime::decode_bytes(&jpeg(&photo).unwrap(), Path::new("t.jpg")).unwrap();
+        let small = margay_runtime::decode_bytes(&jpeg(&photo).unwrap()).unwrap();
         assert_eq!((small.width(), small.height()), (SIDE, SIDE / 4));
     }
 
     #[test]
     fn small_photos_stay_as_they_are() {
         let photo = Photo::from_rgb(5, 3, vec![90; 45]).unwrap();
-        let small = margay_runtime::decode_bytes(&jpeg(&photo).unwrap(), Path::new("t.jpg")).unwrap();
+        let small = margay_runtime::decode_bytes(&jpeg(&photo).unwrap()).unwrap();
         assert_eq!((small.width(), small.height()), (5, 3));
     }
 }

@@ -1,10 +1,14 @@
 //! The one place that prints: data to stdout, talk to stderr.
+//!
+//! Names of files, classes and layers come from strangers. So nothing that is printed holds a control character but
+//! line breaks and tabs: whoever prints may forget that a name can clear the screen.
 
 use std::io::{self, ErrorKind, Write};
 
 use indicatif::MultiProgress;
 
 use super::exit::{Exit, Failure, OrFail};
+use crate::names;
 
 /// Prints for every command.
 #[derive(Clone, Debug)]
@@ -19,8 +23,9 @@ impl Printer {
         Self { quiet, bars }
     }
 
-    /// Writes data to stdout as it is. A reader that has gone away ends the process without complaint.
+    /// Writes data to stdout. A reader that has gone away ends the process without complaint.
     pub fn data(&self, text: &str) -> Result<(), Failure> {
+        let text = names::lines(text);
         let mut stdout = io::stdout().lock();
         let written = self.bars.suspend(|| stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
         match written {
@@ -34,7 +39,7 @@ impl Printer {
     /// Writes a value to stdout as indented JSON.
     fn json(&self, value: &impl serde::Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).or_io("could not write JSON")?;
-        self.data(&(text + "\n"))
+        self.data(&(names::json(&text) + "\n"))
     }
 
     /// Writes a value to stdout, as JSON or as the text that `table` makes of it.
@@ -66,6 +71,7 @@ impl Printer {
 
     fn talk(&self, text: &str) {
         // There is nobody left to tell if stderr is closed.
+        let text = names::lines(text);
         let _ = self.bars.suspend(|| writeln!(io::stderr().lock(), "{text}"));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::printer::Printer;
+use crate::names;
 use crate::progress::Progress;
 
 /// Shows stages as bars with an estimate of the time left; silent where stderr is no terminal.
@@ -41,7 +42,7 @@ impl Progress for Bars {
     fn start(&mut self, stage: &str, total: u64) {
         self.finish();
         let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
-        let bar = self.screen.add(bar.with_style(Self::style(total)).with_prefix(stage.to_owned()));
+        let bar = self.screen.add(bar.with_style(Self::style(total)).with_prefix(names::line(stage).into_owned()));
         bar.enable_steady_tick(Duration::from_millis(200));
         self.current = Some(bar);
     }
@@ -54,7 +55,7 @@ impl Progress for Bars {
 
     fn status(&mut self, text: &str) {
         if let Some(bar) = &self.current {
-            bar.set_message(text.to_owned());
+            bar.set_message(names::line(text).into_owned());
         }
     }
 

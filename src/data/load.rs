@@ -1,12 +1,13 @@
 use std::path::PathBuf;
 
-use margay_runtime::{PhotoError, Preprocessor, decode, dimensions};
+use margay_runtime::{Note, PhotoError, Preprocessor, dimensions};
 use ndarray::{Array4, Axis};
 use rayon::prelude::*;
 
+use crate::names;
 use crate::progress::Progress;
 
-use super::{DataError, Sample};
+use super::{DataError, Sample, told};
 
 /// Photos are decoded in groups of this many, so that progress can be told in between.
 const GROUP: usize = 32;
@@ -31,9 +32,12 @@ pub struct Loaded {
     pub paths: Vec<PathBuf>,
     /// Files that were skipped, and why.
     pub bad: Vec<(PathBuf, PhotoError)>,
+    /// Files that are truncated or damaged and used nevertheless.
+    pub noted: Vec<(PathBuf, Note)>,
 }
 
-/// Decodes and prepares photos in parallel, in order; bad ones are skipped, listed and warned about.
+/// Decodes and prepares photos in parallel, in order; bad ones are skipped, listed and warned about. Those that are
+/// truncated or damaged are used, listed and warned about.
 ///
 /// It takes 12 bytes per pixel of the model's input for each photo: pass large sets in pieces.
 pub fn load(
@@ -44,7 +48,7 @@ pub fn load(
     progress.start(STAGE, samples.len() as u64);
     let loaded = piece(samples, preprocessor, progress);
     progress.finish();
-    some_readable(loaded.len(), loaded.bad.len(), loaded.bad.first().map(|(_, error)| error.to_string()))?;
+    some_readable(loaded.len(), loaded.bad.len(), loaded.bad.first().map(told))?;
     Ok(loaded)
 }
 
@@ -61,7 +65,7 @@ pub fn load_in_pieces<E: From<DataError>>(
     for samples in samples.chunks(size.max(1)) {
         let loaded = piece(samples, preprocessor, progress);
         (readable, bad) = (readable + loaded.len(), bad + loaded.bad.len());
-        first = first.or_else(|| loaded.bad.first().map(|(_, error)| error.to_string()));
+        first = first.or_else(|| loaded.bad.first().map(told));
         each(loaded)?;
     }
     progress.finish();
@@ -78,29 +82,30 @@ fn some_readable(readable: usize, bad: usize, first: Option<String>) -> Result<(
 fn piece(samples: &[Sample], preprocessor: &Preprocessor, progress: &mut dyn Progress) -> Loaded {
     let [height, width] = preprocessor.spec().size;
     let mut images = Array4::zeros((samples.len(), 3, height, width));
-    let (mut kept, mut bad) = (Vec::with_capacity(samples.len()), Vec::new());
+    let (mut kept, mut bad, mut noted) = (Vec::with_capacity(samples.len()), Vec::new(), Vec::new());
     for (group, mut slots) in samples.chunks(GROUP).zip(images.axis_chunks_iter_mut(Axis(0), GROUP)) {
         let slots: Vec<&mut [f32]> =
             slots.axis_iter_mut(Axis(0)).filter_map(ndarray::ArrayViewMut3::into_slice).collect();
-        let decoded: Vec<Result<(), PhotoError>> = group
-            .par_iter()
-            .zip(slots)
-            .map(|(sample, slot)| decode(&sample.path).map(|photo| preprocessor.run(&photo, slot)))
-            .collect();
+        let decoded: Vec<Result<Option<Note>, PhotoError>> =
+            group.par_iter().zip(slots).map(|(sample, slot)| preprocessor.read(&sample.path, slot)).collect();
         for (sample, result) in group.iter().zip(decoded) {
             match result {
-                Ok(()) => kept.push(sample),
-                Err(error) => {
-                    progress.warn(&format!("skipped a photo: {error}"));
-                    bad.push((sample.path.clone(), error));
+                Ok(note) => {
+                    kept.push(sample);
+                    noted.extend(note.map(|note| (sample.path.clone(), note)));
                 }
+                Err(error) => bad.push((sample.path.clone(), error)),
             }
         }
         progress.advance(group.len() as u64);
     }
+    bad.iter().for_each(|photo| progress.warn(&format!("skipped a photo: {}", told(photo))));
+    for (path, note) in &noted {
+        progress.warn(&format!("a photo is used as it is: `{}` is {note}", names::path(path)));
+    }
     let images = without_bad(images, samples, &bad);
     let (classes, paths) = kept.into_iter().map(|sample| (sample.class, sample.path.clone())).unzip();
-    Loaded { images, classes, paths, bad }
+    Loaded { images, classes, paths, bad, noted }
 }
 
 fn without_bad(images: Array4<f32>, samples: &[Sample], bad: &[(PathBuf, PhotoError)]) -> Array4<f32> {
@@ -130,7 +135,7 @@ impl Loaded {
             let count = samples.iter().filter(|sample| sample.class == class).count();
             if count > 0 && !self.classes.contains(&class) {
                 let mine = |path: &PathBuf| samples.iter().any(|s| s.class == class && s.path == *path);
-                let first = self.bad.iter().find(|(path, _)| mine(path)).map(|(_, e)| e.to_string());
+                let first = self.bad.iter().find(|(path, _)| mine(path)).map(told);
                 let first = first.unwrap_or_default();
                 return Err(DataError::UnreadableClass { class: name.clone(), count, first });
             }

@@ -15,6 +15,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use margay_runtime::PhotoError;
+
+use crate::names;
+
 mod cameras;
 mod layout;
 mod left_out;
@@ -257,6 +261,11 @@ fn photos_in_words(count: usize) -> String {
 
 fn left_out_in_words(left_out: &LeftOut) -> String {
     if left_out.is_empty() { String::new() } else { format!(" (left out: {left_out})") }
+}
+
+/// What is wrong with a photo, with its path.
+fn told((path, error): &(PathBuf, PhotoError)) -> String {
+    format!("`{}` {error}", names::path(path))
 }
 
 /// A random generator for one purpose: it depends on `seed`, `purpose` and `class` and on nothing else.

@@ -1,11 +1,11 @@
 use std::path::PathBuf;
 
-use margay_runtime::{PhotoError, decode};
+use margay_runtime::{PhotoError, decode_with};
 use rayon::prelude::*;
 
 use crate::progress::Progress;
 
-use super::{DataError, DataWarning, Dataset, Sample, generator, shuffle};
+use super::{DataError, DataWarning, Dataset, Sample, generator, shuffle, told};
 
 /// The few photos that a specialist is made from.
 #[derive(Debug, Default)]
@@ -70,8 +70,8 @@ impl FewShot {
         fraction: f64,
     ) -> Result<(), DataError> {
         let available = drawn.chosen.len();
-        if let (0, Some((_, first))) = (available, drawn.bad.first()) {
-            let (class, count, first) = (name.to_owned(), drawn.bad.len(), first.to_string());
+        if let (0, Some(first)) = (available, drawn.bad.first()) {
+            let (class, count, first) = (name.to_owned(), drawn.bad.len(), told(first));
             return Err(DataError::UnreadableClass { class, count, first });
         }
         if available < wanted {
@@ -80,7 +80,7 @@ impl FewShot {
         if available == 1 && wanted != 1 && fraction > 0.0 {
             self.warnings.push(DataWarning::OneImage { class: name.to_owned() });
         }
-        let reasons = drawn.bad.iter().map(|(_, error)| DataWarning::BadPhoto { reason: error.to_string() });
+        let reasons = drawn.bad.iter().map(|photo| DataWarning::BadPhoto { reason: told(photo) });
         self.warnings.extend(reasons);
         let kept = available - held_out(available, fraction);
         for (i, path) in drawn.chosen.into_iter().enumerate() {
@@ -114,7 +114,7 @@ fn draw_class(dataset: &Dataset, class: usize, shots: usize, seed: u64) -> Class
         if next.is_empty() {
             break;
         }
-        let tried: Vec<Option<PhotoError>> = next.par_iter().map(|path| decode(path).err()).collect();
+        let tried: Vec<Option<PhotoError>> = next.par_iter().map(|path| decode_with(path, drop).err()).collect();
         for (path, error) in next.into_iter().zip(tried) {
             match error {
                 None => chosen.push(path),

@@ -103,6 +103,7 @@ pub fn adapt(
         seconds,
         peak_rss_bytes: host::peak_rss_bytes(),
         bad_photos: task.bad.clone(),
+        noted_photos: task.noted.clone(),
         warnings: progress.warnings.clone(),
     };
     output::write(out.join("recipe.toml"), &record.recipe)?;

@@ -79,6 +79,7 @@ pub fn compress(
         layers: layers(&base),
         choices: [&task.choices[..], &base.chosen.choices, &specialist.choices].concat(),
         bad_photos: task.bad.clone(),
+        noted_photos: task.noted.clone(),
         warnings: progress.warnings.clone(),
         changed: judged.changed,
     };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use margay_runtime::{PhotoError, Preprocessor};
+use margay_runtime::{Note, PhotoError, Preprocessor};
 use tch::Tensor;
 
 use super::PipelineError;
@@ -23,6 +23,8 @@ pub struct General {
     pub photos: Vec<PathBuf>,
     /// Files that were skipped, and why.
     pub bad: Vec<(PathBuf, PhotoError)>,
+    /// Files that are truncated or damaged and used nevertheless.
+    pub noted: Vec<(PathBuf, Note)>,
 }
 
 impl General {
@@ -47,7 +49,7 @@ impl General {
         let loaded = load(&photos, &preprocessor, progress)?;
         let images = examples(&loaded, task.device)?.images;
         bad.extend(loaded.bad);
-        Ok(Some(Self { images, photos: loaded.paths, bad }))
+        Ok(Some(Self { images, photos: loaded.paths, bad, noted: loaded.noted }))
     }
 }
 

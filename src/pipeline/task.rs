@@ -21,8 +21,9 @@ use crate::labels::{HeadPlan, Label, LabelError, check_count, from_names, plan_h
 use crate::models::NameMap;
 use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
+use crate::names;
 use crate::recipe::{ClassSpec, Recipe};
-use crate::record::{BadPhoto, Choice};
+use crate::record::{BadPhoto, Choice, NotedPhoto};
 use crate::torch::{TorchModel, parse_device, seed_everything, set_threads};
 
 /// Everything a run starts from: the network, the task's images and how they are read.
@@ -53,6 +54,8 @@ pub struct Task {
     pub choices: Vec<Choice>,
     /// Photos that could not be read so far.
     pub bad: Vec<BadPhoto>,
+    /// Photos that are truncated or damaged and used so far.
+    pub noted: Vec<NotedPhoto>,
     times: Rc<OnceCell<Times>>,
 }
 
@@ -118,6 +121,8 @@ impl Task {
         let skipped = more.iter().flat_map(|loaded| &loaded.bad);
         let unreadable = shots.bad.iter().chain(&calibration.bad).chain(&heldout.bad).chain(skipped);
         let bad = unreadable.map(|(path, error)| bad_photo(&dataset, path, error)).collect();
+        let used = [&calibration, &heldout].into_iter().chain(&more).flat_map(|loaded| &loaded.noted);
+        let noted = used.map(|(path, note)| noted_photo(&dataset, path, *note)).collect();
         let more = more.map(|loaded| examples(&loaded, device)).transpose()?;
         let classes = recipe.shots.balance.then_some(dataset.classes.len());
         let mut task = Self {
@@ -133,6 +138,7 @@ impl Task {
             balance: recipe.shots.balance,
             choices: Vec::new(),
             bad,
+            noted,
             dataset,
             times: Rc::default(),
         };
@@ -140,6 +146,7 @@ impl Task {
         task.general = General::read(&task, recipe, progress)?.map(Rc::new);
         if let Some(general) = &task.general {
             task.bad.extend(general.bad.iter().map(|(path, error)| bad_photo(&task.dataset, path, error)));
+            task.noted.extend(general.noted.iter().map(|(path, note)| noted_photo(&task.dataset, path, *note)));
         }
         Ok(task)
     }
@@ -222,6 +229,7 @@ impl Task {
             unlabelled: self.unlabelled.as_ref().map(Tensor::shallow_clone),
             choices: Vec::new(),
             bad: Vec::new(),
+            noted: Vec::new(),
             times: Rc::clone(&self.times),
         })
     }
@@ -262,9 +270,8 @@ impl Task {
     /// Reads val images: called once, after every choice.
     pub fn load_val(&mut self, progress: &mut dyn Progress) -> Result<Loaded, PipelineError> {
         let loaded = load(&self.dataset.val, &Preprocessor::new(&self.preprocess), progress)?;
-        for (path, error) in &loaded.bad {
-            self.bad.push(bad_photo(&self.dataset, path, error));
-        }
+        self.bad.extend(loaded.bad.iter().map(|(path, error)| bad_photo(&self.dataset, path, error)));
+        self.noted.extend(loaded.noted.iter().map(|(path, note)| noted_photo(&self.dataset, path, *note)));
         if loaded.is_empty() {
             return Err(PipelineError::NoImages("val"));
         }
@@ -403,10 +410,13 @@ pub(super) fn bad_photo(
     BadPhoto { path: relative(dataset, path), reason: error.to_string() }
 }
 
+fn noted_photo(dataset: &Dataset, path: &std::path::Path, note: margay_runtime::Note) -> NotedPhoto {
+    NotedPhoto { path: relative(dataset, path), note: note.to_string() }
+}
+
 /// Path inside the dataset, with forward slashes.
 pub fn relative(dataset: &Dataset, path: &std::path::Path) -> String {
-    let inside: PathBuf = path.strip_prefix(&dataset.root).unwrap_or(path).to_owned();
-    inside.to_string_lossy().replace('\\', "/")
+    names::path(path.strip_prefix(&dataset.root).unwrap_or(path))
 }
 
 #[cfg(test)]

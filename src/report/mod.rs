@@ -14,6 +14,7 @@ use askama::Template;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::names;
 use crate::record::{ChangedAnswer, Evaluation, RunRecord};
 use format::{ABSENT, bytes, count, fold, interval, maybe_percent, milliseconds, percent};
 use plot::{Bar, ClassPlot, LayerPlot};
@@ -36,7 +37,8 @@ pub struct Thumbnail {
 ///
 /// Changed answers show their thumbnail where one is given; pictures without a changed answer are left out.
 pub fn render(record: &RunRecord, thumbnails: &[Thumbnail]) -> String {
-    Page::new(record, thumbnails).render().expect("writing to memory does not fail")
+    let page = Page::new(record, thumbnails).render().expect("writing to memory does not fail");
+    names::lines(&page).into_owned()
 }
 
 #[derive(Template)]

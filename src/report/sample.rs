@@ -1,6 +1,6 @@
 use crate::record::{
     Answer, BadPhoto, Candidate, ChangedAnswer, Choice, DataInfo, Evaluation, Latency, LayerRecord, Machine,
-    ModelInfo, Nonzeros, Pair, Parity, RunRecord, Stages, Trained,
+    ModelInfo, NotedPhoto, Nonzeros, Pair, Parity, RunRecord, Stages, Trained,
 };
 
 const LABELS: [&str; 5] = ["deer", "empty", "fox", "hare", "lynx"];
@@ -73,6 +73,10 @@ pub(super) fn sample() -> RunRecord {
         bad_photos: vec![BadPhoto {
             path: "train/fox/cut.jpg".into(),
             reason: "unexpected end of file".into(),
+        }],
+        noted_photos: vec![NotedPhoto {
+            path: "train/fox/half.jpg".into(),
+            note: "truncated, 74 % of the rows".into(),
         }],
         warnings: vec!["class `lynx` has no val images".into()],
         changed: changed.map(|i| change(i, truth[i], dense[i], specialist[i])).collect(),

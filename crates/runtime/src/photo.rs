@@ -1,17 +1,43 @@
-use std::io::{self, Cursor, Read};
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::io::Cursor;
+use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+use self::format::Kind;
+use self::memory::Claim;
+use self::note::Fault;
+
+mod error;
+mod exif;
+mod file;
+mod format;
+mod jpeg;
+mod memory;
+mod note;
+mod partial;
+
+pub use self::error::PhotoError;
+pub use self::jpeg::{MAX_SCANNED_PIXELS, MAX_SCANS};
+pub use self::memory::MAX_DECODER_BYTES;
+pub use self::note::{Defect, Note};
 
 /// Photos with more pixels than this are refused from their header, before any memory is taken.
 pub const MAX_PIXELS: u64 = 200_000_000;
 
-/// Image files longer than this are refused.
-pub const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Image files longer than this are refused, unread but for their first bytes.
+pub const MAX_FILE_BYTES: u64 = 256 << 20;
 
-/// Memory a decoder may take for one photo.
-const MAX_DECODER_BYTES: u64 = 2 << 30;
+/// Photos of at most this many pixels may come in a file as short as they like.
+pub const MAX_FREE_PIXELS: u64 = 25_000_000;
+
+/// Larger ones are refused if their file has more pixels per byte than this: no photo is that plain.
+pub const MAX_PIXELS_PER_BYTE: u64 = 2_000;
+
+/// Bytes per pixel that decoding takes beside the decoder's own picture: our picture and, for a progressive JPEG,
+/// its coefficients.
+const WORK_BYTES: u64 = 9;
 
 /// A decoded photo: upright, 8 bits per channel, red, green and blue interleaved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,107 +45,39 @@ pub struct Photo {
     width: usize,
     height: usize,
     pixels: Vec<u8>,
-}
-
-/// Why a file is no usable photo.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PhotoError {
-    /// The file cannot be opened or read.
-    #[error("`{}` cannot be read: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The file has no bytes.
-    #[error("`{}` is empty (0 bytes)", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is longer than [`MAX_FILE_BYTES`].
-    #[error("`{}` is longer than {MAX_FILE_BYTES} bytes", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The first bytes belong to no image format that is known here.
-    #[error("`{}` is not a JPEG, PNG, WebP, BMP, GIF or TIFF image", path.display())]
-    UnknownFormat {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The format is known, but this kind of it is not.
-    #[error("`{}` uses a feature of its format that is not supported: {feature}", path.display())]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// What is not supported.
-        feature: String,
-    },
-    /// The header announces more than [`MAX_PIXELS`] pixels, or none.
-    #[error("`{}` has {width} x {height} pixels, allowed are 1 to {MAX_PIXELS}", path.display())]
-    Dimensions {
-        /// The file.
-        path: PathBuf,
-        /// Pixels per row.
-        width: u32,
-        /// Rows.
-        height: u32,
-    },
-    /// Decoding would take more memory than allowed.
-    #[error("`{}` needs more memory to decode than the allowed {MAX_DECODER_BYTES} bytes", path.display())]
-    Memory {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The data end before the picture does.
-    #[error("`{}` is truncated: its data end before the picture does", path.display())]
-    Truncated {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The data contradict their format.
-    #[error("`{}` is damaged: {reason}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What the decoder said.
-        reason: String,
-    },
+    note: Option<Note>,
 }
 
 /// Reads and decodes a photo, and turns it upright as its EXIF orientation says.
 ///
 /// Grey, palette, CMYK and 16-bit photos become 8-bit RGB; of 16 bits the upper 8 are kept, and an alpha
-/// channel is dropped, not blended. A photo whose data end early is an error, not half a picture.
+/// channel is dropped, not blended. A photo that is truncated or damaged is decoded if at least half of its rows are
+/// sound: the others are grey, and [`Photo::note`] tells.
 pub fn decode(path: &Path) -> Result<Photo, PhotoError> {
-    decode_bytes(&read_limited(path)?, path)
+    decode_bytes(&file::read(path)?)
 }
 
-/// Decodes a photo that is already in memory; `path` only serves to name it in errors.
-pub fn decode_bytes(bytes: &[u8], path: &Path) -> Result<Photo, PhotoError> {
-    let mut decoder = open_decoder(bytes, path)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
-    decoder.set_limits(limits).map_err(|error| PhotoError::from_image(error, path))?;
-    let mut image =
-        DynamicImage::from_decoder(decoder).map_err(|error| PhotoError::from_image(error, path))?;
-    image.apply_orientation(orientation);
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    Ok(Photo { width, height, pixels: into_rgb8(image) })
+/// Decodes a photo that is already in memory.
+pub fn decode_bytes(bytes: &[u8]) -> Result<Photo, PhotoError> {
+    decode_for(bytes, |photo| photo)
+}
+
+/// Reads and decodes a photo, and does `work` with it.
+///
+/// Until `work` is done the photo counts among those that may take [`MAX_DECODER_BYTES`] together; where that is too
+/// much, a thread waits for others. So `work` must not decode another one.
+pub fn decode_with<T>(path: &Path, work: impl FnOnce(Photo) -> T) -> Result<T, PhotoError> {
+    decode_for(&file::read(path)?, work)
 }
 
 /// Width and height in pixels of the upright photo, from the file's header only.
 pub fn dimensions(path: &Path) -> Result<[usize; 2], PhotoError> {
-    let bytes = read_limited(path)?;
-    let mut decoder = open_decoder(&bytes, path)?;
+    let bytes = file::read(path)?;
+    let format = readable_format(&bytes)?;
+    let mut decoder = open_decoder(&bytes, format, bytes.len())?;
     let (width, height) = decoder.dimensions();
     let turned = matches!(
-        decoder.orientation().unwrap_or(Orientation::NoTransforms),
+        upright(&mut decoder, &bytes, format),
         Orientation::Rotate90
             | Orientation::Rotate270
             | Orientation::Rotate90FlipH
@@ -134,13 +92,13 @@ impl Photo {
     /// more than [`MAX_PIXELS`].
     pub fn from_rgb(width: usize, height: usize, pixels: Vec<u8>) -> Option<Self> {
         let count = width.checked_mul(height).filter(|count| (1..=MAX_PIXELS).contains(&(*count as u64)))?;
-        (3 * count == pixels.len()).then_some(Self { width, height, pixels })
+        (3 * count == pixels.len()).then_some(Self { width, height, pixels, note: None })
     }
 
     /// Wraps pixels that are known to fit.
     pub(crate) fn from_parts(width: usize, height: usize, pixels: Vec<u8>) -> Self {
         debug_assert_eq!(pixels.len(), 3 * width * height);
-        Self { width, height, pixels }
+        Self { width, height, pixels, note: None }
     }
 
     /// Pixels per row.
@@ -157,93 +115,85 @@ impl Photo {
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
-}
 
-impl PhotoError {
-    /// The file that is no usable photo.
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Read { path, .. }
-            | Self::Empty { path }
-            | Self::TooLong { path }
-            | Self::UnknownFormat { path }
-            | Self::Unsupported { path, .. }
-            | Self::Dimensions { path, .. }
-            | Self::Memory { path }
-            | Self::Truncated { path }
-            | Self::Damaged { path, .. } => path,
-        }
-    }
-
-    fn read(source: io::Error, path: &Path) -> Self {
-        Self::Read { path: path.to_owned(), source }
-    }
-
-    fn from_image(error: ImageError, path: &Path) -> Self {
-        let path = path.to_owned();
-        match error {
-            ImageError::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => Self::Truncated { path },
-            ImageError::Unsupported(e) => Self::Unsupported { path, feature: e.to_string() },
-            ImageError::Limits(_) => Self::Memory { path },
-            other => Self::Damaged { path, reason: other.to_string() },
-        }
+    /// What is wrong with the file that it comes from, if anything is.
+    pub fn note(&self) -> Option<Note> {
+        self.note
     }
 }
 
-fn read_limited(path: &Path) -> Result<Vec<u8>, PhotoError> {
-    let mut bytes = Vec::new();
-    // A pipe or a device would block.
-    if !std::fs::metadata(path).map_err(|e| PhotoError::read(e, path))?.is_file() {
-        return Err(PhotoError::read(io::Error::other("it is not a regular file"), path));
-    }
-    let file = std::fs::File::open(path).map_err(|e| PhotoError::read(e, path))?;
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| PhotoError::read(e, path))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(PhotoError::TooLong { path: path.to_owned() });
-    }
-    Ok(bytes)
-}
-
-fn open_decoder<'a>(bytes: &'a [u8], path: &Path) -> Result<impl ImageDecoder + 'a, PhotoError> {
-    if bytes.is_empty() {
-        return Err(PhotoError::Empty { path: path.to_owned() });
-    }
-    let reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|source| PhotoError::read(source, path))?;
-    let Some(format) = reader.format().filter(ImageFormat::reading_enabled) else {
-        return Err(PhotoError::UnknownFormat { path: path.to_owned() });
+fn decode_for<T>(bytes: &[u8], work: impl FnOnce(Photo) -> T) -> Result<T, PhotoError> {
+    let format = readable_format(bytes)?;
+    let (input, fault) = match format {
+        ImageFormat::Jpeg => jpeg::survey(bytes).map(|survey| (survey.bytes, survey.fault))?,
+        _ => (Cow::Borrowed(bytes), None),
     };
-    let truncated = format == ImageFormat::Jpeg && !jpeg_has_end(bytes);
-    let decoder = reader.into_decoder().map_err(|error| match error {
-        _ if truncated => PhotoError::Truncated { path: path.to_owned() },
-        error => PhotoError::from_image(error, path),
-    })?;
+    let mut decoder = open_decoder(&input, format, bytes.len())?;
     let (width, height) = decoder.dimensions();
-    if !(1..=MAX_PIXELS).contains(&(u64::from(width) * u64::from(height))) {
-        return Err(PhotoError::Dimensions { path: path.to_owned(), width, height });
+    let mut fault = fault.map(Fault::at_least_half).transpose()?;
+    let orientation = upright(&mut decoder, bytes, format);
+    let _claim = Claim::take(decoder.total_bytes() + WORK_BYTES * u64::from(width) * u64::from(height));
+    let mut pixels = match DynamicImage::from_decoder(decoder).map_err(PhotoError::from_image) {
+        Ok(image) => into_rgb8(image),
+        Err(error) => {
+            let (pixels, part) = partial::decode(bytes, format, error)?;
+            fault = Some(part.at_least_half()?);
+            pixels
+        }
+    };
+    if format == ImageFormat::Jpeg && fault.is_none() {
+        fault = partial::grey_rows(&pixels, height as usize).map(Fault::at_least_half).transpose()?;
     }
-    if truncated { Err(PhotoError::Truncated { path: path.to_owned() }) } else { Ok(decoder) }
+    if let Some(fault) = fault {
+        fault.paint(&mut pixels);
+    }
+    let image = RgbImage::from_raw(width, height, pixels).expect("the decoder filled every pixel");
+    let mut image = DynamicImage::ImageRgb8(image);
+    image.apply_orientation(orientation);
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let note = fault.map(|fault| fault.note());
+    Ok(work(Photo { width, height, pixels: image.into_rgb8().into_raw(), note }))
 }
 
-/// Whether the segments and scans of a JPEG are followed by its end marker.
-///
-/// The decoder paints what is missing grey, so that a cut file has to be found here.
-fn jpeg_has_end(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    loop {
-        let Some(marker) = rest.iter().position(|byte| *byte == 0xFF) else { return false };
-        let Some(code) = rest[marker..].iter().position(|byte| *byte != 0xFF) else { return false };
-        let kind = rest[marker + code];
-        rest = &rest[marker + code + 1..];
-        match kind {
-            0x00 | 0x01 | 0xD0..=0xD8 => {}
-            0xD9 => return true,
-            _ => {
-                let &[high, low, ..] = rest else { return false };
-                rest = rest.get(usize::from(u16::from_be_bytes([high, low])).max(2)..).unwrap_or(&[]);
-            }
-        }
+fn readable_format(bytes: &[u8]) -> Result<ImageFormat, PhotoError> {
+    match format::kind(bytes) {
+        _ if bytes.is_empty() => Err(PhotoError::Empty),
+        Kind::Image(format) => Ok(format),
+        Kind::Other(found) => Err(PhotoError::OtherFormat { found }),
+        Kind::Zeros => Err(PhotoError::Zeros),
+        Kind::Unknown => Err(PhotoError::UnknownFormat),
+    }
+}
+
+/// Opens a decoder for `bytes`, which stand for a file of `length`, and judges the header.
+fn open_decoder(
+    bytes: &[u8],
+    format: ImageFormat,
+    length: usize,
+) -> Result<impl ImageDecoder + '_, PhotoError> {
+    let reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut decoder = reader.into_decoder().map_err(PhotoError::from_image)?;
+    let (width, height) = decoder.dimensions();
+    let (pixels, bytes) = (u64::from(width) * u64::from(height), length as u64);
+    if !(1..=MAX_PIXELS).contains(&pixels) {
+        return Err(PhotoError::Dimensions { width, height });
+    }
+    if pixels > MAX_FREE_PIXELS && pixels / bytes.max(1) > MAX_PIXELS_PER_BYTE {
+        return Err(PhotoError::Sparse { width, height, bytes });
+    }
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
+    decoder.set_limits(limits).map_err(PhotoError::from_image)?;
+    Ok(decoder)
+}
+
+/// How to turn the photo upright.
+fn upright(decoder: &mut impl ImageDecoder, bytes: &[u8], format: ImageFormat) -> Orientation {
+    match decoder.exif_metadata() {
+        Ok(Some(chunk)) => exif::orientation(&chunk),
+        // A TIFF file is built as EXIF data are.
+        _ if format == ImageFormat::Tiff => exif::orientation(bytes),
+        _ => Orientation::NoTransforms,
     }
 }
 

@@ -1,10 +1,11 @@
 use std::borrow::Cow;
+use std::path::Path;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use margay_core::{Centre, Interpolation, Preprocess, Resize};
 
-use crate::Photo;
+use crate::{Note, Photo, PhotoError, decode_with};
 
 /// Turns photos into the input of a model: resize, cut out the centre, normalise.
 ///
@@ -67,6 +68,18 @@ impl Preprocessor {
     /// If `out` is not [`Self::image_len`] long.
     pub fn run(&self, photo: &Photo, out: &mut [f32]) {
         self.normalize(self.resize(photo).pixels(), out);
+    }
+
+    /// Reads a photo and writes the input that it becomes to `out`; returns what is wrong with the photo, if
+    /// anything is.
+    ///
+    /// # Panics
+    /// If `out` is not [`Self::image_len`] long.
+    pub fn read(&self, path: &Path, out: &mut [f32]) -> Result<Option<Note>, PhotoError> {
+        decode_with(path, |photo| {
+            self.run(&photo, out);
+            photo.note()
+        })
     }
 
     /// Normalises pixels `[height, width, 3]` of the input size to `out`, `[3, height, width]`.

@@ -163,6 +163,10 @@ mod torch {
         if bad > 0 {
             context.printer.warn(&format!("{bad} photos could not be read; run.json lists them"));
         }
+        let noted = record.noted_photos.len();
+        if noted > 0 {
+            context.printer.warn(&format!("{noted} photos are truncated or damaged and were used; run.json lists them"));
+        }
         Ok(Exit::Success)
     }
 

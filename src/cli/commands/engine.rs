@@ -6,7 +6,7 @@ use etcetera::BaseStrategy as _;
 use margay_core::adapter::{Adapter, AdapterError};
 use margay_core::{FormatError, LimitError, Limits, SparseModel};
 use margay_runtime::{
-    PhotoError, Precision, Preprocessor, RuntimeError, Session, SessionOptions, check_logits, decode,
+    Note, PhotoError, Precision, Preprocessor, RuntimeError, Session, SessionOptions, check_logits,
 };
 use rayon::prelude::*;
 
@@ -60,8 +60,17 @@ pub struct Engine {
 /// Photos decoded and classified at a time, where there is memory for as many: keeps every core busy.
 const GROUP: u64 = 64;
 
-/// The logits of one photo, or why there are none.
-pub type Logits = Result<Vec<f32>, NoAnswer>;
+/// What the model says to one photo.
+#[derive(Debug)]
+pub struct Answer {
+    /// One per label.
+    pub logits: Vec<f32>,
+    /// What is wrong with the photo, if anything is.
+    pub note: Option<Note>,
+}
+
+/// The answer to one photo, or why there is none.
+pub type Answered = Result<Answer, NoAnswer>;
 
 /// Why a photo has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -70,13 +79,8 @@ pub enum NoAnswer {
     #[error(transparent)]
     Photo(#[from] PhotoError),
     /// The network overflows on it.
-    #[error("`{}`: {source}", path.display())]
-    NotANumber {
-        /// The photo.
-        path: PathBuf,
-        /// What the runtime says.
-        source: RuntimeError,
-    },
+    #[error(transparent)]
+    NotANumber(#[from] RuntimeError),
 }
 
 /// Reads a `.margay` file.
@@ -185,29 +189,27 @@ impl Engine {
         self.group
     }
 
-    /// Logits of each photo, in order; photos are decoded in parallel.
-    pub fn logits(&mut self, paths: &[PathBuf]) -> Result<Vec<Logits>, Failure> {
+    /// The answer to each photo, in order; photos are decoded in parallel.
+    pub fn answer(&mut self, paths: &[PathBuf]) -> Result<Vec<Answered>, Failure> {
         let length = self.preprocessor.image_len();
         let prepare = |path: &PathBuf| {
-            let photo = decode(path)?;
             let mut input = vec![0.0; length];
-            self.preprocessor.run(&photo, &mut input);
-            Ok(input)
+            let note = self.preprocessor.read(path, &mut input)?;
+            Ok((input, note))
         };
-        let inputs: Vec<Result<Vec<f32>, PhotoError>> = paths.par_iter().map(prepare).collect();
-        let batch: Vec<f32> = inputs.iter().flatten().flatten().copied().collect();
+        let inputs: Vec<Result<(Vec<f32>, Option<Note>), PhotoError>> = paths.par_iter().map(prepare).collect();
+        let batch: Vec<f32> = inputs.iter().flatten().flat_map(|(input, _)| input).copied().collect();
         let classes = self.labels.len();
         let mut logits = vec![0.0; batch.len() / length * classes];
         if !batch.is_empty() {
             self.session.run(&batch, &mut logits).or_bad_input("could not run the model")?;
         }
         let mut rows = logits.chunks_exact(classes);
-        let answers = inputs.into_iter().zip(paths).map(|(input, path)| {
-            drop(input?);
-            let row = rows.next().expect("there is a row per input");
-            let not_a_number = |source| NoAnswer::NotANumber { path: path.clone(), source };
-            check_logits(row).map_err(not_a_number)?;
-            Ok(row.to_vec())
+        let answers = inputs.into_iter().map(|input| {
+            let (_, note) = input?;
+            let row = rows.next().expect("every readable photo has its logits");
+            check_logits(row)?;
+            Ok(Answer { logits: row.to_vec(), note })
         });
         Ok(answers.collect())
     }

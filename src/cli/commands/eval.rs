@@ -1,7 +1,7 @@
 //! `margay eval`: accuracy of a model file on a folder of photos.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use margay_core::{SparseModel, nearest_name};
 use serde::Serialize;
@@ -14,8 +14,9 @@ use crate::cli::settings::within;
 use crate::data::{Dataset, Sample};
 use crate::labels::{from_names, match_each};
 use crate::progress::Progress;
+use crate::names;
 use crate::recipe::ClassSpec;
-use crate::record::{BadPhoto, Evaluation, LeftOutKind};
+use crate::record::{BadPhoto, Evaluation, LeftOutKind, NotedPhoto};
 
 /// Confusions listed in the table.
 const CONFUSIONS: usize = 8;
@@ -60,6 +61,7 @@ struct Measured {
     evaluation: Evaluation,
     bad_photos: Vec<BadPhoto>,
     left_out: Vec<LeftOutKind>,
+    noted_photos: Vec<NotedPhoto>,
     warnings: Vec<String>,
 }
 
@@ -76,17 +78,23 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
     let truth = Truth::new(&dataset, &model, &spec, &mut progress)?;
     let options = args.engine.options(context);
     let mut engine = Engine::new(&model, &options)?;
-    let (evaluation, bad_photos) = evaluate(&mut engine, &truth, &mut progress)?;
+    let Outcome { evaluation, bad_photos, noted_photos } =
+        evaluate(&mut engine, &args.data, &truth, &mut progress)?;
     dataset.left_out.tell(&mut progress);
     let measured = Measured {
-        model: args.model.to_string_lossy().into_owned(),
-        data: args.data.to_string_lossy().into_owned(),
+        model: names::path(&args.model),
+        data: names::path(&args.data),
         evaluation,
         bad_photos,
         left_out: dataset.left_out.kinds(),
+        noted_photos,
         warnings: progress.warnings().to_vec(),
     };
     context.printer.show(args.json, &measured, table)?;
+    let noted = measured.noted_photos.len();
+    if noted > 0 {
+        context.printer.warn(&format!("{noted} photos are truncated or damaged and were judged as they are"));
+    }
     verdict(args, &measured, context)
 }
 
@@ -177,32 +185,43 @@ fn log_sum_exp(logits: impl Iterator<Item = f32> + Clone) -> f32 {
     most + logits.map(|logit| (logit - most).exp()).sum::<f32>().ln()
 }
 
+/// What the photos' answers come to.
+struct Outcome {
+    evaluation: Evaluation,
+    bad_photos: Vec<BadPhoto>,
+    noted_photos: Vec<NotedPhoto>,
+}
+
 fn evaluate(
     engine: &mut Engine,
+    root: &Path,
     truth: &Truth,
     progress: &mut dyn Progress,
-) -> Result<(Evaluation, Vec<BadPhoto>), Failure> {
-    let (mut classes, mut predicted, mut bad) = (Vec::new(), Vec::new(), Vec::new());
+) -> Result<Outcome, Failure> {
+    let (mut classes, mut predicted) = (Vec::new(), Vec::new());
+    let (mut bad_photos, mut noted_photos) = (Vec::new(), Vec::new());
     progress.start("evaluate", truth.samples.len() as u64);
     for group in truth.samples.chunks(engine.group()) {
         let paths: Vec<PathBuf> = group.iter().map(|sample| sample.path.clone()).collect();
-        for (sample, logits) in group.iter().zip(engine.logits(&paths)?) {
-            match logits {
-                Ok(logits) => {
+        for (sample, answered) in group.iter().zip(engine.answer(&paths)?) {
+            let path = names::path(sample.path.strip_prefix(root).unwrap_or(&sample.path));
+            match answered {
+                Ok(answer) => {
                     classes.push(sample.class);
-                    predicted.extend(truth.answer(&logits));
+                    predicted.extend(truth.answer(&answer.logits));
+                    noted_photos.extend(answer.note.map(|note| NotedPhoto { path, note: note.to_string() }));
                 }
                 Err(error) => {
-                    progress.warn(&format!("skipped a photo: {error}"));
-                    let path = sample.path.to_string_lossy().into_owned();
-                    bad.push(BadPhoto { path, reason: error.to_string() });
+                    progress.warn(&format!("skipped a photo: `{path}` {error}"));
+                    bad_photos.push(BadPhoto { path, reason: error.to_string() });
                 }
             }
         }
         progress.advance(group.len() as u64);
     }
     progress.finish();
-    Ok((Evaluation::from_predictions(&truth.names, &classes, &predicted), bad))
+    let evaluation = Evaluation::from_predictions(&truth.names, &classes, &predicted);
+    Ok(Outcome { evaluation, bad_photos, noted_photos })
 }
 
 fn table(measured: &Measured) -> String {
@@ -216,7 +235,7 @@ fn table(measured: &Measured) -> String {
         let _ =
             writeln!(text, "top-1 {top1:.1} % (95 % interval {low:.1} to {high:.1}), {right} of {total}\n");
     }
-    let width = evaluation.classes.iter().map(|c| c.label.chars().count()).max().unwrap_or(0).max(5);
+    let width = evaluation.classes.iter().map(|c| names::line(&c.label).chars().count()).max().unwrap_or(0).max(5);
     let _ = writeln!(text, "{:<width$}  recall    95 % interval   photos", "class");
     for class in &evaluation.classes {
         let [low, high] = class.interval.map(percent);
@@ -224,9 +243,9 @@ fn table(measured: &Measured) -> String {
             Some(recall) => writeln!(
                 text,
                 "{:<width$}  {recall:>5.1} %  {low:>5.1} to {high:>5.1}  {:>7}",
-                class.label, class.total
+                names::line(&class.label), class.total
             ),
-            None => writeln!(text, "{:<width$}  unknown                         0", class.label),
+            None => writeln!(text, "{:<width$}  unknown                         0", names::line(&class.label)),
         };
     }
     text + &confusions(evaluation)
@@ -239,7 +258,7 @@ fn confusions(evaluation: &Evaluation) -> String {
     if wrong.is_empty() {
         return String::new();
     }
-    let name = |class: usize| &evaluation.classes[class].label;
+    let name = |class: usize| names::line(&evaluation.classes[class].label);
     let lines = wrong
         .iter()
         .take(CONFUSIONS)
@@ -260,6 +279,7 @@ mod tests {
             evaluation: Evaluation::from_predictions(&labels, &[0, 0, 0, 1], &[0, 0, 1, 1]),
             bad_photos: Vec::new(),
             left_out: Vec::new(),
+            noted_photos: Vec::new(),
             warnings: Vec::new(),
         };
         let text = table(&measured);

@@ -11,6 +11,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::limits::LimitArgs;
+use crate::names;
 
 use super::engine::read_model;
 
@@ -201,7 +202,7 @@ fn facts(
         other => [other.positions(), other.features()],
     };
     Facts {
-        file: path.to_string_lossy().into_owned(),
+        file: names::path(path),
         format,
         bytes,
         architecture: graph.architecture.clone(),
@@ -240,7 +241,10 @@ fn table(facts: &Facts, layers: bool) -> String {
     line(
         "classes",
         match &facts.labels {
-            Some(labels) => format!("{}: {}", facts.classes, labels.join(", ")),
+            Some(labels) => {
+                let labels: Vec<_> = labels.iter().map(|label| names::line(label)).collect();
+                format!("{}: {}", facts.classes, labels.join(", "))
+            }
             None => format!("{}, without names", facts.classes),
         },
     );
@@ -266,23 +270,24 @@ fn table(facts: &Facts, layers: bool) -> String {
     }
     for (name, value) in &facts.provenance {
         if value.contains('\n') {
-            line(name, format!("\n{}", value.trim_end()));
+            line(&names::line(name), format!("\n{}", value.trim_end()));
         } else {
-            line(name, value.clone());
+            line(&names::line(name), value.clone());
         }
     }
     if layers { text + "\n" + &layer_table(&facts.layers) } else { text }
 }
 
 fn layer_table(layers: &[Layer]) -> String {
-    let width = layers.iter().map(|l| l.name.len()).max().unwrap_or(0).max(5);
+    let width = layers.iter().map(|l| names::line(&l.name).len()).max().unwrap_or(0).max(5);
     let mut text =
         format!("{:<width$}  {:<18} {:>10} {:>9}  stored\n", "layer", "shape", "non-zero", "zeros");
     for Layer { name, shape, stored, nonzeros, sparsity, .. } in layers {
         let shape = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
         let _ = writeln!(
             text,
-            "{name:<width$}  {shape:<18} {nonzeros:>10} {:>7.2} %  {stored}",
+            "{:<width$}  {shape:<18} {nonzeros:>10} {:>7.2} %  {stored}",
+            names::line(name),
             100.0 * sparsity
         );
     }

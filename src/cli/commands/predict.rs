@@ -1,25 +1,32 @@
 //! `margay predict`: labels for photos, as CSV or JSON, a bounded number at a time.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::engine::{Engine, EngineArgs, Logits, NoAnswer, highest, read_adapted, softmax};
+use super::engine::{Answered, Engine, EngineArgs, highest, read_adapted, softmax};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
 use crate::data::Photos;
 use crate::progress::Progress;
 
+use self::listing::Listing;
+
+mod listing;
 mod rows;
 
 /// Labels photos with a specialist
 ///
-/// Writes one row per photo: path, best labels with probabilities, error. A photo that cannot be read
-/// keeps its row, with the reason in the column `error`, and the run goes on. Files below a folder that are no
+/// Writes one row per photo: path, best labels with probabilities, error, note. A photo that cannot be read
+/// keeps its row, with the reason in the column `error`, and the run goes on. A photo that is truncated or damaged
+/// is answered if at least half of its rows are sound; the column `note` tells. Files below a folder that are no
 /// photos are counted by kind at the end.
+///
+/// Paths are those inside the folder, if one folder is given, else as they are given. The same file has one row,
+/// however often it is given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay predict out/specialist.margay photos/ -o labels.csv")]
 pub struct PredictArgs {
@@ -49,6 +56,9 @@ pub struct PredictArgs {
     /// Follow links that lead out of the folders
     #[arg(long)]
     follow_links: bool,
+    /// Write whole paths
+    #[arg(long)]
+    absolute: bool,
     /// End with exit code 4 if a photo could not be read
     #[arg(long)]
     strict: bool,
@@ -69,6 +79,7 @@ struct Row {
     probability: Option<f32>,
     top: Vec<Ranked>,
     error: Option<String>,
+    note: Option<String>,
 }
 
 /// A label and its probability.
@@ -85,44 +96,73 @@ pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
     let mut progress = context.progress();
     let found = Photos::find(&args.photos, args.follow_links).or_bad_input("could not use the photos")?;
     found.tell(&mut progress);
-    let photos = found.paths();
+    let photos = Listing::new(&args.photos, found.paths(), args.absolute);
     let top = usize::from(args.top).min(engine.labels.len());
     let mut sink = Sink::open(args, top, context)?;
-    let mut bad = 0;
-    progress.start("predict", photos.len() as u64);
-    for group in photos.chunks(engine.group()) {
-        for (path, logits) in group.iter().zip(engine.logits(group)?) {
-            if let Err(error) = &logits {
-                bad += 1;
-                progress.warn(&error.to_string());
+    let mut counts = Counts { duplicates: photos.duplicates, ..Counts::default() };
+    progress.start("predict", photos.files.len() as u64);
+    for (files, names) in photos.groups(engine.group()) {
+        for (name, answered) in names.iter().zip(engine.answer(files)?) {
+            let row = row(name, answered, &engine.labels, top);
+            if let Some(error) = &row.error {
+                progress.warn(&format!("`{name}` {error}"));
             }
-            sink.write(&row(path, logits, &engine.labels, top))?;
+            counts.add(&row);
+            sink.write(&row)?;
         }
-        progress.advance(group.len() as u64);
+        progress.advance(files.len() as u64);
     }
     progress.finish();
     sink.finish()?;
     found.left_out.tell(&mut progress);
-    context.printer.note(&format!("{} photos, {bad} of them unreadable", photos.len()));
-    Ok(if bad > 0 && args.strict { Exit::BadPhotos } else { Exit::Success })
+    context.printer.note(&counts.tell());
+    Ok(if counts.failed > 0 && args.strict { Exit::BadPhotos } else { Exit::Success })
 }
 
-fn row(path: &Path, logits: Logits, labels: &[String], top: usize) -> Row {
-    let path = path.to_string_lossy().into_owned();
+fn row(name: &str, answered: Answered, labels: &[String], top: usize) -> Row {
     let ranked = |logits: Vec<f32>| -> Vec<Ranked> {
         let p = softmax(&logits);
         highest(&p, top).into_iter().map(|i| Ranked { label: labels[i].clone(), probability: p[i] }).collect()
     };
-    let (top, error) = match logits {
-        Ok(logits) => (ranked(logits), None),
-        Err(error) => (Vec::new(), Some(reason(&error))),
+    let (top, error, note) = match answered {
+        Ok(answer) => (ranked(answer.logits), None, answer.note.map(|note| note.to_string())),
+        Err(error) => (Vec::new(), Some(error.to_string()), None),
     };
-    let best = top.first();
-    Row { path, label: best.map(|b| b.label.clone()), probability: best.map(|b| b.probability), top, error }
+    let (label, probability) = top.first().map(|best| (best.label.clone(), best.probability)).unzip();
+    Row { path: name.to_owned(), label, probability, top, error, note }
 }
 
-fn reason(error: &NoAnswer) -> String {
-    error.to_string()
+/// What became of the photos.
+#[derive(Debug, Default)]
+struct Counts {
+    answered: usize,
+    noted: usize,
+    failed: usize,
+    duplicates: usize,
+}
+
+impl Counts {
+    fn add(&mut self, row: &Row) {
+        let (failed, noted) = (row.error.is_some(), row.note.is_some());
+        self.failed += usize::from(failed);
+        self.answered += usize::from(!failed);
+        self.noted += usize::from(noted);
+    }
+
+    fn tell(&self) -> String {
+        let Self { answered, noted, failed, duplicates } = self;
+        let mut text = format!("{} photos: {answered} answered", answered + failed);
+        if *noted > 0 {
+            text += &format!(", {noted} of them truncated or damaged (column `note`)");
+        }
+        if *failed > 0 {
+            text += &format!(", {failed} unreadable (column `error`)");
+        }
+        if *duplicates > 0 {
+            text += &format!("; {duplicates} duplicates of paths left out");
+        }
+        text
+    }
 }
 
 /// Where rows go: a file that appears when it is complete, or stdout as they come.
@@ -173,5 +213,33 @@ impl<'a> Sink<'a> {
             Some(file) => file.write_all(text.as_bytes()).or_io("could not write the predictions"),
             None => self.context.printer.data(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_tell_what_became_of_every_photo() {
+        let mut counts = Counts::default();
+        let row = |error: Option<&str>, note: Option<&str>| Row {
+            path: "a".into(),
+            label: None,
+            probability: None,
+            top: Vec::new(),
+            error: error.map(Into::into),
+            note: note.map(Into::into),
+        };
+        counts.add(&row(None, None));
+        assert_eq!(counts.tell(), "1 photos: 1 answered");
+        counts.add(&row(None, Some("damaged")));
+        counts.add(&row(Some("is empty"), None));
+        counts.duplicates = 2;
+        assert_eq!(
+            counts.tell(),
+            "3 photos: 2 answered, 1 of them truncated or damaged (column `note`), 1 unreadable (column `error`); \
+             2 duplicates of paths left out"
+        );
     }
 }

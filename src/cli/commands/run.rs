@@ -69,6 +69,10 @@ pub fn finish(
     if bad > 0 {
         context.printer.warn(&format!("{bad} photos could not be read; run.json lists them"));
     }
+    let noted = record.noted_photos.len();
+    if noted > 0 {
+        context.printer.warn(&format!("{noted} photos are truncated or damaged and were used; run.json lists them"));
+    }
     let top1 = record.specialist.top1.unwrap_or(0.0);
     if let Some(least) = bar.min_top1.filter(|least| top1 < *least) {
         context.printer.warn(&format!("top-1 {:.1} % is below {:.1} %", 100.0 * top1, 100.0 * least));
