@@ -133,7 +133,7 @@ pub fn more_memory(failure: Failure) -> Failure {
 }
 
 /// The limit that an error is about, if it is about one.
-fn limit(error: &(dyn std::error::Error + 'static)) -> Option<&LimitError> {
+fn limit<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a LimitError> {
     if let Some(error) = error.downcast_ref::<FormatError>() {
         return limit_of_format(error);
     }

@@ -58,7 +58,7 @@ pub enum AdapterError {
     },
     /// A file cannot be written.
     #[error("could not write the adapter")]
-    Write(#[from] std::io::Error),
+    Write(#[source] std::io::Error),
     /// A merged weight is unsound.
     #[error("the adapted weight is unsound")]
     Csr(#[from] CsrError),

@@ -297,7 +297,7 @@ fn get(path: &Path) -> Result<Vec<u8>, AdapterError> {
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
-    Ok(crate::output::write(path, bytes)?)
+    crate::output::write(path, bytes).map_err(AdapterError::Write)
 }
 
 fn broken(path: &Path, error: &dyn std::error::Error) -> AdapterError {
