@@ -20,8 +20,14 @@ pub enum Exit {
     BadPhotos = 4,
     /// Output could not be written.
     Io = 5,
-    /// Ctrl-C. SIGTERM and SIGHUP end the process likewise, with 143 and 129.
+    /// The terminal has gone (SIGHUP).
+    #[cfg(unix)]
+    HungUp = 129,
+    /// Ctrl-C.
     Interrupted = 130,
+    /// SIGTERM.
+    #[cfg(unix)]
+    Terminated = 143,
 }
 
 /// The section on exit codes of `margay --help`.

@@ -6,6 +6,8 @@ use std::io::Write as _;
 
 use margay_core::output;
 
+use super::exit::Exit;
+
 /// Installs the handler for SIGINT, SIGTERM and SIGHUP. One that is ignored when the process starts stays so, as under
 /// `nohup`.
 #[cfg(unix)]
@@ -17,10 +19,11 @@ pub fn install() {
     let heeded = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal));
     // Fails only where threads or pipes have run out; the signals then end the process as they do any other.
     let Ok(mut signals) = signal_hook::iterator::Signals::new(heeded) else { return };
-    let wait = move || {
-        if let Some(signal) = signals.forever().next() {
-            stop(128 + signal)
-        }
+    let wait = move || match signals.forever().next() {
+        Some(SIGTERM) => stop(Exit::Terminated),
+        Some(SIGHUP) => stop(Exit::HungUp),
+        Some(_) => stop(Exit::Interrupted),
+        None => {}
     };
     let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(wait);
 }
@@ -29,14 +32,14 @@ pub fn install() {
 #[cfg(not(unix))]
 pub fn install() {
     // Fails only if a handler is there already, which then stays.
-    let _ = ctrlc::try_set_handler(|| stop(super::exit::Exit::Interrupted as i32));
+    let _ = ctrlc::try_set_handler(|| stop(Exit::Interrupted));
 }
 
-fn stop(code: i32) -> ! {
+fn stop(exit: Exit) -> ! {
     output::discard_all();
     // The terminal may be gone.
     let _ = writeln!(std::io::stderr(), "\ninterrupted");
-    end(code)
+    end(exit as i32)
 }
 
 #[cfg(unix)]

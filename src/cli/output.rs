@@ -1,7 +1,7 @@
 //! Outputs of the commands: [`margay_core::output`] with exit codes, hints and notes.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use margay_core::output::{self, Existing, Leftovers, OutputError};
 
@@ -70,7 +70,7 @@ impl OutputDir {
     }
 
     /// Puts the folder in its place.
-    pub fn commit(self) -> Result<PathBuf, Failure> {
+    pub fn commit(self) -> Result<std::path::PathBuf, Failure> {
         self.0.commit().map_err(failure)
     }
 }

@@ -17,7 +17,7 @@ pub fn rounds(
     runs: u32,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Vec<f64>>, Failure> {
-    let mut times = vec![Vec::with_capacity(runs as usize); contestants.len()];
+    let mut times = vec![Vec::new(); contestants.len()];
     progress.start("bench", u64::from(runs + WARM_UP));
     for round in 0..runs + WARM_UP {
         for (run, times) in contestants.iter_mut().zip(&mut times) {
