@@ -1,6 +1,6 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use margay_core::{Graph, Params, Preprocess, SparseModel};

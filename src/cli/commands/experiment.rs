@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Context;
-use crate::cli::exit::{Exit, Failure, OrFail};
+use crate::cli::exit::{Exit, Failure};
 use crate::cli::output::{OutputFile, make_folder};
 use crate::cli::settings::{adapter_names, check, check_device, read_text, suggestion};
 use crate::experiment::{

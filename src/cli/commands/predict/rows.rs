@@ -22,7 +22,8 @@ pub fn csv(row: &Row, top: usize) -> String {
         None => [Cow::default(), Cow::default()],
     });
     let told = [&row.error, &row.note].map(|text| names::cell(text.as_deref().unwrap_or_default()));
-    record(iter::once(names::cell(&row.path)).chain(ranks).chain(told))
+    let fields = iter::once(names::cell(&row.path)).chain(ranks).chain(told);
+    record(fields.map(Cow::into_owned))
 }
 
 /// One element of a JSON list, with what stands before it.
