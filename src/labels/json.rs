@@ -102,7 +102,7 @@ fn ordered<T>(
 
 fn by_synset(entries: &Map<String, Value>) -> Result<Vec<Label>, Trouble> {
     let mut sorted: Vec<(&String, &Value)> = entries.iter().collect();
-    sorted.sort();
+    sorted.sort_by_key(|(id, _)| *id);
     let read = |(id, value): (&String, &Value)| {
         let mut label = label(value)?;
         label.aliases.push(id.clone());
