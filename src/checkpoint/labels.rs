@@ -7,11 +7,7 @@ use serde_json::Value;
 
 use super::CheckpointError;
 use super::source::Source;
-
-const LISTS: [&str; 6] = ["labels", "label_names", "classes", "class_names", "id2label", "idx_to_class"];
-const INVERSE: [&str; 2] = ["class_to_idx", "label2id"];
-/// Dictionaries of settings in which margay, Lightning and timm keep more of them.
-const NESTED: [&str; 5] = ["margay", "hyper_parameters", "config", "args", "pretrained_cfg"];
+use crate::labels::json::{INVERSE, LISTS, NESTED};
 
 /// Class names and the file that stores them.
 #[derive(Debug)]
