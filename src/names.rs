@@ -31,7 +31,11 @@ pub fn line(text: &str) -> Cow<'_, str> {
 
 /// Text of many lines: as [`line`], but line breaks and tabs stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
-    replaced(text, |letter| is_hidden(letter) && !matches!(letter, '\n' | '\t'), |l| l.escape_default().to_string())
+    replaced(
+        text,
+        |letter| is_hidden(letter) && !matches!(letter, '\n' | '\t'),
+        |l| l.escape_default().to_string(),
+    )
 }
 
 /// JSON as [`lines`], escaped as JSON does it.

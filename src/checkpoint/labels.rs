@@ -7,34 +7,7 @@ use serde_json::Value;
 
 use super::CheckpointError;
 use super::source::Source;
-
-const LISTS: [&str; 12] = [
-    "labels",
-    "label_names",
-    "classes",
-    "class_names",
-    "classnames",
-    "CLASSES",
-    "id2label",
-    "id_to_label",
-    "id_to_labels",
-    "idx2label",
-    "idx_to_class",
-    "idx_to_label",
-];
-const INVERSE: [&str; 5] = ["class_to_idx", "label2id", "label_to_id", "label_to_idx", "class2idx"];
-/// Dictionaries of settings in which margay, Lightning and timm keep more of them.
-const NESTED: [&str; 9] = [
-    "margay",
-    "hyper_parameters",
-    "hparams",
-    "config",
-    "cfg",
-    "args",
-    "meta",
-    "dataset_meta",
-    "pretrained_cfg",
-];
+use crate::labels::json::{INVERSE, LISTS, NESTED};
 
 /// Class names and the file that stores them.
 #[derive(Debug)]

@@ -42,7 +42,8 @@ impl Progress for Bars {
     fn start(&mut self, stage: &str, total: u64) {
         self.finish();
         let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
-        let bar = self.screen.add(bar.with_style(Self::style(total)).with_prefix(names::line(stage).into_owned()));
+        let bar =
+            self.screen.add(bar.with_style(Self::style(total)).with_prefix(names::line(stage).into_owned()));
         bar.enable_steady_tick(Duration::from_millis(200));
         self.current = Some(bar);
     }

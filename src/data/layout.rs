@@ -142,6 +142,10 @@ impl<'a> Layout<'a> {
         let mut parts: BTreeMap<Role, Vec<&Folder>> = BTreeMap::new();
         for split in splits {
             let inner = if level.is_none() { unwrapped(split) } else { split };
+            if !inner.folders().any(Folder::has_photos) {
+                self.flat(split);
+                continue;
+            }
             let folders = self.class_folders(inner, level)?;
             match (role_of(split), folders.is_empty()) {
                 (Some(role), false) => parts.entry(role).or_default().extend(folders),

@@ -114,7 +114,8 @@ fn draw_class(dataset: &Dataset, class: usize, shots: usize, seed: u64) -> Class
         if next.is_empty() {
             break;
         }
-        let tried: Vec<Option<PhotoError>> = next.par_iter().map(|path| decode_with(path, drop).err()).collect();
+        let tried: Vec<Option<PhotoError>> =
+            next.par_iter().map(|path| decode_with(path, drop).err()).collect();
         for (path, error) in next.into_iter().zip(tried) {
             match error {
                 None => chosen.push(path),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Label, in_order, is_synset_id};
 
 /// Keys under which names stand by number.
-pub(crate) const LISTS: [&str; 17] = [
+pub(crate) const LISTS: [&str; 19] = [
     "labels",
     "label_names",
     "classes",
@@ -23,9 +23,11 @@ pub(crate) const LISTS: [&str; 17] = [
     "class_map",
     "names",
     "categories",
+    "classnames",
+    "CLASSES",
 ];
 /// Keys under which numbers stand by name.
-pub(crate) const INVERSE: [&str; 8] = [
+pub(crate) const INVERSE: [&str; 9] = [
     "class_to_idx",
     "label2id",
     "label_to_idx",
@@ -34,9 +36,20 @@ pub(crate) const INVERSE: [&str; 8] = [
     "class2idx",
     "class_to_id",
     "name_to_id",
+    "label_to_id",
 ];
 /// Dictionaries of settings in which margay, Lightning and timm keep more of them.
-pub(crate) const NESTED: [&str; 5] = ["margay", "hyper_parameters", "config", "args", "pretrained_cfg"];
+pub(crate) const NESTED: [&str; 9] = [
+    "margay",
+    "hyper_parameters",
+    "config",
+    "args",
+    "pretrained_cfg",
+    "hparams",
+    "cfg",
+    "meta",
+    "dataset_meta",
+];
 /// Keys of an object that is one class.
 const NAME_KEYS: [&str; 5] = ["name", "label", "class", "class_name", "title"];
 const NUMBER_KEYS: [&str; 5] = ["id", "index", "idx", "class_id", "label_id"];

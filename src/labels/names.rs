@@ -3,7 +3,7 @@
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// Words of at least this many letters may differ by a letter.
+/// Of this many letters of a name one may be wrong.
 const TYPO_LETTERS: usize = 5;
 
 /// A name as it is kept: composed (NFC), without blanks around it.
@@ -38,7 +38,9 @@ pub fn alike(a: &str, b: &str) -> bool {
     if joined(&a) == joined(&b) {
         return true;
     }
-    a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| alike_words(a, b))
+    let letters = a.concat().chars().count().max(b.concat().chars().count());
+    let typos = || a.iter().zip(&b).map(|(a, b)| typos(a, b)).sum::<Option<usize>>();
+    a.len() == b.len() && typos().is_some_and(|typos| typos <= letters / TYPO_LETTERS)
 }
 
 /// Whether the words of `part` are the last ones of `whole`: `fox` of `red fox`.
@@ -54,16 +56,13 @@ fn words(name: &str) -> Vec<String> {
     words.map(str::to_lowercase).collect()
 }
 
-fn alike_words(a: &str, b: &str) -> bool {
+/// By how many letters two words differ; `None` if they name different things: numbers, letters of a list.
+fn typos(a: &str, b: &str) -> Option<usize> {
     if a == b || singular(a) == singular(b) {
-        return true;
+        return Some(0);
     }
-    // Numbers that differ name different things.
-    if a.chars().chain(b.chars()).any(char::is_numeric) {
-        return false;
-    }
-    let letters = a.chars().count().max(b.chars().count());
-    strsim::osa_distance(a, b) <= letters / TYPO_LETTERS
+    let is_word = |word: &str| word.chars().count() >= 3 && !word.chars().any(char::is_numeric);
+    (is_word(a) && is_word(b)).then(|| strsim::osa_distance(a, b))
 }
 
 fn singular(word: &str) -> String {

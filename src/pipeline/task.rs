@@ -19,9 +19,9 @@ use crate::head;
 use crate::labels::names::clean;
 use crate::labels::{HeadPlan, Label, LabelError, check_count, from_names, plan_head, read_labels};
 use crate::models::NameMap;
+use crate::names;
 use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
-use crate::names;
 use crate::recipe::{ClassSpec, Recipe};
 use crate::record::{BadPhoto, Choice, NotedPhoto};
 use crate::torch::{TorchModel, parse_device, seed_everything, set_threads};
@@ -146,7 +146,8 @@ impl Task {
         task.general = General::read(&task, recipe, progress)?.map(Rc::new);
         if let Some(general) = &task.general {
             task.bad.extend(general.bad.iter().map(|(path, error)| bad_photo(&task.dataset, path, error)));
-            task.noted.extend(general.noted.iter().map(|(path, note)| noted_photo(&task.dataset, path, *note)));
+            task.noted
+                .extend(general.noted.iter().map(|(path, note)| noted_photo(&task.dataset, path, *note)));
         }
         Ok(task)
     }

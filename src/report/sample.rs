@@ -1,6 +1,6 @@
 use crate::record::{
     Answer, BadPhoto, Candidate, ChangedAnswer, Choice, DataInfo, Evaluation, Latency, LayerRecord, Machine,
-    ModelInfo, NotedPhoto, Nonzeros, Pair, Parity, RunRecord, Stages, Trained,
+    ModelInfo, Nonzeros, NotedPhoto, Pair, Parity, RunRecord, Stages, Trained,
 };
 
 const LABELS: [&str; 5] = ["deer", "empty", "fox", "hare", "lynx"];

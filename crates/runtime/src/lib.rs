@@ -29,8 +29,8 @@ pub use error::RuntimeError;
 pub use extensions::{PHOTO_EXTENSIONS, has_photo_extension};
 pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError, Precision, PrecisionError, cpu_name};
 pub use photo::{
-    Defect, MAX_DECODER_BYTES, MAX_FILE_BYTES, MAX_FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE, MAX_SCANNED_PIXELS,
-    MAX_SCANS, Note, Photo, PhotoError, decode, decode_bytes, decode_with, dimensions,
+    Defect, MAX_DECODER_BYTES, MAX_FILE_BYTES, MAX_FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE,
+    MAX_SCANNED_PIXELS, MAX_SCANS, Note, Photo, PhotoError, decode, decode_bytes, decode_with, dimensions,
 };
 pub use plan::KernelChoice;
 #[doc(hidden)]

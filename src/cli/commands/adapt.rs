@@ -165,7 +165,9 @@ mod torch {
         }
         let noted = record.noted_photos.len();
         if noted > 0 {
-            context.printer.warn(&format!("{noted} photos are truncated or damaged and were used; run.json lists them"));
+            context
+                .printer
+                .warn(&format!("{noted} photos are truncated or damaged and were used; run.json lists them"));
         }
         Ok(Exit::Success)
     }

@@ -197,7 +197,8 @@ impl Engine {
             let note = self.preprocessor.read(path, &mut input)?;
             Ok((input, note))
         };
-        let inputs: Vec<Result<(Vec<f32>, Option<Note>), PhotoError>> = paths.par_iter().map(prepare).collect();
+        let inputs: Vec<Result<(Vec<f32>, Option<Note>), PhotoError>> =
+            paths.par_iter().map(prepare).collect();
         let batch: Vec<f32> = inputs.iter().flatten().flat_map(|(input, _)| input).copied().collect();
         let classes = self.labels.len();
         let mut logits = vec![0.0; batch.len() / length * classes];

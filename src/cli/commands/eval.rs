@@ -13,8 +13,8 @@ use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::settings::within;
 use crate::data::{Dataset, Sample};
 use crate::labels::{from_names, match_each};
-use crate::progress::Progress;
 use crate::names;
+use crate::progress::Progress;
 use crate::recipe::ClassSpec;
 use crate::record::{BadPhoto, Evaluation, LeftOutKind, NotedPhoto};
 
@@ -235,7 +235,8 @@ fn table(measured: &Measured) -> String {
         let _ =
             writeln!(text, "top-1 {top1:.1} % (95 % interval {low:.1} to {high:.1}), {right} of {total}\n");
     }
-    let width = evaluation.classes.iter().map(|c| names::line(&c.label).chars().count()).max().unwrap_or(0).max(5);
+    let width =
+        evaluation.classes.iter().map(|c| names::line(&c.label).chars().count()).max().unwrap_or(0).max(5);
     let _ = writeln!(text, "{:<width$}  recall    95 % interval   photos", "class");
     for class in &evaluation.classes {
         let [low, high] = class.interval.map(percent);
@@ -243,9 +244,12 @@ fn table(measured: &Measured) -> String {
             Some(recall) => writeln!(
                 text,
                 "{:<width$}  {recall:>5.1} %  {low:>5.1} to {high:>5.1}  {:>7}",
-                names::line(&class.label), class.total
+                names::line(&class.label),
+                class.total
             ),
-            None => writeln!(text, "{:<width$}  unknown                         0", names::line(&class.label)),
+            None => {
+                writeln!(text, "{:<width$}  unknown                         0", names::line(&class.label))
+            }
         };
     }
     text + &confusions(evaluation)

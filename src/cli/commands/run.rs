@@ -71,7 +71,9 @@ pub fn finish(
     }
     let noted = record.noted_photos.len();
     if noted > 0 {
-        context.printer.warn(&format!("{noted} photos are truncated or damaged and were used; run.json lists them"));
+        context
+            .printer
+            .warn(&format!("{noted} photos are truncated or damaged and were used; run.json lists them"));
     }
     let top1 = record.specialist.top1.unwrap_or(0.0);
     if let Some(least) = bar.min_top1.filter(|least| top1 < *least) {

@@ -394,7 +394,7 @@ fn every_defect_has_its_error() {
 fn a_class_name_has_to_be_unicode() {
     use std::os::unix::ffi::OsStrExt;
     let dir = tempfile::tempdir().unwrap();
-    fs_err::create_dir(dir.path().join(std::ffi::OsStr::from_bytes(b"f\xFFx"))).unwrap();
+    photo(&dir.path().join(std::ffi::OsStr::from_bytes(b"f\xFFx")).join("a.png"), 8, 8, [0; 3]);
     assert!(matches!(Dataset::scan(dir.path(), 0, &spec()), Err(DataError::ClassName { .. })));
 }
 

@@ -3,9 +3,7 @@ use std::path::Path;
 
 use image::ImageError;
 
-use super::{
-    MAX_DECODER_BYTES, MAX_FILE_BYTES, MAX_PIXELS, MAX_SCANNED_PIXELS, MAX_SCANS,
-};
+use super::{MAX_DECODER_BYTES, MAX_FILE_BYTES, MAX_PIXELS, MAX_SCANNED_PIXELS, MAX_SCANS};
 
 /// Why a file is no usable photo; its name is the caller's to say, as in `{path} is empty (0 bytes)`.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +104,9 @@ impl PhotoError {
 
     pub(super) fn from_image(error: ImageError) -> Self {
         match error {
-            ImageError::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => Self::Truncated { rows: None },
+            ImageError::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Truncated { rows: None }
+            }
             ImageError::Unsupported(e) => Self::Unsupported { feature: e.to_string() },
             ImageError::Limits(_) => Self::Memory,
             other => Self::Damaged { reason: other.to_string() },

@@ -52,7 +52,11 @@ impl<'a> Directory<'a> {
     pub fn text(&self, entry: &Entry<'a>) -> &'a [u8] {
         let length = entry.count as usize;
         let start = self.u32(entry.value) as usize;
-        if length <= 4 { &entry.value[..length] } else { self.data.get(start..).map_or(&[], |rest| &rest[..length.min(rest.len())]) }
+        if length <= 4 {
+            &entry.value[..length]
+        } else {
+            self.data.get(start..).map_or(&[], |rest| &rest[..length.min(rest.len())])
+        }
     }
 
     /// An entry's first value, if it is an integer of any type.

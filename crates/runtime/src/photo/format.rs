@@ -93,7 +93,8 @@ pub fn kind(bytes: &[u8]) -> Kind {
     if let Some(brand) = media_brand(head) {
         return Kind::Other(brand);
     }
-    let begins = |(at, start, _): &&(usize, &[u8], Kind)| head.get(*at..).is_some_and(|rest| rest.starts_with(start));
+    let begins =
+        |(at, start, _): &&(usize, &[u8], Kind)| head.get(*at..).is_some_and(|rest| rest.starts_with(start));
     match SIGNATURES.iter().find(begins) {
         Some((8, _, _)) if !head.starts_with(b"RIFF") => Kind::Unknown,
         Some((_, _, kind)) => *kind,
@@ -106,7 +107,8 @@ pub fn kind(bytes: &[u8]) -> Kind {
 
 /// Two letters are few; a header of a known length has to follow.
 fn is_bitmap(head: &[u8]) -> bool {
-    let header = head.get(14..18).map(|length| u32::from_le_bytes([length[0], length[1], length[2], length[3]]));
+    let header =
+        head.get(14..18).map(|length| u32::from_le_bytes([length[0], length[1], length[2], length[3]]));
     head.starts_with(b"BM") && header.is_some_and(|length| (12..=256).contains(&length))
 }
 
@@ -137,7 +139,9 @@ fn raw_maker(head: &[u8], directory: &Directory) -> Option<&'static str> {
 fn is_text(head: &[u8]) -> bool {
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
-        Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or(""),
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or("")
+        }
         Err(_) => return false,
     };
     !text.is_empty() && text.chars().all(|letter| !letter.is_control() || letter.is_whitespace())

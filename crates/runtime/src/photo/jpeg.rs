@@ -161,7 +161,8 @@ impl<'a> Walk<'a> {
         if self.frame.is_some() || !(1..=4).contains(&listed.len()) || !listed.iter().all(sound) {
             return Ok(None);
         }
-        let most = |axis: usize| listed.iter().map(|[_, packed, _]| factors(*packed)[axis]).max().unwrap_or(1);
+        let most =
+            |axis: usize| listed.iter().map(|[_, packed, _]| factors(*packed)[axis]).max().unwrap_or(1);
         let sampling = [most(0), most(1)];
         let mcus = [width.div_ceil(8 * sampling[0]), height.div_ceil(8 * sampling[1])];
         let component = |[id, packed, table]: &[u8; 3]| {
@@ -169,7 +170,16 @@ impl<'a> Walk<'a> {
             let own = own_blocks([width, height], mine, sampling);
             let (stride, lowest) = (mcus[0] * mine[0], [255; 64]);
             let quantization = usize::from(*table);
-            Component { id: *id, sampling: mine, quantization, own, stride, nonzero: Vec::new(), bands: 0, lowest }
+            Component {
+                id: *id,
+                sampling: mine,
+                quantization,
+                own,
+                stride,
+                nonzero: Vec::new(),
+                bands: 0,
+                lowest,
+            }
         };
         let components = listed.iter().map(component).collect();
         self.frame = Some(Frame { progressive, width, height, sampling, mcus, components });

@@ -29,7 +29,9 @@ fn upper_part(bytes: &[u8], format: ImageFormat) -> Option<(Vec<u8>, Fault)> {
     let mut buffer: Vec<u8> = (0..usize::try_from(decoder.total_bytes()).ok()?).map(blank).collect();
     decoder.read_image(&mut buffer).err()?;
     let row = usize::from(color.bytes_per_pixel()) * width as usize;
-    let is_blank = |(at, pixels): (usize, &[u8])| pixels.iter().enumerate().all(|(i, byte)| *byte == blank(at * row + i));
+    let is_blank = |(at, pixels): (usize, &[u8])| {
+        pixels.iter().enumerate().all(|(i, byte)| *byte == blank(at * row + i))
+    };
     let rows = buffer.chunks_exact(row).enumerate().take_while(|row| !is_blank(*row)).count();
     // The last of them may be there in part.
     let rows = rows.saturating_sub(1);

@@ -84,7 +84,11 @@ mod tests {
         let [mut row, _] = rows();
         row.path = "-a.jpg".into();
         row.top[0].label = "=HYPERLINK(\"x\")\x1b[2J".into();
-        assert!(csv(&row, 1).starts_with("'-a.jpg,\"'=HYPERLINK(\"\"x\"\")\\u{1b}[2J\",0.75"), "{}", csv(&row, 1));
+        assert!(
+            csv(&row, 1).starts_with("'-a.jpg,\"'=HYPERLINK(\"\"x\"\")\\u{1b}[2J\",0.75"),
+            "{}",
+            csv(&row, 1)
+        );
         assert!(!json(&row, true).unwrap().contains('\x1b'));
     }
 

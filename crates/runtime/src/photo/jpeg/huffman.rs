@@ -63,10 +63,8 @@ pub fn standard_segment() -> Vec<u8> {
         (0x01, [0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0], &DC),
         (0x11, [0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 119], &AC_CHROMA),
     ];
-    let body: Vec<u8> = tables
-        .iter()
-        .flat_map(|(id, counts, symbols)| [&[*id][..], counts, symbols].concat())
-        .collect();
+    let body: Vec<u8> =
+        tables.iter().flat_map(|(id, counts, symbols)| [&[*id][..], counts, symbols].concat()).collect();
     let length = (body.len() as u16 + 2).to_be_bytes();
     [&[0xFF, 0xC4], &length[..], &body].concat()
 }

@@ -169,8 +169,8 @@ impl Scan<'_, '_> {
         let end = bits.position();
         // A cut file has nothing more, or an end marker that somebody put behind the cut.
         let rest = &self.data[end.min(self.data.len())..];
-        let over = rest.iter().all(|byte| *byte == 0xFF)
-            || matches!(marker_at(self.data, end), Some((0xD9, _)));
+        let over =
+            rest.iter().all(|byte| *byte == 0xFF) || matches!(marker_at(self.data, end), Some((0xD9, _)));
         Outcome { rows, flaw: Some(if over { Flaw::Ended } else { Flaw::Broken }), end }
     }
 

@@ -94,7 +94,10 @@ fn a_cut_is_told_with_the_rows_that_are_there() {
                 let fault = fault(&[cut, tail].concat()).unwrap();
                 let rows = fault.rows.unwrap();
                 assert_eq!(fault.defect, Defect::Truncated, "{sixteenth}/16: {fault:?}");
-                assert!(rows >= last && rows.abs_diff(HEIGHT * sixteenth / 16) <= 24, "{sixteenth}/16: {rows}");
+                assert!(
+                    rows >= last && rows.abs_diff(HEIGHT * sixteenth / 16) <= 24,
+                    "{sixteenth}/16: {rows}"
+                );
                 last = rows;
             }
         }
@@ -130,7 +133,10 @@ fn what_a_failing_card_does_is_told() {
             let tail = [&whole[..at], &vec![fill; whole.len() - at]].concat();
             let fault = fault(&tail).unwrap_or_else(|| panic!("{fill} from {at} of {} on", whole.len()));
             assert_eq!(fault.defect, Defect::Truncated, "{fill} from {at} on: {fault:?}");
-            assert!(fault.rows.unwrap().abs_diff(HEIGHT * at / whole.len()) <= 24, "{fill} from {at} on: {fault:?}");
+            assert!(
+                fault.rows.unwrap().abs_diff(HEIGHT * at / whole.len()) <= 24,
+                "{fill} from {at} on: {fault:?}"
+            );
         }
     }
 }
@@ -163,8 +169,7 @@ fn a_lost_interval_is_told_where_it_is_missing() {
 #[test]
 fn a_progressive_picture_without_its_last_scans_lacks_detail() {
     let whole = golden("progressive.jpg");
-    let scans: Vec<usize> =
-        (0..whole.len() - 1).filter(|i| whole[*i..].starts_with(&[0xFF, 0xDA])).collect();
+    let scans: Vec<usize> = (0..whole.len() - 1).filter(|i| whole[*i..].starts_with(&[0xFF, 0xDA])).collect();
     for tail in [&b""[..], b"\xFF\xD9"] {
         let between = fault(&[&whole[..scans[4]], tail].concat()).unwrap();
         assert_eq!((between.defect, between.rows, between.coarse), (Defect::Truncated, Some(117), true));
@@ -196,8 +201,7 @@ fn a_frame_of_a_video_gets_the_standard_tables() {
 #[test]
 fn thousands_of_scans_are_refused_by_their_number() {
     let whole = golden("progressive.jpg");
-    let scans: Vec<usize> =
-        (0..whole.len() - 1).filter(|i| whole[*i..].starts_with(&[0xFF, 0xDA])).collect();
+    let scans: Vec<usize> = (0..whole.len() - 1).filter(|i| whole[*i..].starts_with(&[0xFF, 0xDA])).collect();
     // The seventh scan has one bit for each block: it may come as often as it likes.
     let length = whole[scans[6] + 2..].windows(2).position(|pair| pair == [0xFF, 0xC4]).unwrap() + 2;
     let scan = &whole[scans[6]..scans[6] + length];
