@@ -7,10 +7,11 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use margay::checkpoint::Checkpoint;
-use margay::data::{Dataset, read_labels};
+use margay::data::Dataset;
 use margay::experiment::{Experiment, Results};
 use margay::preprocess::{from_hugging_face, from_margay, from_timm};
-use margay::recipe::Recipe;
+use margay::labels::read_labels;
+use margay::recipe::{ClassSpec, Recipe};
 use margay_core::adapter::Adapter;
 use margay_core::model::{MAGIC, seal};
 use margay_core::{
@@ -210,7 +211,7 @@ pub fn tune_cache(bytes: &[u8]) {
 /// Any photo becomes an input.
 pub fn photo(bytes: &[u8]) {
     let small = |photo: &Photo| photo.width().max(photo.height()) <= 1024;
-    if let Some(photo) = decode_bytes(bytes, Path::new("photo")).ok().filter(small) {
+    if let Some(photo) = decode_bytes(bytes).ok().filter(small) {
         let preprocessor = Preprocessor::new(&Preprocess::torchvision(32));
         preprocessor.run(&photo, &mut vec![0.0; preprocessor.image_len()]);
     }
@@ -226,8 +227,8 @@ pub fn folder_names(bytes: &[u8]) {
             let _ = std::fs::write(&path, b"");
         }
     }
-    let _ = Dataset::scan(root.path(), 0);
-    let _ = Dataset::scan_for_evaluation(root.path());
+    let _ = Dataset::scan(root.path(), 0, &ClassSpec::default());
+    let _ = Dataset::scan_for_evaluation(root.path(), &ClassSpec::default());
 }
 
 /// The parts of a path that stay below where it starts.

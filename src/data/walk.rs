@@ -321,7 +321,8 @@ mod tests {
     fn what_is_named_is_taken_and_nothing_found_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let [heic, odd] = ["a.heic", ".b"].map(|name| dir.path().join(name));
-        [&heic, &odd].map(|path| write(path));
+        write(&heic);
+        write(&odd);
         let photos = Photos::find(&[odd.clone(), heic.clone()], false).unwrap();
         assert_eq!(photos.paths(), [odd, heic]);
         let error = Photos::find(&[dir.path().to_owned()], false).unwrap_err();

@@ -6,7 +6,7 @@ use margay::checkpoint::load_model;
 use margay::models::{ARCHITECTURES, Design, build};
 use margay::pipeline::{random_params, train};
 use margay::progress::Silent;
-use margay::recipe::{InputSpec, OptimizerChoice, Recalibration, Recipe, Start, Teacher, TrainSpec};
+use margay::recipe::{ClassSpec, InputSpec, OptimizerChoice, Recalibration, Recipe, Start, Teacher, TrainSpec};
 use margay::torch::{Norms, TorchModel, forward};
 use margay_core::{Graph, Mask, ParamRole, Params, Preprocess, Provenance, SparseModel, Sparsity, fold};
 use margay_runtime::{KernelChoice, Precision, Session, SessionOptions};
@@ -96,6 +96,7 @@ fn a_vision_transformer_is_trained_compressed_and_run() {
     let spec = TrainSpec {
         start: Start::Scratch { arch, width: Some(64), depth: Some(2) },
         data: known,
+        classes: ClassSpec { follow_links: true, ..ClassSpec::default() },
         seed: 0,
         device: "cpu".into(),
         threads: 2,

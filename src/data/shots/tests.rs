@@ -95,7 +95,8 @@ fn every_defect_has_its_error() {
     for bad in [-0.1, 1.0, f64::NAN] {
         assert!(matches!(FewShot::draw(&data, 2, bad, 0), Err(DataError::HoldoutFraction { .. })), "{bad}");
     }
-    let no_train = Dataset { train: Vec::new(), ..data.clone() };
+    let mut no_train = data.clone();
+    no_train.train.clear();
     assert!(matches!(FewShot::draw(&no_train, 2, 0.0, 0), Err(DataError::NoTrain { .. })));
     for sample in data.train.iter().filter(|sample| sample.class == 0) {
         fs_err::write(&sample.path, "no image").unwrap();
