@@ -71,7 +71,7 @@ while IFS= read -r path; do
     try "$name" "$margay" eval "$path" "$cases/strangers/folders/roboflow"
     try "$name" "$margay" bench "$path" --runs 1
     try "$name" "$margay" inspect "$path"
-    try "$name" "$margay" export "$path" --format onnx -o "$scratch/export-$tried.onnx"
+    try "$name" "$margay" export "$path" -o "$scratch/export-$tried.onnx"
 done < <(find "$cases" -name '*.margay' | sort)
 
 while IFS= read -r path; do
@@ -123,7 +123,7 @@ for what in "$scratch/fifo" /dev/zero "$scratch/socket"; do
     mkdir -p "adapter-$as" && ln -sf "$what" "adapter-$as/margay_adapter.safetensors"
     try "$as as adapter" "$margay" predict "$sane" --adapter "adapter-$as" "$photo"
     try "$as as recipe" "$margay" compress --recipe "$what" --dry-run
-    try "$as as labels" "$margay" compress --model "$model" --labels "$what" --data "$scratch" --dry-run
+    try "$as as labels" "$margay" compress --model "$model" --labels "$what" --data "$cases/strangers/folders/roboflow" --dry-run
     try "$as as experiment" "$margay" experiment "$what" --dry-run
     try "$as as record" "$margay" report "$what"
 done

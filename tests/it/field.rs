@@ -80,10 +80,10 @@ fn predict_lists_every_photo_and_goes_on_after_a_bad_one() {
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], "path,label,probability,label_2,probability_2,error");
+    assert_eq!(lines[0], "path,label,probability,label_2,probability_2,error,note");
     assert_eq!(lines.len(), 8);
     let bad: Vec<&&str> =
-        lines.iter().filter(|line| line.starts_with("\"photos/dark/broken, é.jpg\",,,,,")).collect();
+        lines.iter().filter(|line| line.starts_with("\"dark/broken, é.jpg\",,,,,")).collect();
     assert_eq!(bad.len(), 1, "{text}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("warning: "));
     let strict = margay(dir.path(), &["predict", "m.margay", "photos", "--strict", "-o", "labels.json"]);

@@ -19,11 +19,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("src/pipeline/host.rs", "/proc/self/status"),
     ("src/torch/cuda.rs", "/proc/self/maps"),
     ("src/experiment/journal.rs", "opens to append, judged before"),
-    ("src/cli/output.rs", "opens to write"),
-    ("src/checkpoint/container.rs", "reads ranges of large files"),
-    ("src/checkpoint/source.rs", "hashes large files"),
-    ("src/data/labels.rs", "class names"),
-    ("crates/runtime/src/photo.rs", "judges type and length itself"),
+    ("crates/core/src/output/file.rs", "opens to write"),
+    ("crates/core/src/output/lock.rs", "opens to lock"),
+    ("crates/core/src/output/staging.rs", "makes what is written"),
+    ("crates/core/src/output/sync.rs", "opens to sync what was written"),
 ];
 
 /// Sources of a folder, tests left out.

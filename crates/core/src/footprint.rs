@@ -287,7 +287,9 @@ mod tests {
         let sides: u64 = [2_u64, 1025, 2048].iter().map(|side| side * side).sum();
         assert_eq!(alone.values, 4 * (3 * sides + 3 + 2));
         let dead = growing(2, |builder, last| {
-            (0..9).for_each(|i| drop(builder.push(format!("d{i}"), Op::RELU, &[last])));
+            for i in 0..9 {
+                let _ = builder.push(format!("d{i}"), Op::RELU, &[last]);
+            }
             last
         });
         assert_eq!(dead, alone);

@@ -37,6 +37,7 @@ pub use torch::run;
 mod torch {
     use std::path::Path;
 
+    use margay_core::input;
     use margay_core::output::Scratch;
 
     use super::{Context, DemoArgs, Exit, Failure};
@@ -46,6 +47,8 @@ mod torch {
     use crate::pipeline::{CompressOptions, compress, demo_recipe, demo_world};
 
     /// Marks a folder as a drawn world.
+    /// Far above what a demo draws.
+    const MAX_BYTES: u64 = 1 << 30;
     const GENERALIST: &str = "generalist.safetensors";
 
     pub fn run(args: &DemoArgs, context: &Context) -> Result<Exit, Failure> {
@@ -83,7 +86,9 @@ mod torch {
     /// Whether two folders, or two files, hold the same.
     fn same(one: &Path, other: &Path) -> std::io::Result<bool> {
         if !one.is_dir() || !other.is_dir() {
-            return Ok(one.is_file() && other.is_file() && fs_err::read(one)? == fs_err::read(other)?);
+            return Ok(one.is_file()
+                && other.is_file()
+                && input::read(one, MAX_BYTES)? == input::read(other, MAX_BYTES)?);
         }
         let names = |folder: &Path| -> std::io::Result<Vec<_>> {
             let names = fs_err::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));

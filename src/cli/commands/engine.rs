@@ -124,12 +124,22 @@ fn models_in(folder: &Path) -> Vec<PathBuf> {
 
 /// Names the flag that allows more, where memory is what a model needs more of.
 pub fn more_memory(failure: Failure) -> Failure {
-    match failure.error.chain().find_map(limit) {
-        Some(LimitError::Memory { .. } | LimitError::Dense { .. }) => {
-            failure.hint("if you trust the file and have the memory, allow more with --max-memory")
-        }
-        _ => failure,
+    let limited = failure.error.chain().find_map(limit);
+    let wants_more = matches!(limited, Some(LimitError::Memory { .. } | LimitError::Dense { .. }));
+    if wants_more || failure.error.chain().any(is_too_long) {
+        return failure.hint("if you trust the file and have the memory, allow more with --max-memory");
     }
+    failure
+}
+
+/// Whether a model file itself has more bytes than may be held.
+fn is_too_long(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = match error.downcast_ref::<FormatError>() {
+        Some(FormatError::Io(error)) => Some(error),
+        Some(FormatError::File { source, .. }) => return is_too_long(source.as_ref()),
+        _ => error.downcast_ref::<std::io::Error>(),
+    };
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::FileTooLarge)
 }
 
 /// The limit that an error is about, if it is about one.

@@ -151,7 +151,9 @@ impl Counts {
 
     fn tell(&self) -> String {
         let Self { answered, noted, failed, duplicates } = self;
-        let mut text = format!("{} photos: {answered} answered", answered + failed);
+        let all = answered + failed;
+        let photos = if all == 1 { "photo" } else { "photos" };
+        let mut text = format!("{all} {photos}: {answered} answered");
         if *noted > 0 {
             text += &format!(", {noted} of them truncated or damaged (column `note`)");
         }

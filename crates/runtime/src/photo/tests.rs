@@ -124,7 +124,7 @@ fn every_defect_has_its_error() {
         let result = decode_memory(&jpeg[..jpeg.len() - cut]);
         assert!(matches!(result, Err(PhotoError::Truncated { .. })), "cut {cut}: {result:?}");
     }
-    for cut in [30, 40] {
+    for cut in [40, 48] {
         let result = decode_memory(&whole[..whole.len() - cut]);
         assert!(matches!(result, Err(PhotoError::Truncated { .. })), "png cut {cut}: {result:?}");
     }
@@ -169,7 +169,7 @@ fn a_picture_too_large_for_its_file_is_refused_from_the_header() {
     let frame = jpeg.windows(4).position(|w| w[..2] == [0xFF, 0xC0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[14_000_u16.to_be_bytes(); 2].concat());
     let error = decode_memory(&jpeg).unwrap_err();
-    assert_eq!(error.to_string(), "is truncated: only 0 % of its rows are there");
+    assert_eq!(error.to_string(), "announces 14000 x 14000 pixels in 700 bytes: no photo is that short");
 }
 
 #[test]

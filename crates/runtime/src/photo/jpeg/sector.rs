@@ -5,6 +5,11 @@ use std::ops::Range;
 /// Smallest unit that a card reads and writes; files begin at a multiple of it.
 const SECTOR: usize = 512;
 
+/// Fewest bytes of one value at the end of a file that are no picture.
+const TAIL: usize = 32;
+/// How many of them must have been taken for codes: padding behind a picture is not.
+const TAKEN: usize = 8;
+
 /// A stretch of lost sectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blank {
@@ -34,7 +39,15 @@ pub fn blank(data: &[u8], start: usize, end: usize, known_wrong: bool) -> Option
         }
         at = stretch.end.next_multiple_of(SECTOR);
     }
-    None
+    filled_tail(data, end)
+}
+
+/// Where a file ends in one value that was taken for codes: a copy that broke off into a file of the whole length. A whole
+/// JPEG ends in its end marker.
+fn filled_tail(data: &[u8], end: usize) -> Option<Blank> {
+    let tail = stretch_around(data, data.len().checked_sub(1)?);
+    let taken = end.saturating_sub(tail.start);
+    (tail.len() >= TAIL && taken >= TAKEN).then_some(Blank { start: tail.start, to_the_end: true })
 }
 
 /// The bytes around `at` that have its value.
@@ -63,5 +76,8 @@ mod tests {
         assert_eq!(found(1000..2100, true), Some(Blank { start: 1000, to_the_end: false }));
         assert_eq!(found(1100..1500, true), None, "less than a sector");
         assert_eq!(found(0..0, true), None);
+        let tail = |from: usize, end: usize| blank(&data(from..8192), 100, end, false);
+        assert_eq!(tail(7800, 7900), Some(Blank { start: 7800, to_the_end: true }));
+        assert_eq!(tail(7800, 7802), None, "padding behind the picture");
     }
 }
