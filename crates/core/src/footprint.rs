@@ -225,7 +225,9 @@ fn values(graph: &Graph, shapes: &[Shape], live: &[bool]) -> u64 {
             (None, Some(count)) => *count -= 1,
             (None, None) => total = total.saturating_add(F32.saturating_mul(shape.len() as u64)),
         }
-        ends.into_iter().for_each(|input| *free.entry(shapes[input]).or_default() += 1);
+        for input in ends {
+            *free.entry(shapes[input]).or_default() += 1;
+        }
     }
     total
 }

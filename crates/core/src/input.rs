@@ -14,9 +14,10 @@ use fs_err::File;
 /// `InvalidInput` names what the path is instead; other errors are those of the file system. All name the path.
 pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
     let path = path.as_ref();
-    let found = std::fs::metadata(path)
-        .map_err(|e| io::Error::new(e.kind(), format!("failed to open file `{}`: {e}", path.display())))?;
-    regular(path, &found)?;
+    // Where there is no metadata, opening says why.
+    if let Ok(found) = std::fs::metadata(path) {
+        regular(path, &found)?;
+    }
     let file = File::open(path)?;
     // The path may lead elsewhere by now.
     regular(path, &file.metadata()?)?;

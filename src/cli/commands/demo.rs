@@ -46,9 +46,9 @@ mod torch {
     use crate::cli::output::{OutputDir, RECORD, make_folder};
     use crate::pipeline::{CompressOptions, compress, demo_recipe, demo_world};
 
-    /// Marks a folder as a drawn world.
     /// Far above what a demo draws.
     const MAX_BYTES: u64 = 1 << 30;
+    /// Marks a folder as a drawn world.
     const GENERALIST: &str = "generalist.safetensors";
 
     pub fn run(args: &DemoArgs, context: &Context) -> Result<Exit, Failure> {

@@ -88,7 +88,7 @@ impl OutputError {
     /// Whether an error tells of an output: it is one of these, or holds one.
     pub fn is_in(error: &(dyn std::error::Error + 'static)) -> bool {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        error.is::<Self>() || inner.is_some_and(|inner| inner.is::<Self>())
+        error.is::<Self>() || inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
     }
 }
 

@@ -233,7 +233,8 @@ impl<'a> Walk<'a> {
             return Ok(start);
         };
         let mut outcome = scan.walk(&mut frame.components);
-        let blank = sector::blank(self.data, start, outcome.end, outcome.flaw.is_some());
+        let blank = sector::blank(self.data, start, outcome.end, outcome.flaw.is_some())
+            .or_else(|| sector::filled_tail(self.data, *outcome.rows.last()?));
         if let Some(blank) = blank {
             outcome.rows.retain(|end| *end <= blank.start);
             let flaw = if blank.to_the_end { Flaw::Ended } else { Flaw::Broken };

@@ -39,12 +39,12 @@ pub fn blank(data: &[u8], start: usize, end: usize, known_wrong: bool) -> Option
         }
         at = stretch.end.next_multiple_of(SECTOR);
     }
-    filled_tail(data, end)
+    None
 }
 
-/// Where a file ends in one value that was taken for codes: a copy that broke off into a file of the whole length. A whole
-/// JPEG ends in its end marker.
-fn filled_tail(data: &[u8], end: usize) -> Option<Blank> {
+/// Where a file ends in one value of which the picture, whose codes end at `end`, took some: a copy that broke off into a file
+/// of the whole length. A whole JPEG ends in its end marker.
+pub fn filled_tail(data: &[u8], end: usize) -> Option<Blank> {
     let tail = stretch_around(data, data.len().checked_sub(1)?);
     let taken = end.saturating_sub(tail.start);
     (tail.len() >= TAIL && taken >= TAKEN).then_some(Blank { start: tail.start, to_the_end: true })
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(found(1000..2100, true), Some(Blank { start: 1000, to_the_end: false }));
         assert_eq!(found(1100..1500, true), None, "less than a sector");
         assert_eq!(found(0..0, true), None);
-        let tail = |from: usize, end: usize| blank(&data(from..8192), 100, end, false);
+        let tail = |from: usize, end: usize| filled_tail(&data(from..8192), end);
         assert_eq!(tail(7800, 7900), Some(Blank { start: 7800, to_the_end: true }));
         assert_eq!(tail(7800, 7802), None, "padding behind the picture");
     }
