@@ -28,7 +28,7 @@ pub fn to_path(text: &str) -> PathBuf {
 
 /// Text for one line: control characters and those that turn the direction of writing are escaped, `\u{1b}`.
 pub fn line(text: &str) -> Cow<'_, str> {
-    replaced(text, |letter| is_hidden(letter), |letter| letter.escape_default().to_string())
+    replaced(text, is_hidden, |letter| letter.escape_default().to_string())
 }
 
 /// Text of many lines: as [`line`], but line breaks and tabs stay.
@@ -58,7 +58,7 @@ fn encoded(bytes: &[u8]) -> String {
     }
     let mut text = String::with_capacity(bytes.len() + 8);
     let encode = |text: &mut String, bytes: &[u8]| {
-        bytes.iter().for_each(|byte| text.push_str(percent_encode_byte(*byte)));
+        text.extend(bytes.iter().map(|byte| percent_encode_byte(*byte)));
     };
     for chunk in bytes.utf8_chunks() {
         for letter in chunk.valid().chars() {

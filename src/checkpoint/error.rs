@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use margay_core::ParamsError;
@@ -245,16 +246,19 @@ fn resave(path: &Path) -> String {
 
 /// A path as Python writes it; bytes that are no text as Python keeps them in names of files.
 fn python(path: &Path) -> String {
+    const MEMORY: &str = "writing to memory does not fail";
     let mut text = String::from("\"");
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
         for letter in chunk.valid().chars() {
             match letter {
                 '"' | '\\' => text.extend(['\\', letter]),
-                c if c.is_control() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+                c if c.is_control() => write!(text, "\\x{:02x}", u32::from(c)).expect(MEMORY),
                 c => text.push(c),
             }
         }
-        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\udc{byte:02x}")));
+        for byte in chunk.invalid() {
+            write!(text, "\\udc{byte:02x}").expect(MEMORY);
+        }
     }
     text + "\""
 }

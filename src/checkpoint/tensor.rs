@@ -62,12 +62,11 @@ impl Dtype {
     /// Bytes of an element; absent for types of unknown size.
     pub(super) fn size(self) -> Option<usize> {
         match self {
-            Self::F8E4m3 | Self::F8E5m2 | Self::Other("bool" | "u8" | "i8") => Some(1),
+            Self::F8E4m3 | Self::F8E5m2 | Self::Other("bool" | "u8" | "i8" | "a quantised type") => Some(1),
             Self::F16 | Self::Bf16 | Self::Other("i16") => Some(2),
             Self::F32 | Self::Other("i32" | "a quantised type of 32 bits") => Some(4),
             Self::F64 | Self::Other("i64" | "complex numbers") => Some(8),
             Self::Other("complex numbers of 64 bits") => Some(16),
-            Self::Other("a quantised type") => Some(1),
             Self::Other(_) => None,
         }
     }

@@ -115,7 +115,9 @@ impl<'a> Layout<'a> {
             val.push(Part { folder, photos: photos(&|role| role == Some(held)) });
             if held == Role::Val {
                 let left = photos(&|role| role == Some(Role::Test));
-                left.iter().for_each(|_| self.left_out.add(Kind::Split, "test"));
+                for _ in left {
+                    self.left_out.add(Kind::Split, "test");
+                }
             }
         }
         self.val = Some(val);
@@ -188,7 +190,9 @@ impl<'a> Layout<'a> {
     fn class_folders(&mut self, top: &'a Folder, level: Option<usize>) -> Result<Vec<&'a Folder>, DataError> {
         let mut folders = vec![top];
         for _ in 0..level.unwrap_or(1) {
-            folders.iter().for_each(|folder| self.loose(folder));
+            for folder in &folders {
+                self.loose(folder);
+            }
             folders = folders.into_iter().flat_map(Folder::folders).collect();
         }
         let mut classes = Vec::new();
@@ -229,8 +233,9 @@ impl<'a> Layout<'a> {
 
     /// Photos by class: folders whose names are one but for case, form of Unicode and blanks are one class.
     pub fn listing(&mut self, parts: Vec<Part>) -> Listing {
-        let mut found: BTreeMap<String, (BTreeMap<String, usize>, BTreeSet<String>, Vec<PathBuf>)> =
-            BTreeMap::new();
+        // By spelling the photos, by name as it is written, and all photos.
+        type Found = (BTreeMap<String, usize>, BTreeSet<String>, Vec<PathBuf>);
+        let mut found: BTreeMap<String, Found> = BTreeMap::new();
         for Part { folder, photos } in parts {
             let name = name(folder);
             let (spellings, written, all) = found.entry(folded(&name)).or_default();

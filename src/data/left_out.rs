@@ -178,7 +178,9 @@ impl LeftOut {
     /// Counts what another counted, too.
     pub(super) fn merge(&mut self, other: &Self) {
         for (kind, names) in &other.0 {
-            names.iter().for_each(|(name, count)| self.add_many(*kind, name.clone(), *count));
+            for (name, count) in names {
+                self.add_many(*kind, name.clone(), *count);
+            }
         }
     }
 

@@ -99,7 +99,9 @@ fn piece(samples: &[Sample], preprocessor: &Preprocessor, progress: &mut dyn Pro
         }
         progress.advance(group.len() as u64);
     }
-    bad.iter().for_each(|photo| progress.warn(&format!("skipped a photo: {}", told(photo))));
+    for photo in &bad {
+        progress.warn(&format!("skipped a photo: {}", told(photo)));
+    }
     for (path, note) in &noted {
         progress.warn(&format!("a photo is used as it is: `{}` is {note}", names::path(path)));
     }

@@ -78,7 +78,7 @@ impl Dataset {
         let val = layout.val.take().map(|val| layout.listing(val));
         match val {
             None => dataset.draw(train, seed),
-            Some(val) => dataset.given(train, val),
+            Some(val) => dataset.given(&train, val),
         }
         dataset.take(layout, &tree)?;
         dataset.warn_about_classes();
@@ -92,7 +92,7 @@ impl Dataset {
         let mut layout = Layout::of(&tree, spec.level)?;
         let parts = layout.val.take().unwrap_or_else(|| std::mem::take(&mut layout.train));
         let listing = layout.listing(parts);
-        dataset.given(Listing::new(), listing);
+        dataset.given(&Listing::new(), listing);
         dataset.take(layout, &tree)?;
         Ok(dataset)
     }
@@ -222,9 +222,9 @@ impl Dataset {
     }
 
     /// Takes a split as it is given; without anything to learn from, the classes are those of val.
-    fn given(&mut self, train: Listing, mut val: Listing) {
+    fn given(&mut self, train: &Listing, mut val: Listing) {
         val.retain(|_, (_, photos)| !photos.is_empty());
-        let named = if train.is_empty() { &val } else { &train };
+        let named = if train.is_empty() { &val } else { train };
         let mut keys: Vec<(String, String)> =
             named.iter().map(|(key, (name, _))| (name.clone(), key.clone())).collect();
         keys.sort();
@@ -233,7 +233,7 @@ impl Dataset {
                 let photos = listing.get(key).map(|(_, photos)| photos.clone()).unwrap_or_default();
                 photos.into_iter().map(|path| Sample { path, class }).collect()
             };
-            self.train.extend(samples(&train));
+            self.train.extend(samples(train));
             self.val.extend(samples(&val));
             self.classes.push(name.clone());
         }

@@ -49,7 +49,7 @@ pub(super) fn role(name: &str) -> Option<Role> {
     let is = |name: &&str| {
         word == *name || ["set", "data", "ing"].iter().any(|end| word.strip_suffix(end) == Some(name))
     };
-    NAMES.iter().find(|(_, names)| names.iter().any(|name| is(&name))).map(|(role, _)| *role)
+    NAMES.iter().find(|(_, names)| names.iter().any(&is)).map(|(role, _)| *role)
 }
 
 #[cfg(test)]

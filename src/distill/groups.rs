@@ -53,7 +53,9 @@ impl Groups {
                 let alike = |class: &usize| counts[*class] > 1 && levels[*class] == LEVELS.len();
                 return Ok(Self { alike: (0..counts.len()).filter(alike).collect(), of });
             }
-            whole.into_iter().for_each(|class| levels[class] += 1);
+            for class in whole {
+                levels[class] += 1;
+            }
         }
     }
 
@@ -73,7 +75,9 @@ impl Groups {
 /// Number of examples of each class.
 fn counts(classes: &[usize]) -> Vec<usize> {
     let mut counts = vec![0; classes.iter().max().map_or(0, |last| last + 1)];
-    classes.iter().for_each(|class| counts[*class] += 1);
+    for class in classes {
+        counts[*class] += 1;
+    }
     counts
 }
 

@@ -30,7 +30,7 @@ pub fn read_labels(path: &Path) -> Result<Vec<Label>, LabelError> {
         "csv" | "tsv" => text::table(&text).map_err(form)?,
         _ => text::labels(&text),
     };
-    let labels: Vec<Label> = labels.into_iter().map(cleaned).collect();
+    let labels: Vec<Label> = labels.iter().map(cleaned).collect();
     let blank =
         if labels.is_empty() { Some(0) } else { labels.iter().position(|label| label.name.is_empty()) };
     match blank {
@@ -45,7 +45,7 @@ pub fn check_count(path: &Path, labels: &[Label], outputs: usize) -> Result<(), 
     if names == outputs { Ok(()) } else { Err(LabelError::Count { path: path.to_owned(), names, outputs }) }
 }
 
-fn cleaned(label: Label) -> Label {
+fn cleaned(label: &Label) -> Label {
     Label { name: clean(&label.name), aliases: label.aliases.iter().map(|alias| clean(alias)).collect() }
 }
 

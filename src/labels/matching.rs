@@ -57,7 +57,9 @@ pub fn plan_head(classes: &[String], labels: &[Label], spec: &ClassSpec) -> Resu
     let found: Vec<BTreeSet<usize>> = classes.iter().map(find).collect();
     let mut takers: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for (class, found) in classes.iter().zip(&found) {
-        found.iter().for_each(|label| takers.entry(*label).or_default().push(class.clone()));
+        for label in found {
+            takers.entry(*label).or_default().push(class.clone());
+        }
     }
     let is_sound = |class: &String, found: &BTreeSet<usize>| {
         let alone = found.iter().all(|label| takers[label].len() == 1);

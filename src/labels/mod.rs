@@ -53,7 +53,7 @@ fn is_synset_id(name: &str) -> bool {
 /// Sorts what is numbered 0, 1, 2 … or 1, 2, 3 …; `Err` is the first number that is missing.
 fn in_order<T>(numbered: Vec<(u64, T)>) -> Result<Vec<T>, usize> {
     let (count, first) = (numbered.len(), numbered.iter().map(|(number, _)| *number).min().unwrap_or(0));
-    let first = if first == 1 { 1 } else { 0 };
+    let first = u64::from(first == 1);
     let mut sorted = numbered;
     sorted.sort_by_key(|(number, _)| *number);
     match (0..count).find(|at| sorted[*at].0 != *at as u64 + first) {

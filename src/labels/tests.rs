@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use super::*;
@@ -158,7 +159,7 @@ fn a_yaml_bomb_is_an_error() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for i in 1..12 {
         let inner = vec![format!("*a{}", i - 1); 10].join(", ");
-        text += &format!("a{i}: &a{i} [{inner}]\n");
+        writeln!(text, "a{i}: &a{i} [{inner}]").unwrap();
     }
     assert!(matches!(read_as("a.yaml", text), Err(LabelError::Form { .. })));
 }

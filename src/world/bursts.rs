@@ -65,7 +65,7 @@ impl World {
     }
 
     /// A frame of a burst: place and light are the camera's, the animal is the burst's, its step and the noise the frame's.
-    fn frame(&self, camera: &Camera, species: &Species, burst: u32, frame: u32) -> RgbImage {
+    fn frame(self, camera: &Camera, species: &Species, burst: u32, frame: u32) -> RgbImage {
         let number = u64::from(camera.number);
         let [burst, frame] = [burst, frame].map(u64::from);
         let of_burst = [self.seed, 5, number, species.hash(), burst];

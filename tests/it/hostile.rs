@@ -164,7 +164,7 @@ fn model_files_are_judged_by_every_command() {
             &["export", "m.margay", "-o", "m.onnx"],
         ];
         for command in commands {
-            println!("{name}");
+            eprintln!("{name}");
             refused(folder.path(), command, reason);
         }
     }
@@ -243,7 +243,9 @@ fn adapters_fit_their_own_base_only_and_stay_finite() {
     }
     let all = |adapter: &Adapter, reason: &str| {
         write(adapter);
-        commands.iter().for_each(|command| refused(folder.path(), command, reason));
+        for command in commands {
+            refused(folder.path(), command, reason);
+        }
     };
     all(&Adapter { base: "0".repeat(64), ..own.clone() }, "trained on another model");
     all(&Adapter { base: String::new(), ..own.clone() }, "trained on a checkpoint");

@@ -21,11 +21,11 @@ type Archive<'f> = ZipArchive<&'f fs_err::File>;
 pub(super) fn open(path: &Path) -> Result<Container, CheckpointError> {
     let file = margay_core::input::open(path)?;
     // Nothing lies in front of the archive. Left to guess, a reader may take the padding of the first entry for that.
-    let config = Config { archive_offset: ArchiveOffset::Known(0), ..Config::default() };
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
     let mut archive = ZipArchive::with_config(config, &file).map_err(|e| failed(path, e))?;
     let root = root(path, &archive)?;
     check_byte_order(path, &mut archive, &root)?;
-    let allowed = file.metadata()?.len().saturating_mul(MAX_EXPANSION).max(SMALL).min(MAX_PICKLE);
+    let allowed = file.metadata()?.len().saturating_mul(MAX_EXPANSION).clamp(SMALL, MAX_PICKLE);
     let table = whole(path, &mut archive, &format!("{root}data.pkl"), allowed)?;
     let (values, _) = pickle::read(&table).map_err(|e| pickle_error(path, e))?;
     drop(table);

@@ -15,7 +15,8 @@ pub(super) fn open(path: &Path) -> Result<Container, CheckpointError> {
     let start = 8 + length;
     // Each tensor is a storage of its own.
     let (mut tensors, mut extents) = (std::collections::BTreeMap::new(), Vec::new());
-    for (key, info) in header.tensors() {
+    let listed: std::collections::BTreeMap<_, _> = header.tensors().into_iter().collect();
+    for (key, info) in listed {
         let (from, to) = info.data_offsets;
         let (extent, strides) = (extents.len(), contiguous(&info.shape));
         extents.push(Extent::File { start: (start + from) as u64, length: (to - from) as u64 });

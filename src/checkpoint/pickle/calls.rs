@@ -197,7 +197,7 @@ pub(super) fn verdict(name: &str) -> Verdict {
         return Verdict::Unknown;
     }
     // A module is an attribute of every module that imports it: `torch.os.system`.
-    let code = CODE.iter().any(|module| is_within(module)) || name.split('.').any(is_standard);
+    let code = CODE.iter().any(is_within) || name.split('.').any(is_standard);
     if code && !name.starts_with("__main__.") && !name.starts_with("__torch__.") || is_hidden_code(name) {
         Verdict::Code
     } else {
@@ -297,6 +297,7 @@ fn is_exception(name: &str) -> bool {
     })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "one of a table")]
 fn first(_: &mut Machine<'_>, _: &str, arguments: &[Id]) -> Made {
     Ok(arguments.first().copied())
 }

@@ -238,7 +238,9 @@ pub(in crate::checkpoint) fn values<E>(
             let dot =
                 |row: &[f32]| row.iter().zip(&right).map(|(w, v)| f64::from(*w) * f64::from(*v)).sum::<f64>();
             let sigma: f64 = rows.map(|(row, u)| dot(row) * f64::from(*u)).sum();
-            values.iter_mut().for_each(|value| *value = (f64::from(*value) / sigma) as f32);
+            for value in &mut values {
+                *value = (f64::from(*value) / sigma) as f32;
+            }
             Ok(values)
         }
     }
@@ -272,7 +274,8 @@ mod tests {
 
     #[test]
     fn parts_become_one_weight() {
-        let table: [(&[(&str, &[usize])], &str); 7] = [
+        type Parts<'a> = &'a [(&'a str, &'a [usize])];
+        let table: [(Parts, &str); 7] = [
             (&[("a.weight_orig", &[2, 3]), ("a.weight_mask", &[2, 3])], "a.weight"),
             (&[("a.weight_orig", &[2, 3]), ("a.weight_u", &[2]), ("a.weight_v", &[3])], "a.weight"),
             (&[("a.weight_g", &[2, 1]), ("a.weight_v", &[2, 3])], "a.weight"),

@@ -154,7 +154,7 @@ impl<'a> Search<'a> {
         let usual = self.usual();
         let groups = self.parts.grouped();
         let place = |group: &str| {
-            self.parts.is_beside(group, self.root) || usual.iter().any(|u| group.starts_with(u.as_str()))
+            Parts::is_beside(group, self.root) || usual.iter().any(|u| group.starts_with(u.as_str()))
         };
         let groups = groups.into_iter().filter(|(group, _)| place(group));
         groups.filter_map(|(_, paths)| self.layer(&paths, &usual)).collect()
@@ -263,9 +263,7 @@ impl<'a> Search<'a> {
     /// What there is to say of a network without a classifier.
     fn headless(&self, layers: &[Layer<'_>], choice: Choice<'_>) -> Note {
         let several = |group: &&str| {
-            self.parts.is_beside(group, self.root)
-                && !is_auxiliary(self.local(group))
-                && self.has_weights(group)
+            Parts::is_beside(group, self.root) && !is_auxiliary(self.local(group)) && self.has_weights(group)
         };
         let groups = self.parts.grouped();
         let compound: Vec<String> = groups

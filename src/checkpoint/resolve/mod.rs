@@ -144,7 +144,7 @@ impl Resolution {
         for (path, entry) in all {
             let group = parts.group(&path);
             let own = head.as_ref().and_then(|head| head.keys.get(&path).cloned());
-            let own = own.or_else(|| belongs(&path, &root, group, parts, reading));
+            let own = own.or_else(|| belongs(&path, &root, group, reading));
             match (own, group) {
                 // Counters within the body are no weights.
                 (Some(_), Some(_)) if entry.shape.is_empty() && !entry.dtype.is_float() => {}
@@ -217,17 +217,17 @@ impl Parts {
         let Some(body) = reading.body(config) else { return Self::whole(all, root) };
         let mut used: BTreeSet<String> = body.keys.iter().map(|own| format!("{root}{own}")).collect();
         used.extend(reading.unused().map(|own| format!("{root}{own}")));
-        let mut parts = Self::around(all, used);
+        let mut parts = Self::around(all, &used);
         parts.width = Some(body.width);
         parts
     }
 
     /// Everything under the root belongs to the body.
     fn whole(all: &BTreeMap<String, Entry>, root: &str) -> Self {
-        Self::around(all, all.keys().filter(|path| path.starts_with(root)).cloned().collect())
+        Self::around(all, &all.keys().filter(|path| path.starts_with(root)).cloned().collect())
     }
 
-    fn around(all: &BTreeMap<String, Entry>, used: BTreeSet<String>) -> Self {
+    fn around(all: &BTreeMap<String, Entry>, used: &BTreeSet<String>) -> Self {
         let modules =
             used.iter().flat_map(|path| path.match_indices('.').map(|(at, _)| path[..=at].to_owned()));
         let body: BTreeSet<String> = modules.collect();
@@ -256,7 +256,7 @@ impl Parts {
     }
 
     /// Whether a group stands beside the body or around it, and not within one of its modules.
-    fn is_beside(&self, group: &str, root: &str) -> bool {
+    fn is_beside(group: &str, root: &str) -> bool {
         let parent = group.rfind('.').map_or("", |at| &group[..=at]);
         root.starts_with(parent)
     }
@@ -271,19 +271,13 @@ fn common(a: &str, b: &str) -> String {
 }
 
 /// The own key of a tensor that stands in the body, or beside it under a name that the library has.
-fn belongs(
-    path: &str,
-    root: &str,
-    group: Option<&str>,
-    parts: &Parts,
-    reading: Option<&Reading>,
-) -> Option<String> {
+fn belongs(path: &str, root: &str, group: Option<&str>, reading: Option<&Reading>) -> Option<String> {
     let own = path.strip_prefix(root)?;
     // The classifier that counts has been found already.
     if group.is_some() && reading.is_some_and(|reading| reading.is_head(own)) {
         return None;
     }
-    let inside = group.is_none_or(|group| !parts.is_beside(group, root));
+    let inside = group.is_none_or(|group| !Parts::is_beside(group, root));
     let known = || reading.is_some_and(|reading| reading.knows(own));
     (inside || known()).then(|| own.to_owned())
 }

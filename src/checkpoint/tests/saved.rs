@@ -71,7 +71,9 @@ impl Pickler {
 
     fn tuple(&mut self, items: &[Py]) {
         self.out.push(b'(');
-        items.iter().for_each(|item| self.value(item));
+        for item in items {
+            self.value(item);
+        }
         self.out.push(b't');
     }
 

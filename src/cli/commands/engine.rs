@@ -202,13 +202,12 @@ impl Engine {
     /// The answer to each photo, in order; photos are decoded in parallel.
     pub fn answer(&mut self, paths: &[PathBuf]) -> Result<Vec<Answered>, Failure> {
         let length = self.preprocessor.image_len();
-        let prepare = |path: &PathBuf| {
+        let prepare = |path: &PathBuf| -> Result<(Vec<f32>, Option<Note>), PhotoError> {
             let mut input = vec![0.0; length];
             let note = self.preprocessor.read(path, &mut input)?;
             Ok((input, note))
         };
-        let inputs: Vec<Result<(Vec<f32>, Option<Note>), PhotoError>> =
-            paths.par_iter().map(prepare).collect();
+        let inputs: Vec<Result<_, PhotoError>> = paths.par_iter().map(prepare).collect();
         let batch: Vec<f32> = inputs.iter().flatten().flat_map(|(input, _)| input).copied().collect();
         let classes = self.labels.len();
         let mut logits = vec![0.0; batch.len() / length * classes];

@@ -29,6 +29,7 @@ mod rows;
 /// however often it is given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  margay predict out/specialist.margay photos/ -o labels.csv")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct PredictArgs {
     /// Model file written by `margay compress`
     #[arg(value_name = "MODEL")]
@@ -150,18 +151,20 @@ impl Counts {
     }
 
     fn tell(&self) -> String {
+        use std::fmt::Write as _;
+
         let Self { answered, noted, failed, duplicates } = self;
         let all = answered + failed;
         let photos = if all == 1 { "photo" } else { "photos" };
         let mut text = format!("{all} {photos}: {answered} answered");
         if *noted > 0 {
-            text += &format!(", {noted} of them truncated or damaged (column `note`)");
+            let _ = write!(text, ", {noted} of them truncated or damaged (column `note`)");
         }
         if *failed > 0 {
-            text += &format!(", {failed} unreadable (column `error`)");
+            let _ = write!(text, ", {failed} unreadable (column `error`)");
         }
         if *duplicates > 0 {
-            text += &format!("; {duplicates} duplicates of paths left out");
+            let _ = write!(text, "; {duplicates} duplicates of paths left out");
         }
         text
     }

@@ -14,7 +14,9 @@ fn level(level: usize) -> ClassSpec {
 /// A folder with such class folders, and a few photos in each.
 fn folders(classes: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    classes.iter().for_each(|name| class(&dir.path().join(name), 3));
+    for name in classes {
+        class(&dir.path().join(name), 3);
+    }
     dir
 }
 

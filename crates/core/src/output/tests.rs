@@ -214,7 +214,9 @@ fn names_of_others_are_left_alone() {
         ".outer.12345678.margay-partial",
         "out.12345678.margay-partial",
     ];
-    others.iter().for_each(|name| folder(&root.path().join(name), "theirs"));
+    for name in &others {
+        folder(&root.path().join(name), "theirs");
+    }
     let out = begun(&root.path().join("out"), Existing::Stays);
     assert!(out.leftovers().removed.is_empty());
     out.commit().unwrap();
@@ -242,6 +244,8 @@ fn long_names_and_any_bytes_are_names() {
 #[cfg(unix)]
 #[test]
 fn streams_are_written_as_they_stand() {
+    use std::os::fd::AsRawFd as _;
+
     let root = tempfile::tempdir().unwrap();
     let pipe = root.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -258,7 +262,6 @@ fn streams_are_written_as_they_stand() {
         let full = begun_file(Path::new("/dev/full"), Existing::Stays).commit().unwrap_err();
         assert_eq!(io::Error::from(full).kind(), ErrorKind::StorageFull);
         // Redirected to a file, to whose end is written.
-        use std::os::fd::AsRawFd as _;
         let redirected = root.path().join("redirected");
         fs_err::write(&redirected, "before ").unwrap();
         let open = std::fs::File::open(&redirected).unwrap();

@@ -29,7 +29,7 @@ impl<'a> Directory<'a> {
             _ => return None,
         };
         let mut directory = Self { data, little, entries: 0 };
-        directory.entries = directory.u32(data[4..].first_chunk()?) as usize;
+        directory.entries = directory.u32(*data[4..].first_chunk()?) as usize;
         Some(directory)
     }
 
@@ -37,13 +37,13 @@ impl<'a> Directory<'a> {
     pub fn entries(&self) -> impl Iterator<Item = Entry<'a>> + '_ {
         let rest = self.data.get(self.entries..).unwrap_or(&[]);
         let (count, list) = match rest.split_first_chunk::<2>() {
-            Some((count, list)) => (self.u16(count), list),
+            Some((count, list)) => (self.u16(*count), list),
             None => (0, rest),
         };
         list.as_chunks::<12>().0.iter().take(usize::from(count)).map(|entry| Entry {
-            tag: self.u16(&[entry[0], entry[1]]),
-            kind: self.u16(&[entry[2], entry[3]]),
-            count: self.u32(&[entry[4], entry[5], entry[6], entry[7]]),
+            tag: self.u16([entry[0], entry[1]]),
+            kind: self.u16([entry[2], entry[3]]),
+            count: self.u32([entry[4], entry[5], entry[6], entry[7]]),
             value: entry.last_chunk().expect("an entry has 12 bytes"),
         })
     }
@@ -51,7 +51,7 @@ impl<'a> Directory<'a> {
     /// The text that an entry points to or holds.
     pub fn text(&self, entry: &Entry<'a>) -> &'a [u8] {
         let length = entry.count as usize;
-        let start = self.u32(entry.value) as usize;
+        let start = self.u32(*entry.value) as usize;
         if length <= 4 {
             &entry.value[..length]
         } else {
@@ -65,18 +65,18 @@ impl<'a> Directory<'a> {
         match entry.kind {
             _ if entry.count == 0 => None,
             1 | 6 => Some(u32::from(a)),
-            3 | 8 => Some(u32::from(self.u16(&[a, b]))),
-            4 | 9 => Some(self.u32(entry.value)),
+            3 | 8 => Some(u32::from(self.u16([a, b]))),
+            4 | 9 => Some(self.u32(*entry.value)),
             _ => None,
         }
     }
 
-    fn u16(&self, bytes: &[u8; 2]) -> u16 {
-        if self.little { u16::from_le_bytes(*bytes) } else { u16::from_be_bytes(*bytes) }
+    fn u16(&self, bytes: [u8; 2]) -> u16 {
+        if self.little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) }
     }
 
-    fn u32(&self, bytes: &[u8; 4]) -> u32 {
-        if self.little { u32::from_le_bytes(*bytes) } else { u32::from_be_bytes(*bytes) }
+    fn u32(&self, bytes: [u8; 4]) -> u32 {
+        if self.little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) }
     }
 }
 

@@ -202,9 +202,12 @@ impl<'a> Walk<'a> {
         while let Some((id, rest)) = body.split_first() {
             let wide = id >> 4 != 0;
             let (values, rest) = rest.split_at_checked(if wide { 128 } else { 64 })?;
-            let value = |k: usize| match wide {
-                true => u16::from_be_bytes([values[2 * k], values[2 * k + 1]]),
-                false => u16::from(values[k]),
+            let value = |k: usize| {
+                if wide {
+                    u16::from_be_bytes([values[2 * k], values[2 * k + 1]])
+                } else {
+                    u16::from(values[k])
+                }
             };
             *self.quantization.get_mut(usize::from(id & 15))? = Some(std::array::from_fn(value));
             body = rest;

@@ -48,7 +48,9 @@ pub(super) fn assign(graph: &Graph, groups: &[Group], layouts: &Layouts) -> Buff
         let other = group.other.map(|id| pool.find(Value::Output(id)));
         let output = take(&mut pool, Value::Output(group.output()));
         slots.push(Slots { input, other, phases, output });
-        ends.into_iter().for_each(|value| pool.release(value));
+        for value in ends {
+            pool.release(value);
+        }
     }
     Buffers { layouts: pool.layouts, image, slots }
 }
@@ -65,7 +67,9 @@ fn ends(groups: &[Group], layouts: &Layouts) -> Vec<Vec<Value>> {
         }
     }
     let mut ends = vec![Vec::new(); groups.len()];
-    last.into_iter().for_each(|(value, index)| ends[index].push(value));
+    for (value, index) in last {
+        ends[index].push(value);
+    }
     ends
 }
 

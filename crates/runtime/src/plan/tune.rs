@@ -104,7 +104,9 @@ impl<'c> Tuner<'c> {
     /// A tuner that knows some layers already.
     pub(super) fn new(clock: &'c mut dyn Clock, tried: Vec<Tried>) -> Self {
         let mut tuner = Self { clock, tried: Vec::new(), kinds: HashMap::new() };
-        tried.into_iter().for_each(|tried| tuner.keep(tried));
+        for tried in tried {
+            tuner.keep(tried);
+        }
         tuner
     }
 

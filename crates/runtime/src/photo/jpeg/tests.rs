@@ -175,7 +175,7 @@ fn a_progressive_picture_without_its_last_scans_lacks_detail() {
         assert_eq!((between.defect, between.rows, between.coarse), (Defect::Truncated, Some(117), true));
         let within = fault(&[&whole[..scans[4] + 40], tail].concat()).unwrap();
         assert_eq!((within.defect, within.rows, within.coarse), (Defect::Truncated, Some(117), true));
-        let first = fault(&[&whole[..(scans[0] + scans[1]) / 2], tail].concat()).unwrap();
+        let first = fault(&[&whole[..usize::midpoint(scans[0], scans[1])], tail].concat()).unwrap();
         assert!(first.rows.unwrap() < 117);
     }
     let mut flipped = whole.clone();
