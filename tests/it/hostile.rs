@@ -194,6 +194,39 @@ fn more_memory_can_be_allowed_and_less() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Labels, node names and provenance of a model file are its author's; so are a checkpoint's path and a photo's name.
+#[test]
+fn no_control_character_reaches_the_terminal() {
+    let folder = scene();
+    let evil = "\u{1b}]0;x\u{7}\u{202e}z";
+    write(&folder.path().join("m.margay"), |header| {
+        header["labels"][0] = json!(evil);
+        header["graph"]["nodes"][1]["name"] = json!(format!("p{evil}"));
+        header["provenance"]["recipe"] = json!(format!("model = '{evil}'"));
+    });
+    let photo = format!("photos/a/{evil}.png");
+    fs_err::copy(folder.path().join("photos/a/1.png"), folder.path().join(&photo)).unwrap();
+    fs_err::write(folder.path().join(format!("{evil}.margay")), "nothing").unwrap();
+    let broken = format!("{evil}.margay");
+    let commands: [&[&str]; 8] = [
+        &["predict", "m.margay", "photos"],
+        &["predict", "m.margay", "photos", "--json"],
+        &["predict", &broken, "photos"],
+        &["eval", "m.margay", "photos"],
+        &["inspect", "m.margay", "--layers"],
+        &["inspect", &broken],
+        &["bench", "m.margay", "--runs", "1", "--profile"],
+        &["export", "m.margay", "-o", "m.onnx"],
+    ];
+    for command in commands {
+        let output = margay(folder.path(), command);
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8(told).expect("what is told is text");
+        let obeyed = |letter: &char| (letter.is_control() && *letter != '\n') || *letter == '\u{202e}';
+        assert!(!told.is_empty() && told.chars().find(obeyed).is_none(), "{command:?}: {told:?}");
+    }
+}
+
 #[test]
 fn what_is_no_number_is_never_a_label() {
     let folder = scene();

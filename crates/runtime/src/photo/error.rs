@@ -121,12 +121,10 @@ fn rest(rows: Option<u8>, what: &str) -> String {
     }
 }
 
-/// The innermost message of a file error: `fs_err` puts the path around it, [`margay_core::input`] before it.
+/// What a file error says behind the path: `fs_err` writes it as "failed to … `path`: reason", [`margay_core::input`] as
+/// "`path` reason".
 fn without_path(error: &io::Error, path: &Path) -> String {
-    let inner = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source()).last();
-    let text = inner.map_or_else(String::new, ToString::to_string);
-    match text.strip_prefix(&format!("`{}` ", path.display())) {
-        Some(rest) => rest.to_owned(),
-        None => text,
-    }
+    let (text, path) = (error.to_string(), path.display());
+    let behind = text.split_once(&format!("`{path}`: ")).map(|(_, reason)| reason);
+    behind.or_else(|| text.strip_prefix(&format!("`{path}` "))).unwrap_or(&text).to_owned()
 }
