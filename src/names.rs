@@ -31,7 +31,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, is_hidden, |letter| letter.escape_default().to_string())
 }
 
-/// Text of many lines: as [`line`], but line breaks and tabs stay.
+/// Text of many lines: as [`line()`], but line breaks and tabs stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
     replaced(
         text,
@@ -40,7 +40,7 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// JSON as [`lines`], escaped as JSON does it.
+/// JSON as [`lines()`], escaped as JSON does it.
 pub fn json(text: &str) -> Cow<'_, str> {
     let escape = |letter| format!("\\u{:04x}", u32::from(letter));
     replaced(text, |letter| is_hidden(letter) && letter != '\n', escape)

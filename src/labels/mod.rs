@@ -1,7 +1,7 @@
 //! Class names of a checkpoint: the files they come in, and which outputs a dataset's classes are.
 //!
 //! [`read_labels`] reads every form in which such lists are passed on, [`plan_head`] finds the classes among them.
-//! [`json`] knows the forms of JSON and YAML, which checkpoints hold, too.
+//! `json` knows the forms of JSON and YAML, which checkpoints hold, too.
 
 mod error;
 mod file;
