@@ -31,6 +31,7 @@ pub fn parse(text: &str) -> Result<Wanted, String> {
     Ok(Wanted { peer, python: PathBuf::from(python) })
 }
 
+#[cfg(feature = "torch")]
 impl Wanted {
     /// Whether a program without libtorch cannot start it.
     pub fn is_libtorch(&self) -> bool {
