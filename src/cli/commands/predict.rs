@@ -237,7 +237,7 @@ mod tests {
             note: note.map(Into::into),
         };
         counts.add(&row(None, None));
-        assert_eq!(counts.tell(), "1 photos: 1 answered");
+        assert_eq!(counts.tell(), "1 photo: 1 answered");
         counts.add(&row(None, Some("damaged")));
         counts.add(&row(Some("is empty"), None));
         counts.duplicates = 2;
