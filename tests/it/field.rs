@@ -139,7 +139,7 @@ fn engines_that_are_missing_are_told_and_the_rest_goes_on() {
         assert_eq!(libtorch["agrees"], true, "{libtorch}");
         assert!(libtorch["ratio"]["median"].as_f64().unwrap() > 0.0);
     } else {
-        assert_eq!(libtorch["error"], "this build has no libtorch");
+        assert_eq!(libtorch["error"], "this program has no libtorch");
     }
     let plot = fs_err::read_to_string(dir.path().join("bars.svg")).unwrap();
     assert_eq!(plot.matches("<rect").count(), if cfg!(feature = "torch") { 3 } else { 2 });
