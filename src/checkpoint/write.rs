@@ -23,23 +23,12 @@ pub fn write_safetensors(
     preprocess: Option<&Preprocess>,
 ) -> Result<(), CheckpointError> {
     let path = path.as_ref();
-    let bytes = serialized(path, graph, params, names, labels, preprocess)?;
+    let bytes = to_safetensors(path, graph, params, names, labels, preprocess)?;
     Ok(margay_core::output::write(path, bytes)?)
 }
 
-/// The bytes that [`write_safetensors`] writes.
+/// The bytes that [`write_safetensors`] writes; errors name `path`.
 pub fn to_safetensors(
-    graph: &Graph,
-    params: &Params,
-    names: &NameMap,
-    labels: &[String],
-    preprocess: Option<&Preprocess>,
-) -> Result<Vec<u8>, CheckpointError> {
-    serialized(Path::new("the new checkpoint"), graph, params, names, labels, preprocess)
-}
-
-/// Errors name `path`.
-fn serialized(
     path: &Path,
     graph: &Graph,
     params: &Params,

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 
 use margay_core::{Graph, Op, ParamRole, ParamSpec, Params, Preprocess, Role};
 use margay_runtime::Preprocessor;
@@ -84,7 +85,9 @@ pub fn train(
             return Err(TorchError::Diverged { stage: "train".to_owned() }.into());
         }
     };
-    out.write_all(&to_safetensors(&model.graph, &model.to_params()?, &names, &outputs, Some(own))?)?;
+    let params = model.to_params()?;
+    let path = Path::new("the new checkpoint");
+    out.write_all(&to_safetensors(path, &model.graph, &params, &names, &outputs, Some(own))?)?;
     let val = load(&dataset.val, &Preprocessor::new(own), progress)?;
     dataset.left_out.tell(progress);
     if val.is_empty() {

@@ -106,7 +106,7 @@ fn step_by_step(moves: &impl Moves, staging: &Path, goal: &Goal) -> io::Result<O
 }
 
 fn aside(staging: &Path) -> PathBuf {
-    let name = staging.file_name().unwrap_or_default().to_string_lossy();
+    let name = staging.file_name().expect("a temporary path ends in its name").to_string_lossy();
     let mut old = OsString::from(name.strip_suffix(PARTIAL).unwrap_or(&name));
     old.push(OLD);
     staging.with_file_name(old)

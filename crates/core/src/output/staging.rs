@@ -73,7 +73,7 @@ pub(super) fn prefix(name: &OsStr) -> OsString {
     } else {
         let name = name.to_string_lossy();
         let end = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= NAME).last();
-        prefix.push(&name[..end.unwrap_or(0)]);
+        prefix.push(&name[..end.expect("the limit leaves room for a letter")]);
     }
     prefix.push(".");
     prefix

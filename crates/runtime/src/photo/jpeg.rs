@@ -359,7 +359,8 @@ impl Frame {
 
     /// Pixel rows from the top that every component has.
     fn sound_rows(&self) -> usize {
-        let bands = self.components.iter().map(|component| component.bands).min().unwrap_or(0);
+        let bands = self.components.iter().map(|component| component.bands).min();
+        let bands = bands.expect("a frame has one to four components");
         (8 * self.sampling[1] * bands).min(self.height)
     }
 
