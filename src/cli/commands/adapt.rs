@@ -138,7 +138,7 @@ mod torch {
     use margay_core::Limits;
 
     use super::{Context, Exit, Failure};
-    use crate::cli::commands::run::PipelineResult;
+    use crate::cli::commands::run::{PipelineResult, tell_photos};
     use crate::cli::inputs::check_inputs;
     use crate::cli::output::{OutputDir, RECORD};
     use crate::pipeline;
@@ -159,16 +159,7 @@ mod torch {
         context.printer.show(json, &record, table)?;
         context.printer.note(&format!("adapter  {}", folder.join("adapter").display()));
         context.printer.note(&format!("merged   {}", folder.join("specialist.margay").display()));
-        let bad = record.bad_photos.len();
-        if bad > 0 {
-            context.printer.warn(&format!("{bad} photos could not be read; run.json lists them"));
-        }
-        let noted = record.noted_photos.len();
-        if noted > 0 {
-            context
-                .printer
-                .warn(&format!("{noted} photos are truncated or damaged and were used; run.json lists them"));
-        }
+        tell_photos(record.bad_photos.len(), record.noted_photos.len(), context);
         Ok(Exit::Success)
     }
 

@@ -66,19 +66,22 @@ pub fn finish(
     context.printer.note(&format!("model   {}", folder.join("specialist.margay").display()));
     context.printer.note(&format!("report  {}", folder.join("report.html").display()));
     let bad = record.bad_photos.len();
-    if bad > 0 {
-        context.printer.warn(&format!("{bad} photos could not be read; run.json lists them"));
-    }
-    let noted = record.noted_photos.len();
-    if noted > 0 {
-        context
-            .printer
-            .warn(&format!("{noted} photos are truncated or damaged and were used; run.json lists them"));
-    }
+    tell_photos(bad, record.noted_photos.len(), context);
     let top1 = record.specialist.top1.unwrap_or(0.0);
     if let Some(least) = bar.min_top1.filter(|least| top1 < *least) {
         context.printer.warn(&format!("top-1 {:.1} % is below {:.1} %", 100.0 * top1, 100.0 * least));
         return Ok(Exit::GateFailed);
     }
     Ok(if bar.strict && bad > 0 { Exit::BadPhotos } else { Exit::Success })
+}
+
+/// Warns of photos that are missing from a run, and of those that are in it as they are.
+pub fn tell_photos(bad: usize, noted: usize, context: &Context) {
+    if bad > 0 {
+        context.printer.warn(&format!("{bad} photos could not be read; run.json lists them"));
+    }
+    if noted > 0 {
+        let text = format!("{noted} photos are truncated or damaged and were used; run.json lists them");
+        context.printer.warn(&text);
+    }
 }
