@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
 use margay_core::adapter::{Adapter, AdapterError};
-use margay_core::{FormatError, LimitError, Limits, SparseModel};
+use margay_core::{Footprint, FormatError, LimitError, Limits, SparseModel};
 use margay_runtime::{
     Note, PhotoError, Precision, Preprocessor, RuntimeError, Session, SessionOptions, check_logits,
 };
@@ -188,9 +188,10 @@ impl Engine {
         let session = Session::new(model, options).or_bad_input("could not prepare the model");
         let session = session.map_err(more_memory)?;
         let preprocessor = Preprocessor::new(&model.preprocess);
-        let footprint = model.check().or_bad_input("could not prepare the model")?;
+        let shapes = model.graph.shapes().expect("a graph that a session runs has shapes");
+        let photo = Footprint::new(&model.graph, &shapes, &model.preprocess, 0).photo;
         // What the session itself takes has been compared with the limit; a quarter of it is for photos on their way.
-        let group = (options.limits.memory / 4 / footprint.photo.max(1)).clamp(1, GROUP) as usize;
+        let group = (options.limits.memory / 4 / photo.max(1)).clamp(1, GROUP) as usize;
         Ok(Self { labels: model.labels.clone(), session, preprocessor, group })
     }
 
