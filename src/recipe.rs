@@ -136,8 +136,10 @@ pub struct PruneSpec {
     pub solver: String,
     /// Name in the table of allocators.
     pub allocation: String,
-    /// Fraction of zeros over the prunable weights.
+    /// Fraction of zeros over the weights that count.
     pub sparsity: Sparsity,
+    /// Which weights count.
+    pub count: Count,
     /// What the pruned network may cost; absent: the weights that the sparsity leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
@@ -153,12 +155,27 @@ pub struct PruneSpec {
     pub general_share: Tuned,
     /// How far a layer also makes good what its pruned predecessors changed, 0–1.
     pub correction: f64,
+    /// Whether the last layer of a residual branch makes good what the residual stream lacks, not its own output only.
+    pub stream: bool,
     /// How far an output feature counts by what the loss makes of it (exponent of its Fisher information), 0–1.
     pub fisher: f64,
+    /// How far a position counts by what the loss makes of the outputs there (exponent of its Fisher information), 0–1.
+    pub positions: f64,
     /// How often statistics see each shot: once as it is, then varied as in training.
     pub views: usize,
     /// Images per calibration batch.
     pub batch: usize,
+}
+
+/// Which weights a sparsity is a fraction of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Count {
+    /// Those of layers that can be pruned.
+    #[default]
+    Prunable,
+    /// Every parameter of the network but statistics of norms: stem, head, norms, biases and positions, too.
+    All,
 }
 
 /// What a pruned network may cost, if not in weights.
@@ -453,7 +470,7 @@ impl TryFrom<String> for AdapterSchedule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Recalibration {
-    /// Kept only if the held-out fold says that it helps.
+    /// Never after layers were corrected, which are solved for the stored norms; else if the held-out fold says that it helps.
     #[default]
     Auto,
     /// Always.
@@ -644,13 +661,16 @@ impl Default for PruneSpec {
             solver: "alps".into(),
             allocation: "erk".into(),
             sparsity,
+            count: Count::Prunable,
             target: None,
             max_class_drop: None,
             pattern: Granularity::UNSTRUCTURED,
             damping: Tuned::Value(0.1),
             general_share: Tuned::Auto,
             correction: 1.0,
+            stream: true,
             fisher: 0.5,
+            positions: 0.5,
             views: 1,
             batch: 64,
         }

@@ -14,11 +14,12 @@ const LEAST_POWER: f64 = 0.01;
 pub struct Hessian {
     /// `XᵀX`, f64.
     sum: Tensor,
-    /// `X_denseᵀX`, f64: the same samples in the dense network beside those in the pruned one.
-    cross: Option<Tensor>,
+    /// `GᵀX`, f64: with what the layer's outputs lack for each sample, `G[n, out]`.
+    gap: Option<Tensor>,
     samples: Option<Vec<Tensor>>,
     rows: usize,
     columns: usize,
+    scaled: OnceCell<Tensor>,
     spectrum: OnceCell<Spectrum>,
 }
 
@@ -26,7 +27,15 @@ impl Hessian {
     /// No samples yet, `columns` wide.
     pub fn new(columns: usize, device: Device) -> Result<Self, TorchError> {
         let sum = Tensor::f_zeros([columns as i64, columns as i64], (Kind::Double, device))?;
-        Ok(Self { sum, cross: None, samples: Some(Vec::new()), rows: 0, columns, spectrum: OnceCell::new() })
+        Ok(Self {
+            sum,
+            gap: None,
+            samples: Some(Vec::new()),
+            rows: 0,
+            columns,
+            scaled: OnceCell::new(),
+            spectrum: OnceCell::new(),
+        })
     }
 
     /// Adds samples `x[n, d]`: products in f32, sums in f64.
@@ -34,7 +43,7 @@ impl Hessian {
         let product = x.f_transpose(0, 1)?.f_matmul(x)?;
         self.sum = self.sum.f_add(&product.f_to_kind(Kind::Double)?)?;
         self.rows += x.size2()?.0 as usize;
-        self.spectrum = OnceCell::new();
+        (self.scaled, self.spectrum) = (OnceCell::new(), OnceCell::new());
         match &mut self.samples {
             Some(samples) if self.rows < self.columns => samples.push(x.f_detach_copy()?),
             samples => *samples = None,
@@ -42,11 +51,11 @@ impl Hessian {
         Ok(())
     }
 
-    /// Tells what samples `x[n, d]` are in the dense network: `dense[n, d]`.
-    pub fn update_cross(&mut self, dense: &Tensor, x: &Tensor) -> Result<(), TorchError> {
-        let product = dense.f_transpose(0, 1)?.f_matmul(x)?.f_to_kind(Kind::Double)?;
-        self.cross = Some(match &self.cross {
-            Some(cross) => cross.f_add(&product)?,
+    /// Tells what the layer's outputs lack for samples `x[n, d]`: `gap[n, out]`.
+    pub fn update_gap(&mut self, gap: &Tensor, x: &Tensor) -> Result<(), TorchError> {
+        let product = gap.f_transpose(0, 1)?.f_matmul(x)?.f_to_kind(Kind::Double)?;
+        self.gap = Some(match &self.gap {
+            Some(gap) => gap.f_add(&product)?,
             None => product,
         });
         Ok(())
@@ -58,7 +67,7 @@ impl Hessian {
         let matched = if others > 0.0 { own / others } else { 0.0 };
         let factors = [(1.0 - share) / self.rows.max(1) as f64, share * matched / other.rows.max(1) as f64];
         let mixed = |a: &Tensor, b: &Tensor| a.f_mul_scalar(factors[0])?.f_add(&b.f_mul_scalar(factors[1])?);
-        let cross = match (&self.cross, &other.cross) {
+        let gap = match (&self.gap, &other.gap) {
             (Some(a), Some(b)) => Some(mixed(a, b)?),
             _ => None,
         };
@@ -72,7 +81,15 @@ impl Hessian {
             _ => None,
         };
         let sum = mixed(&self.sum, &other.sum)?;
-        Ok(Self { sum, cross, samples, rows: 1, columns: self.columns, spectrum: OnceCell::new() })
+        Ok(Self {
+            sum,
+            gap,
+            samples,
+            rows: 1,
+            columns: self.columns,
+            scaled: OnceCell::new(),
+            spectrum: OnceCell::new(),
+        })
     }
 
     /// Mean power of a sample: the trace of `H`.
@@ -100,9 +117,9 @@ impl Hessian {
         self.mean(&self.sum.f_diagonal(0, 0, 1)?)
     }
 
-    /// `X_denseᵀX / n` as f32, if the dense samples were told.
-    pub fn cross(&self) -> Result<Option<Tensor>, TorchError> {
-        self.cross.as_ref().map(|cross| self.mean(cross)).transpose()
+    /// `GᵀX / n` as f32, `[out, d]`, if it was told what outputs lack.
+    pub fn gap(&self) -> Result<Option<Tensor>, TorchError> {
+        self.gap.as_ref().map(|gap| self.mean(gap)).transpose()
     }
 
     fn mean(&self, sum: &Tensor) -> Result<Tensor, TorchError> {
@@ -120,24 +137,63 @@ impl Hessian {
         Ok(diagonal.f_clamp_min(least)?.f_sqrt()?)
     }
 
-    /// `D⁻¹ H D⁻¹`, whose diagonal is at most 1.
-    pub fn scaled(&self) -> Result<Tensor, TorchError> {
+    /// `D⁻¹ H D⁻¹`, whose diagonal is at most 1, computed once.
+    pub fn scaled(&self) -> Result<&Tensor, TorchError> {
+        if let Some(scaled) = self.scaled.get() {
+            return Ok(scaled);
+        }
         let scale = self.scale()?;
-        Ok(self.matrix()?.f_div(&scale)?.f_div(&scale.f_unsqueeze(1)?)?)
+        let scaled = self.matrix()?.f_div(&scale)?.f_div(&scale.f_unsqueeze(1)?)?;
+        Ok(self.scaled.get_or_init(|| scaled))
     }
 
-    /// Eigenpairs of [`Hessian::scaled`], computed once.
-    pub fn spectrum(&self) -> Result<&Spectrum, TorchError> {
-        if let Some(spectrum) = self.spectrum.get() {
-            return Ok(spectrum);
-        }
-        let spectrum = match &self.samples {
-            Some(samples) if !samples.is_empty() => {
-                let x = Tensor::f_cat(samples, 0)?.f_div(&self.scale()?)?;
-                Spectrum::of_samples(&x.f_div_scalar((self.rows as f64).sqrt())?)?
-            }
-            _ => Spectrum::of_symmetric(&self.scaled()?)?,
+    /// Eigenpairs of [`Hessian::scaled`] where there are fewer samples than columns, computed once.
+    fn thin(&self) -> Result<Option<&Spectrum>, TorchError> {
+        let Some(samples) = self.samples.as_ref().filter(|samples| !samples.is_empty()) else {
+            return Ok(None);
         };
-        Ok(self.spectrum.get_or_init(|| spectrum))
+        if let Some(spectrum) = self.spectrum.get() {
+            return Ok(Some(spectrum));
+        }
+        let x = Tensor::f_cat(samples, 0)?.f_div(&self.scale()?)?;
+        let spectrum = Spectrum::of_samples(&x.f_div_scalar((self.rows as f64).sqrt())?)?;
+        Ok(Some(self.spectrum.get_or_init(|| spectrum)))
+    }
+
+    /// What multiplies with `(D⁻¹ H D⁻¹ + ridge I)⁻¹`, made in the cheapest way for `uses` products with `rows` rows each.
+    pub fn inverse(&self, ridge: f64, rows: i64, uses: i64) -> Result<Inverse<'_>, TorchError> {
+        let Some(spectrum) = self.thin()? else {
+            let size = self.columns as i64;
+            let identity = Tensor::f_eye(size, (Kind::Float, self.sum.device()))?;
+            let damped = self.scaled()?.f_add(&identity.f_mul_scalar(ridge)?)?;
+            return Ok(Inverse::Whole(damped.f_linalg_cholesky(false)?.f_cholesky_inverse(false)?));
+        };
+        let (columns, rank) = spectrum.vectors.size2()?;
+        // Multiply-adds: to form it and apply it, against two products with the eigenvectors each time.
+        let whole = rank * columns * columns + uses * rows * columns * columns;
+        let eigenbasis = uses * 2 * rows * columns * rank;
+        Ok(if whole < eigenbasis {
+            Inverse::Whole(spectrum.inverse(ridge)?)
+        } else {
+            Inverse::Eigenbasis(spectrum, ridge)
+        })
+    }
+}
+
+/// The inverse of a damped Hessian `[d, d]`.
+pub enum Inverse<'a> {
+    /// By the eigenvectors of few samples.
+    Eigenbasis(&'a Spectrum, f64),
+    /// As it is.
+    Whole(Tensor),
+}
+
+impl Inverse<'_> {
+    /// `b (D⁻¹ H D⁻¹ + ridge I)⁻¹` for `b[r, d]`.
+    pub fn apply(&self, b: &Tensor) -> Result<Tensor, TorchError> {
+        Ok(match self {
+            Self::Eigenbasis(spectrum, ridge) => spectrum.solve(b, *ridge)?,
+            Self::Whole(inverse) => b.f_matmul(inverse)?,
+        })
     }
 }

@@ -1,16 +1,16 @@
 //! What layers are judged on: second moments of their inputs, over the task's images and general ones.
 
 mod columns;
-mod fisher;
 mod hessian;
+mod influence;
 
 use margay_core::Node;
 use tch::{Device, Tensor};
 
-pub use fisher::output_power;
-pub use hessian::Hessian;
+pub use hessian::{Hessian, Inverse};
+pub use influence::{Influence, influence};
 
-use crate::torch::TorchError;
+use crate::torch::{TorchError, rows};
 use columns::{chunks, columns_of_group, groups};
 
 /// Images that layers are judged on, in batches: those of the task, then general ones.
@@ -24,6 +24,28 @@ pub struct Calibration {
     of_task: usize,
     /// Weight of the general images' moments.
     general: f64,
+}
+
+/// What a layer of a pruned network reads.
+pub struct Seen<'a> {
+    /// The layer.
+    pub node: &'a Node,
+    /// Its inputs, batch by batch.
+    pub inputs: &'a [Tensor],
+    /// How much each position of its output counts, `[positions]`, mean 1; absent: all the same.
+    pub positions: Option<&'a Tensor>,
+    /// What the layer's output lacks in a batch for what it should be, if that is to be made good.
+    pub gap: Option<&'a Gap<'a>>,
+}
+
+/// By the number of a batch what a layer's output lacks there, of that output's shape.
+pub type Gap<'a> = dyn Fn(usize) -> Result<Tensor, TorchError> + 'a;
+
+impl<'a> Seen<'a> {
+    /// Every position counts the same, and nothing is to be made good.
+    pub fn plain(node: &'a Node, inputs: &'a [Tensor]) -> Self {
+        Self { node, inputs, positions: None, gap: None }
+    }
 }
 
 impl Calibration {
@@ -47,19 +69,12 @@ impl Calibration {
         Ok(self)
     }
 
-    /// The Hessian of each group of a layer from the layer's inputs, batch by batch; with what the same
-    /// inputs are in the dense network, cross moments too.
-    pub fn hessians(
-        &self,
-        node: &Node,
-        inputs: &[Tensor],
-        dense: Option<&[Tensor]>,
-    ) -> Result<Vec<Hessian>, TorchError> {
+    /// The Hessian of each group of a layer from what the layer reads, with what its outputs lack.
+    pub fn hessians(&self, seen: &Seen) -> Result<Vec<Hessian>, TorchError> {
         let collect = |range: std::ops::Range<usize>| {
-            let mut hessians = empty(node, inputs)?;
+            let mut hessians = empty(seen.node, seen.inputs)?;
             for at in range {
-                let dense = dense.map(|dense| &dense[at]);
-                add(&mut hessians, node, &inputs[at], dense, self.weights[at].as_ref())?;
+                add(&mut hessians, seen, at, self.weights[at].as_ref())?;
             }
             Ok::<_, TorchError>(hessians)
         };
@@ -75,8 +90,8 @@ impl Calibration {
 /// The Hessian of each group of a layer from the layer's inputs, batch by batch.
 pub fn hessians(node: &Node, inputs: &[Tensor]) -> Result<Vec<Hessian>, TorchError> {
     let mut hessians = empty(node, inputs)?;
-    for batch in inputs {
-        add(&mut hessians, node, batch, None, None)?;
+    for at in 0..inputs.len() {
+        add(&mut hessians, &Seen::plain(node, inputs), at, None)?;
     }
     Ok(hessians)
 }
@@ -87,38 +102,42 @@ fn empty(node: &Node, inputs: &[Tensor]) -> Result<Vec<Hessian>, TorchError> {
     (0..groups(node)).map(|_| Hessian::new(columns, device)).collect()
 }
 
+/// Adds the samples of a batch, of which an image counts as `weights[n]` say.
 fn add(
     hessians: &mut [Hessian],
-    node: &Node,
-    batch: &Tensor,
-    dense: Option<&Tensor>,
+    seen: &Seen,
+    batch: usize,
     weights: Option<&Tensor>,
 ) -> Result<(), TorchError> {
-    let roots = weights.map(|weights| root_like(weights, batch)).transpose()?;
-    for (start, length) in chunks(node, batch) {
-        // Scaling an image by the root of its weight scales its products by the weight.
-        let part = |of: &Tensor| -> Result<Tensor, TorchError> {
-            let part = of.f_narrow(0, start, length)?;
-            Ok(match &roots {
-                Some(roots) => part.f_mul(&roots.f_narrow(0, start, length)?)?,
-                None => part,
-            })
+    let input = &seen.inputs[batch];
+    let gap = seen.gap.map(|gap| gap(batch)).transpose()?;
+    for (start, length) in chunks(seen.node, input) {
+        let part = |of: &Tensor| of.f_narrow(0, start, length);
+        let (input, gap) = (part(input)?, gap.as_ref().map(part).transpose()?);
+        // Scaling a sample by the root of its weight scales its products by the weight.
+        let roots = roots(weights.map(part).transpose()?.as_ref(), seen.positions)?;
+        let scaled = |x: Tensor| match &roots {
+            Some(roots) => x.f_reshape([length, -1, x.size()[1]])?.f_mul(roots)?.f_flatten(0, 1),
+            None => Ok(x),
         };
-        let (input, dense) = (part(batch)?, dense.map(part).transpose()?);
+        let gaps = gap.map(|gap| scaled(rows(&gap)?)?.f_chunk(hessians.len() as i64, 1)).transpose()?;
         for (group, hessian) in hessians.iter_mut().enumerate() {
-            let x = columns_of_group(node, &input, group)?;
+            let x = scaled(columns_of_group(seen.node, &input, group)?)?;
             hessian.update(&x)?;
-            if let Some(dense) = &dense {
-                hessian.update_cross(&columns_of_group(node, dense, group)?, &x)?;
+            if let Some(gaps) = &gaps {
+                hessian.update_gap(&gaps[group], &x)?;
             }
         }
     }
     Ok(())
 }
 
-/// Square roots of the weights `[n]` as `[n, 1, …]`, to be multiplied with `batch[n, …]`.
-fn root_like(weights: &Tensor, batch: &Tensor) -> Result<Tensor, TorchError> {
-    let mut shape = vec![1; batch.dim()];
-    shape[0] = -1;
-    Ok(weights.f_sqrt()?.f_reshape(shape)?)
+/// Square roots of what positions of images count, `[images or 1, positions or 1, 1]`; absent: all the same.
+fn roots(weights: Option<&Tensor>, positions: Option<&Tensor>) -> Result<Option<Tensor>, TorchError> {
+    let weights = weights.map(|weights| weights.f_sqrt()?.f_reshape([-1, 1, 1])).transpose()?;
+    let positions = positions.map(|positions| positions.f_sqrt()?.f_reshape([1, -1, 1])).transpose()?;
+    Ok(match (weights, positions) {
+        (Some(weights), Some(positions)) => Some(weights.f_mul(&positions)?),
+        (one, other) => one.or(other),
+    })
 }

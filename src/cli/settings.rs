@@ -12,9 +12,9 @@ use super::exit::{Failure, OrFail};
 use crate::allocate::ALLOCATORS;
 use crate::preprocess::PRESETS;
 use crate::recipe::{
-    AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, ClassSpec, GradAccMode, InputSpec, OptimizerChoice,
-    Policy, PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots, Target, Tuned,
-    parse_compression,
+    AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, ClassSpec, Count, GradAccMode, InputSpec,
+    OptimizerChoice, Policy, PruneSpec, Recalibration, Recipe, RecoverySpec, ResizeChoice, Schedule, Shots,
+    Target, Tuned, parse_compression,
 };
 
 /// The largest seed: TOML, in which recipes are saved, has signed integers only.
@@ -27,6 +27,7 @@ const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 const RESIZES: &[(&str, ResizeChoice)] =
     &[("squash", ResizeChoice::Squash), ("short-side", ResizeChoice::ShortSide), ("pad", ResizeChoice::Pad)];
+const COUNTS: &[(&str, Count)] = &[("prunable", Count::Prunable), ("all", Count::All)];
 const RECALIBRATIONS: &[(&str, Recalibration)] =
     &[("auto", Recalibration::Auto), ("on", Recalibration::On), ("off", Recalibration::Off)];
 /// Optimisers by their names on the command line.
@@ -138,6 +139,10 @@ pub struct PruneArgs {
         long, value_name = "TARGET", value_parser = parse_target, conflicts_with_all = ["sparsity", "compression"],
     )]
     pub target: Option<Wanted>,
+    /// Which weights a compression counts: prunable (those of layers that can be pruned), all (stem, head, norms, biases, too)
+    /// [default: prunable]
+    #[arg(long, value_parser = choice(COUNTS))]
+    pub count: Option<Count>,
     /// Most that a class's recall may fall, in points, by cross-validation on the shots; beyond it less is pruned
     #[arg(long, value_name = "POINTS")]
     pub max_class_drop: Option<f64>,
@@ -154,9 +159,15 @@ pub struct PruneArgs {
     /// How far layers also make good what pruning changed before them, 0 to 1 [default: 1]
     #[arg(long, value_name = "X")]
     pub correction: Option<f64>,
+    /// Whether the last layer of a residual branch makes good what the stream lacks, not its own output only [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub stream: Option<bool>,
     /// How far outputs count by what the loss makes of them, 0 to 1 [default: 0.5]
     #[arg(long, value_name = "X")]
     pub fisher: Option<f64>,
+    /// How far positions (tokens, pixels of maps) count by what the loss makes of them, 0 to 1 [default: 0.5]
+    #[arg(long, value_name = "X")]
+    pub positions: Option<f64>,
     /// How often statistics see each shot: once as it is, then in random crops [default: 1]
     #[arg(long, value_name = "N")]
     pub views: Option<usize>,
@@ -172,7 +183,8 @@ pub struct RecoveryArgs {
     /// When the sparse model is finetuned [default: one-shot]
     #[arg(long, value_parser = choice(SCHEDULES))]
     pub recovery: Option<Schedule>,
-    /// Whether norms are recalibrated on the shots; auto asks the held-out fold [default: auto]
+    /// Whether norms are recalibrated on the shots; auto: not after --correction, else the held-out fold is asked
+    /// [default: auto]
     #[arg(long, value_parser = choice(RECALIBRATIONS))]
     pub recalibrate: Option<Recalibration>,
     /// Passes over the shots, per halving when gradual; of several (20,60) the held-out fold chooses [default: 60]
@@ -422,12 +434,15 @@ fn merge_prune(args: PruneArgs, from: PruneSpec) -> PruneSpec {
         sparsity,
         compression,
         target,
+        count,
         max_class_drop,
         pattern,
         damping,
         general_share,
         correction,
+        stream,
         fisher,
+        positions,
         views,
         calibration_batch,
     } = args;
@@ -436,13 +451,16 @@ fn merge_prune(args: PruneArgs, from: PruneSpec) -> PruneSpec {
         solver: solver.unwrap_or(from.solver),
         allocation: allocation.unwrap_or(from.allocation),
         sparsity: wanted.sparsity.unwrap_or(from.sparsity),
+        count: count.unwrap_or(from.count),
         target: wanted.cost(from.target),
         max_class_drop: max_class_drop.map(|points| points / 100.0).or(from.max_class_drop),
         pattern: pattern.unwrap_or(from.pattern),
         damping: damping.unwrap_or(from.damping),
         general_share: general_share.unwrap_or(from.general_share),
         correction: correction.unwrap_or(from.correction),
+        stream: stream.unwrap_or(from.stream),
         fisher: fisher.unwrap_or(from.fisher),
+        positions: positions.unwrap_or(from.positions),
         views: views.unwrap_or(from.views),
         batch: calibration_batch.unwrap_or(from.batch),
     }
@@ -551,6 +569,7 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("correction", prune.correction, 0.0..=1.0)?;
     within("views", prune.views as f64, 1.0..=1024.0)?;
     within("fisher", prune.fisher, 0.0..=1.0)?;
+    within("positions", prune.positions, 0.0..=1.0)?;
     if recovery.schedule == Schedule::Gradual && prune.target.is_some() {
         let message = "a gradual schedule halves weights, so that its target must be a number of weights";
         return Err(Failure::usage(message.to_owned()).hint("use --target 20x, or another --recovery"));

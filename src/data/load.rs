@@ -131,6 +131,20 @@ impl Loaded {
         self.classes.is_empty()
     }
 
+    /// At most `most` of the images, spread evenly over all.
+    #[must_use]
+    pub fn spread(&self, most: usize) -> Self {
+        let step = self.len().div_ceil(most.max(1)).max(1);
+        let taken: Vec<usize> = (0..self.len()).step_by(step).collect();
+        Self {
+            images: self.images.select(Axis(0), &taken),
+            classes: taken.iter().map(|at| self.classes[*at]).collect(),
+            paths: taken.iter().map(|at| self.paths[*at].clone()).collect(),
+            bad: Vec::new(),
+            noted: Vec::new(),
+        }
+    }
+
     /// Checks that every one of `samples`' classes has an image left; `names` are the classes' names.
     pub fn check_classes(&self, samples: &[Sample], names: &[String]) -> Result<(), DataError> {
         for (class, name) in names.iter().enumerate() {

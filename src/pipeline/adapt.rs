@@ -81,8 +81,7 @@ pub fn adapt(
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
     let labels = &task.dataset.classes;
     let images = examples(&val, task.device)?;
-    let (runtime, parity) =
-        timed(&mut seconds, "evaluate", || answered(&task, &merged.model, &after, &val, &images))?;
+    let (runtime, parity) = timed(&mut seconds, "evaluate", || answered(&task, &merged.model, &after, &val))?;
     let times = timed(&mut seconds, "bench", || latency(&before, &after, &options))?;
     let bytes = [before.to_bytes()?.len() as u64, written, folder_bytes(&out.join(ADAPTER))?];
     task.dataset.left_out.tell(progress);

@@ -1,13 +1,13 @@
 //! What a recipe allows all layers together: weights, multiply-adds or milliseconds on this machine.
 
-use margay_core::Sparsity;
+use margay_core::{Graph, ParamRole, Sparsity};
 
 use super::PipelineError;
 use super::task::Task;
 use crate::allocate::{Budget, Cost, Failed, LayerProfile, Unreachable, corrected};
 use crate::models::ModelError;
 use crate::progress::Progress;
-use crate::recipe::{Recipe, Target};
+use crate::recipe::{Count, Recipe, Target};
 use crate::torch::TorchModel;
 
 /// The budget of a recipe: its target, else the weights that a sparsity leaves.
@@ -19,7 +19,9 @@ pub fn budget(
     sparsity: Sparsity,
     progress: &mut dyn Progress,
 ) -> Result<Budget, PipelineError> {
-    let Some(target) = recipe.prune.target else { return Ok(Budget::of_weights(layers, sparsity)) };
+    let Some(target) = recipe.prune.target else {
+        return of_weights(&dense.graph, layers, recipe.prune.count, sparsity);
+    };
     match target {
         Target::Macs(fold) => multiply_adds(dense, fold),
         Target::Speedup(_) | Target::Milliseconds(_) => {
@@ -36,6 +38,32 @@ pub fn budget(
             ));
             Ok(Budget::Cost { limit: whole - times.rest, layers: times.layers.clone() })
         }
+    }
+}
+
+/// The weights that a sparsity leaves, of those that count.
+pub fn of_weights(
+    graph: &Graph,
+    layers: &[LayerProfile],
+    count: Count,
+    sparsity: Sparsity,
+) -> Result<Budget, PipelineError> {
+    if count == Count::Prunable {
+        return Ok(Budget::of_weights(layers, sparsity));
+    }
+    let all = graph.params().filter(|spec| spec.role != ParamRole::Statistic);
+    let all: usize = all.map(|spec| spec.shape.iter().product::<usize>()).sum();
+    let rest = all - layers.iter().map(LayerProfile::weights).sum::<usize>();
+    // A layer without any weight passes nothing on.
+    let least = rest + layers.len();
+    match sparsity.kept(all) {
+        kept if kept >= least => Ok(Budget::Weights(kept - rest)),
+        _ => Err(PipelineError::OutOfWeights {
+            asked: sparsity.compression(),
+            all,
+            rest,
+            most: all as f64 / least as f64,
+        }),
     }
 }
 
@@ -75,4 +103,40 @@ fn multiply_adds(dense: &TorchModel, fold: f64) -> Result<Budget, PipelineError>
     let own: Vec<f64> = dense.graph.prunable().map(|id| macs[id.index()] as f64).collect();
     let rest = all as f64 - own.iter().sum::<f64>();
     Ok(Budget::Cost { limit: all as f64 / fold - rest, layers: own.into_iter().map(Cost::linear).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allocate::profiles;
+    use crate::models::{Design, build};
+
+    #[test]
+    fn a_compression_of_all_weights_counts_all() {
+        let design = |variant: &str| {
+            let image = [32, 32];
+            build(&Design { variant: variant.to_owned(), width: None, depth: None, classes: 5, image })
+                .unwrap()
+        };
+        for variant in ["resnet18", "vit_tiny_patch16", "convnext_atto"] {
+            let graph = design(variant);
+            let layers = profiles(&graph);
+            let trained = graph.params().filter(|spec| spec.role != ParamRole::Statistic);
+            let all: usize = trained.map(|spec| spec.shape.iter().product::<usize>()).sum();
+            let prunable: usize = layers.iter().map(LayerProfile::weights).sum();
+            let of = |count, fold: f64| {
+                of_weights(&graph, &layers, count, Sparsity::from_compression(fold).unwrap())
+            };
+            let left = |count| of(count, 10.0).unwrap().limit() as usize;
+            assert_eq!(left(Count::Prunable), Sparsity::from_compression(10.0).unwrap().kept(prunable));
+            assert_eq!(
+                left(Count::All) + all - prunable,
+                Sparsity::from_compression(10.0).unwrap().kept(all)
+            );
+            let Err(PipelineError::OutOfWeights { most, .. }) = of(Count::All, 1000.0) else {
+                panic!("{variant}: norms alone are more than a thousandth")
+            };
+            assert!(of(Count::All, most * 0.999).is_ok() && of(Count::All, most * 1.001).is_err());
+        }
+    }
 }

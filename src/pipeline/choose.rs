@@ -57,6 +57,8 @@ pub fn choose(pruner: &Pruner, progress: &mut dyn Progress) -> Result<Chosen, Pi
     match recovery.recalibrate {
         Recalibration::On => fold.settled.recalibrated = 1.0,
         Recalibration::Off => {}
+        // Corrected weights were solved for the stored norms.
+        Recalibration::Auto if prune.correction > 0.0 => {}
         Recalibration::Auto => fold.recalibration(&keep, progress)?,
     }
     Ok(Chosen { settled: fold.settled, keep, choices: fold.choices, pruned: fold.pruned })

@@ -4,7 +4,7 @@ use margay_core::{SparseModel, output};
 use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_name};
 
 use super::evaluate::{Answers, on_runtime, on_torch};
-use super::export::{Exported, export, latency, macs, nonzeros, own_session};
+use super::export::{Exported, export, latency, macs, nonzeros, own_session, pack};
 use super::guard::pruned;
 use super::recover::recover;
 use super::sparsify::{Base, Specialist, timed, trained};
@@ -27,6 +27,9 @@ const PARITY_LIMIT: f64 = 1e-4;
 const PARITY_LIMIT_CUDA: f64 = 1e-2;
 /// Beyond it they may differ by this many times the rounding of torch's own logits.
 const ROUNDING_MARGIN: f64 = 10.0;
+
+/// Images of val on which the runtime is compared with torch.
+const COMPARED: usize = 64;
 
 /// What a run is told beside its recipe: nothing here changes the model.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +56,8 @@ pub fn compress(
     let specialist = recover(&task, &base, recipe, &mut seconds, progress)?;
     let exported = timed(&mut seconds, "export", || export(&task, recipe, &base.dense, &specialist, out))?;
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
-    let judged = timed(&mut seconds, "evaluate", || judge(&task, &base, &specialist, &exported, &val))?;
+    let judged =
+        timed(&mut seconds, "evaluate", || judge(&task, recipe, &base, &specialist, &exported, &val))?;
     let session = own_session(task.threads);
     progress.start("measure latency", 0);
     let latency = timed(&mut seconds, "bench", || latency(&exported.dense, &exported.sparse, &session))?;
@@ -98,40 +102,48 @@ struct Judged {
 
 fn judge(
     task: &Task,
+    recipe: &Recipe,
     base: &Base,
     result: &Specialist,
     exported: &Exported,
     val: &Loaded,
 ) -> Result<Judged, PipelineError> {
     let labels = &task.dataset.classes;
-    let images = examples(val, task.device)?;
-    let dense = on_torch(&base.dense, &images)?;
-    let oneshot = on_torch(&base.oneshot, &images)?;
-    let (specialist, parity) = answered(task, &result.model, &exported.sparse, val, &images)?;
+    let dense = on_torch(&base.dense, &examples(val, task.device)?)?;
+    let (specialist, parity) = answered(task, &result.model, &exported.sparse, val)?;
+    let specialist_evaluation = specialist.evaluate(labels, &val.classes);
+    let oneshot = if result.trained {
+        let pruned = pack(task, recipe, &base.oneshot, &base.masks)?;
+        on_runtime(&pruned, val, &own_session(task.threads))?.evaluate(labels, &val.classes)
+    } else {
+        specialist_evaluation.clone()
+    };
     Ok(Judged {
         changed: changed(task, val, &dense, &specialist),
         dense: dense.evaluate(labels, &val.classes),
-        oneshot: oneshot.evaluate(labels, &val.classes),
-        specialist: specialist.evaluate(labels, &val.classes),
+        oneshot,
+        specialist: specialist_evaluation,
         parity,
     })
 }
 
-/// The exported model's answers as users get them, and how close the runtime is to torch.
+/// The exported model's answers as users get them, and how close the runtime is to torch, on some of the images.
 pub(super) fn answered(
     task: &Task,
     model: &TorchModel,
     exported: &SparseModel,
     val: &Loaded,
-    images: &Examples,
 ) -> Result<(Answers, Parity), PipelineError> {
     let options = own_session(task.threads);
+    let answers = on_runtime(exported, val, &options)?;
+    let some = val.spread(COMPARED);
     let exact = SessionOptions { precision: Precision::F32, ..options.clone() };
-    let [answers, exact] = [options, exact].map(|options| on_runtime(exported, val, &options));
-    let (answers, exact) = (answers?, exact?);
-    let torch = on_torch(model, images)?;
-    let mut parity = parity(task, model, images, [&torch, &exact])?;
-    let same = Parity::compare(&exact.logits, &answers.logits, task.dataset.classes.len());
+    let [usual, exact] = [options, exact].map(|options| on_runtime(exported, &some, &options));
+    let (usual, exact) = (usual?, exact?);
+    let images = examples(&some, task.device)?;
+    let torch = on_torch(model, &images)?;
+    let mut parity = parity(task, model, &images, [&torch, &exact])?;
+    let same = Parity::compare(&exact.logits, &usual.logits, task.dataset.classes.len());
     parity.bf16_agreement = Some(same.argmax_agreement);
     Ok((answers, parity))
 }

@@ -42,9 +42,11 @@ pub fn front(recipes: &[Recipe], progress: &mut dyn Progress) -> Result<Front, P
         let specialist = match tried(&task, recipe, progress) {
             Ok(specialist) => specialist,
             // One target out of reach does not end the others.
-            Err(error @ (PipelineError::Allocate(_) | PipelineError::OutOfTime { .. }))
-                if recipes.len() > 1 =>
-            {
+            Err(
+                error @ (PipelineError::Allocate(_)
+                | PipelineError::OutOfTime { .. }
+                | PipelineError::OutOfWeights { .. }),
+            ) if recipes.len() > 1 => {
                 progress.warn(&format!("{}: {error}", recipe.cost()));
                 continue;
             }

@@ -6,6 +6,7 @@ use tch::{Kind, Tensor};
 use super::PipelineError;
 use super::pruning::{Pruner, Settled};
 use crate::allocate::{Failed, Judge, LEVELS, LayerProfile};
+use crate::calibrate::Seen;
 use crate::distill::Examples;
 use crate::progress::Progress;
 use crate::prune::{Quota, solve_layer};
@@ -23,7 +24,6 @@ pub struct Ladder {
     solved: Vec<Vec<Compact>>,
     /// The images on their way through the dense network, up to the layer that was changed last.
     flow: Flow,
-    passed: usize,
     images: Vec<Tensor>,
     /// Log-probabilities of the dense network.
     teacher: Tensor,
@@ -63,9 +63,9 @@ impl Ladder {
             images.extend(general.images.f_split(BATCH as i64, 0).map_err(TorchError::from)?);
         }
         let flow = Flow::new(&dense.graph, &images);
-        let teacher = answers(dense, flow.fork(), 0)?;
+        let teacher = answers(dense, flow.fork())?;
         let layers = dense.graph.prunable().collect();
-        Ok(Self { model: dense.share()?, layers, solved, flow, passed: 0, images, teacher })
+        Ok(Self { model: dense.share()?, layers, solved, flow, images, teacher })
     }
 
     /// The network with some layers, each at a level of its own.
@@ -88,14 +88,10 @@ impl Ladder {
     /// Brings the dense network's flow to just before a node.
     fn advance_to(&mut self, node: usize) -> Result<(), TorchError> {
         let _no_grad = tch::no_grad_guard();
-        if self.passed > node {
-            (self.flow, self.passed) = (Flow::new(&self.model.graph, &self.images), 0);
+        if self.flow.passed() > node {
+            self.flow = Flow::new(&self.model.graph, &self.images);
         }
-        for id in self.model.graph.ids().take(node).skip(self.passed) {
-            self.flow.pass(id, &self.model)?;
-        }
-        self.passed = node;
-        Ok(())
+        self.flow.advance(node, &self.model)
     }
 }
 
@@ -104,22 +100,19 @@ impl Judge for Ladder {
         let node = self.layers[layer].index();
         self.advance_to(node)?;
         let model = self.changed(std::iter::once((layer, level)))?;
-        Ok(self.divergence(&answers(&model, self.flow.fork(), node)?)?)
+        Ok(self.divergence(&answers(&model, self.flow.fork())?)?)
     }
 
     fn whole(&mut self, levels: &[usize]) -> Result<f64, Failed> {
         let model = self.changed(levels.iter().copied().enumerate())?;
-        Ok(self.divergence(&answers(&model, Flow::new(&model.graph, &self.images), 0)?)?)
+        Ok(self.divergence(&answers(&model, Flow::new(&model.graph, &self.images))?)?)
     }
 }
 
-/// Log-probabilities of a network, of whose nodes the first `passed` are computed.
-fn answers(model: &TorchModel, mut flow: Flow, passed: usize) -> Result<Tensor, TorchError> {
+/// Log-probabilities of a network, from where the flow is on.
+fn answers(model: &TorchModel, flow: Flow) -> Result<Tensor, TorchError> {
     let _no_grad = tch::no_grad_guard();
-    for id in model.graph.ids().skip(passed) {
-        flow.pass(id, model)?;
-    }
-    Ok(Tensor::f_cat(&flow.logits(), 0)?.f_log_softmax(1, Kind::Float)?)
+    Ok(Tensor::f_cat(&flow.logits(model)?, 0)?.f_log_softmax(1, Kind::Float)?)
 }
 
 fn solve(
@@ -136,11 +129,14 @@ fn solve(
     let mut flow = Flow::new(&dense.graph, &calibration.batches);
     let mut solved = Vec::with_capacity(layers.len());
     progress.start("try densities", layers.len() as u64);
-    for id in dense.graph.ids() {
+    for id in dense.graph.prunable() {
         let node = dense.graph.node(id);
         if let Some(layer) = layers.get(solved.len()).filter(|layer| layer.name == node.name) {
             progress.status(&node.name);
-            let hessians = calibration.hessians(node, flow.inputs(id), None)?;
+            flow.advance(id.index(), dense)?;
+            let inputs = flow.inputs();
+            let positions = pruning.influence.positions.get(&node.name);
+            let hessians = calibration.hessians(&Seen { positions, ..Seen::plain(node, &inputs) })?;
             let weight = dense.get(&node.weight())?;
             let whole =
                 weight.f_ones_like().and_then(|ones| ones.f_to_kind(Kind::Bool)).map_err(TorchError::from)?;
@@ -157,7 +153,6 @@ fn solve(
             solved.push(levels);
             progress.advance(1);
         }
-        flow.pass(id, dense)?;
     }
     progress.finish();
     Ok(solved)

@@ -97,6 +97,21 @@ pub enum PipelineError {
         /// Milliseconds of the other layers, at least.
         least: f64,
     },
+    /// What cannot be pruned is more than may stay.
+    #[error(
+        "{asked:.1}x of all weights is out of reach: {rest} of {all} cannot be pruned (stem, head, norms, biases, depthwise \
+         kernels, positions); ask for less than {most:.1}x, or count prunable weights only (--count prunable)"
+    )]
+    OutOfWeights {
+        /// Compression that was asked for.
+        asked: f64,
+        /// Parameters of the network.
+        all: usize,
+        /// Those that cannot be pruned.
+        rest: usize,
+        /// The compression that leaves one weight a layer.
+        most: f64,
+    },
     /// The head cannot be made.
     #[error("cannot make the head")]
     Head(#[from] HeadError),

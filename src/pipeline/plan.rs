@@ -1,11 +1,11 @@
 use margay_core::{Granularity, Graph, NodeId, nearest_name};
 use serde::Serialize;
 
-use super::PipelineError;
 use super::preprocess::prepared;
 use super::pruning::Method;
 use super::task::{bad_photo, head_plan, opened};
-use crate::allocate::{self, ALLOCATORS, Budget, LayerProfile, profiles};
+use super::{PipelineError, budget};
+use crate::allocate::{self, ALLOCATORS, LayerProfile, profiles};
 use crate::data::{Dataset, FewShot, Sample, unreadable};
 use crate::labels::HeadPlan;
 use crate::progress::Progress;
@@ -91,7 +91,7 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
         progress
             .note("what layers keep is measured in the run; shown is what their shapes and the sparsity say");
     }
-    let budget = Budget::of_weights(&profiles, recipe.prune.sparsity);
+    let budget = budget::of_weights(&graph, &profiles, recipe.prune.count, recipe.prune.sparsity)?;
     let kept = method.by_shape(&graph, &budget)?.left;
     let macs = graph.macs().map_err(crate::models::ModelError::from)?;
     let total: usize = graph.params().map(|spec| spec.shape.iter().product::<usize>()).sum();

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use margay_core::{Granularity, Graph, Mask, Sparsity};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::ladder::Ladder;
 use super::task::Task;
 use super::{PipelineError, budget, plan};
 use crate::allocate::{Allocator, Budget, Erk, Failed, LayerProfile, Nobody, Slim, allocate, profiles, slim};
-use crate::calibrate::{Calibration, output_power};
+use crate::calibrate::{Calibration, Influence, influence};
 use crate::distill::{Examples, varied};
 use crate::progress::Progress;
 use crate::prune::{LayerOutcome, Pruned, Pruning, Solver, sequential};
@@ -111,13 +111,14 @@ impl<'a> Pruner<'a> {
         shots: &Examples,
         settled: &Settled,
     ) -> Result<Pruning<'static>, PipelineError> {
-        let PruneSpec { correction, fisher, batch, .. } = self.recipe.prune;
+        let PruneSpec { correction, stream, .. } = self.recipe.prune;
         Ok(Pruning {
             solver: self.method.solver,
             granularity: self.method.granularity,
             damping: settled.damping,
             correction,
-            output_power: output_powers(model, shots, fisher, batch)?,
+            stream,
+            influence: influences(model, shots, &self.recipe.prune)?,
         })
     }
 
@@ -172,7 +173,8 @@ impl<'a> Pruner<'a> {
     /// What layers keep in trials before anything is measured: by shape, at the recipe's sparsity.
     pub fn rough_keep(&self, dense: &TorchModel) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
-        let budget = Budget::of_weights(&layers, self.recipe.prune.sparsity);
+        let PruneSpec { count, sparsity, .. } = self.recipe.prune;
+        let budget = budget::of_weights(&dense.graph, &layers, count, sparsity)?;
         Ok(by_name(&layers, self.method.by_shape(&dense.graph, &budget)?.solved))
     }
 
@@ -184,7 +186,7 @@ impl<'a> Pruner<'a> {
         sparsity: Sparsity,
     ) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
-        let budget = Budget::of_weights(&layers, sparsity);
+        let budget = budget::of_weights(&dense.graph, &layers, self.recipe.prune.count, sparsity)?;
         let measured = self.recipe.prune.target.is_some() || self.method.allocator.measures();
         let kept = if !measured || self.method.granularity == Granularity::Channels {
             self.method.by_shape(&dense.graph, &budget)?.solved
@@ -201,19 +203,35 @@ fn by_name(layers: &[LayerProfile], kept: Vec<usize>) -> Keep {
     layers.iter().map(|layer| layer.name.clone()).zip(kept).collect()
 }
 
-/// How much each output feature counts: its Fisher information to the power of `exponent`.
-fn output_powers(
+/// How much the outputs of layers count: what the loss makes of their features and positions, each to a power.
+fn influences(
     model: &TorchModel,
     shots: &Examples,
-    exponent: f64,
-    batch: usize,
-) -> Result<BTreeMap<String, Tensor>, PipelineError> {
-    if exponent == 0.0 {
-        return Ok(BTreeMap::new());
+    &PruneSpec { fisher, positions, .. }: &PruneSpec,
+) -> Result<Influence, PipelineError> {
+    if fisher == 0.0 && positions == 0.0 {
+        return Ok(Influence::default());
     }
-    let power = output_power(model, shots, batch)?;
-    let raised = power
-        .into_iter()
-        .map(|(name, power)| Ok((name, power.f_pow_tensor_scalar(exponent).map_err(TorchError::from)?)));
-    raised.collect()
+    let found = influence(model, &few(shots)?)?;
+    let raised = |all: BTreeMap<String, Tensor>, exponent: f64| {
+        if exponent == 0.0 {
+            return Ok(BTreeMap::new());
+        }
+        let power = |(name, power): (String, Tensor)| Ok((name, power.f_pow_tensor_scalar(exponent)?));
+        all.into_iter().map(power).collect::<Result<_, tch::TchError>>().map_err(TorchError::from)
+    };
+    let features = raised(found.features, fisher)?;
+    let positions = raised(found.positions, positions)?;
+    let normed = |(name, power): (String, Tensor)| Ok((name, power.f_div(&power.f_mean(Kind::Float)?)?));
+    let positions =
+        positions.into_iter().map(normed).collect::<Result<_, tch::TchError>>().map_err(TorchError::from)?;
+    Ok(Influence { features, positions })
+}
+
+/// Shots whose gradients are asked for, spread over all.
+const ASKED: usize = 64;
+
+fn few(shots: &Examples) -> Result<Examples, TorchError> {
+    let step = shots.len().div_ceil(ASKED).max(1);
+    shots.select(&(0..shots.len() as i64).step_by(step).collect::<Vec<_>>())
 }

@@ -2,27 +2,26 @@ use tch::{Kind, Tensor};
 
 use super::support::largest;
 use super::{LayerProblem, LayerSolution, SolveError, Solver, refit};
-use crate::torch::Spectrum;
 
 /// ALPS (arXiv 2406.07831): ADMM between the unconstrained least-squares solution and the k-sparse set,
 /// then an exact refit on the support it settles on.
 ///
 /// With columns scaled so that `H` has a unit diagonal, and `G = W H`:
 /// ```text
-/// repeat: B ← (G − V + ρ D)(H + ρ I)⁻¹     in the eigenbasis of H, or by the inverse
+/// repeat: B ← (G − V + ρ D)(H + ρ I)⁻¹
 ///         D ← top-k(B + V / ρ)             over the whole layer, of the pattern
 ///         V ← V + ρ (B − D)
-///         every 3 rounds: raise ρ, by how much of the support still changes
+///         every 5 rounds: raise ρ, by how much of the support still changes
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Alps;
 
 const MAX_ROUNDS: usize = 300;
-const MIN_ROUNDS: usize = 30;
-const CHECK_EVERY: usize = 3;
+const MIN_ROUNDS: usize = 20;
+const CHECK_EVERY: usize = 5;
 const FIRST_PENALTY: f64 = 0.1;
 /// The support has settled when less than this share of it changes between checks.
-const SETTLED: f64 = 3e-4;
+const SETTLED: f64 = 1e-3;
 
 impl Solver for Alps {
     fn name(&self) -> &'static str {
@@ -66,15 +65,17 @@ impl Scaled {
 
 fn support(weight: &Tensor, target: &Tensor, problem: &LayerProblem) -> Result<Tensor, SolveError> {
     let keep = problem.keep;
-    let spectrum = problem.hessian.spectrum()?;
     let mut penalty = FIRST_PENALTY;
-    let mut inverse = Inverse::new(spectrum, weight.size()[0], penalty + problem.damping)?;
+    let inverse = |penalty: f64| {
+        problem.hessian.inverse(penalty + problem.damping, weight.size()[0], CHECK_EVERY as i64)
+    };
+    let mut current = inverse(penalty)?;
     let mut sparse = weight.f_detach_copy()?;
     let mut dual = weight.f_zeros_like()?;
     let mut mask = largest(weight, keep, problem.pattern)?;
     for round in 1..=MAX_ROUNDS {
         let right = target.f_sub(&dual)?.f_add(&sparse.f_mul_scalar(penalty)?)?;
-        let free = inverse.apply(&right)?;
+        let free = current.apply(&right)?;
         let candidate = free.f_add(&dual.f_div_scalar(penalty)?)?;
         let next = largest(&candidate, keep, problem.pattern)?;
         sparse = candidate.f_mul(&next)?;
@@ -87,46 +88,20 @@ fn support(weight: &Tensor, target: &Tensor, problem: &LayerProblem) -> Result<T
                 break;
             }
             penalty *= growth(change);
-            inverse = Inverse::new(spectrum, weight.size()[0], penalty + problem.damping)?;
+            current = inverse(penalty)?;
         }
     }
     Ok(mask)
 }
 
-/// `(H + ridge I)⁻¹`, in whichever form is cheaper to apply for as long as the ridge stays.
-enum Inverse<'a> {
-    Eigenbasis(&'a Spectrum, f64),
-    Whole(Tensor),
-}
-
-impl<'a> Inverse<'a> {
-    fn new(spectrum: &'a Spectrum, rows: i64, ridge: f64) -> Result<Self, SolveError> {
-        let (columns, rank) = spectrum.vectors.size2()?;
-        // Multiply-adds: to form it and apply it, against two products with the eigenvectors each time.
-        let rounds = CHECK_EVERY as i64;
-        let whole = rank * columns * columns + rounds * rows * columns * columns;
-        let eigenbasis = rounds * 2 * rows * columns * rank;
-        Ok(if whole < eigenbasis {
-            Self::Whole(spectrum.inverse(ridge)?)
-        } else {
-            Self::Eigenbasis(spectrum, ridge)
-        })
-    }
-
-    fn apply(&self, right: &Tensor) -> Result<Tensor, SolveError> {
-        Ok(match self {
-            Self::Eigenbasis(spectrum, ridge) => spectrum.solve(right, *ridge)?,
-            Self::Whole(inverse) => right.f_matmul(inverse)?,
-        })
-    }
-}
-
+/// How much more the penalty grows the more of the support still changes. Each value of it costs an inverse, so that it stays for
+/// some rounds and then grows by more than in the paper.
 fn growth(change: f64) -> f64 {
     if change > 0.1 {
-        1.3
+        1.7
     } else if change > 0.005 {
-        1.2
+        1.45
     } else {
-        1.1
+        1.2
     }
 }

@@ -5,6 +5,7 @@
 //! the inputs that its pruned predecessors produce.
 
 mod alps;
+mod branch;
 mod correct;
 mod magnitude;
 mod obc;

@@ -1,13 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use margay_core::{Granularity, Hidden, Mask, Node, Pattern};
+use margay_core::{Granularity, Hidden, Mask, Node, NodeId, Op, Pattern};
 use tch::{Kind, Tensor};
 
+use super::branch::Branch;
 use super::{LayerProblem, LayerSolution, SolveError, Solver, corrected, relative_error};
-use crate::calibrate::{Calibration, Hessian};
+use crate::calibrate::{Calibration, Hessian, Influence, Seen};
 use crate::progress::Progress;
-use crate::torch::{Flow, TorchModel, mask_to_tensor, tensor_to_mask};
+use crate::torch::{Flow, Norms, TorchModel, apply, mask_to_tensor, tensor_to_mask};
 
 /// How layers are pruned, beside how many weights each keeps.
 #[derive(Debug)]
@@ -20,8 +21,10 @@ pub struct Pruning<'a> {
     pub damping: f64,
     /// How far a layer also makes good what its pruned predecessors changed, 0–1.
     pub correction: f64,
-    /// How much each output feature of a layer counts, `[out]` by node name; absent layers: all the same.
-    pub output_power: BTreeMap<String, Tensor>,
+    /// Whether the last layer of a residual branch makes good what the residual stream lacks, not its own output only.
+    pub stream: bool,
+    /// How much the outputs of a layer count; absent layers: all the same.
+    pub influence: Influence,
 }
 
 /// What a layer may keep.
@@ -59,7 +62,8 @@ pub struct Pruned {
 
 /// Prunes the layers named in `keep` in place, each on the inputs its pruned predecessors produce.
 ///
-/// `keep` maps node names to the number of weights that stay. With correction the dense network runs beside.
+/// `keep` maps node names to the number of weights that stay. With correction the dense network runs beside, from the
+/// first pruned layer on.
 pub fn sequential(
     model: &mut TorchModel,
     calibration: &Calibration,
@@ -69,40 +73,80 @@ pub fn sequential(
 ) -> Result<Pruned, SolveError> {
     let _no_grad = tch::no_grad_guard();
     let mut pruned = Pruned::default();
-    let mut flow = Flow::new(&model.graph, &calibration.batches);
-    let mut dense = if pruning.correction > 0.0 {
-        Some((model.deep_clone()?, Flow::new(&model.graph, &calibration.batches)))
-    } else {
-        None
-    };
-    let hidden = pruning.granularity.hidden(&model.graph);
+    let graph = model.graph.clone();
+    let mut flow = Flow::new(&graph, &calibration.batches);
+    let mut dense: Option<(TorchModel, Flow)> = None;
+    let hidden = pruning.granularity.hidden(&graph);
     progress.start("prune", keep.len() as u64);
-    for id in model.graph.clone().ids() {
-        let node = model.graph.node(id).clone();
-        if let Some(&kept) = keep.get(&node.name) {
-            progress.status(&node.name);
-            let started = Instant::now();
-            let beside = dense.as_ref().map(|(_, flow)| flow.inputs(id));
-            let hessians = calibration.hessians(&node, flow.inputs(id), beside)?;
-            let read = hidden.iter().find(|hidden| hidden.reader == id);
-            let quota = Quota { keep: kept, pattern: pruning.granularity.pattern(&node, read) };
-            let (mask, error) = prune_layer(model, &node, &hessians, pruning, quota)?;
-            let (matrix, seconds) = (node.matrix().unwrap_or_default(), started.elapsed().as_secs_f64());
-            let kept = mask.count();
-            pruned.layers.push(LayerOutcome { name: node.name.clone(), matrix, kept, error, seconds });
-            if let Some(hidden) = read {
-                forget(model, hidden, &mask, &mut pruned)?;
-            }
-            pruned.masks.insert(node.weight(), mask);
-            progress.advance(1);
+    for id in graph.ids() {
+        let node = graph.node(id);
+        let Some(&kept) = keep.get(&node.name) else { continue };
+        progress.status(&node.name);
+        let started = Instant::now();
+        flow.advance(id.index(), model)?;
+        if let Some((dense, beside)) = &mut dense {
+            beside.advance(id.index(), dense)?;
         }
-        flow.pass(id, model)?;
-        if let Some((dense, flow)) = &mut dense {
-            flow.pass(id, dense)?;
+        let hessians =
+            moments(model, id, &flow, dense.as_ref().map(|(_, beside)| beside), calibration, pruning)?;
+        if dense.is_none() && pruning.correction > 0.0 {
+            dense = Some((model.deep_clone()?, flow.fork()));
         }
+        let read = hidden.iter().find(|hidden| hidden.reader == id);
+        let quota = Quota { keep: kept, pattern: pruning.granularity.pattern(node, read) };
+        let (mask, error) = prune_layer(model, node, &hessians, pruning, quota)?;
+        let (matrix, seconds) = (node.matrix().unwrap_or_default(), started.elapsed().as_secs_f64());
+        let kept = mask.count();
+        pruned.layers.push(LayerOutcome { name: node.name.clone(), matrix, kept, error, seconds });
+        if let Some(hidden) = read {
+            forget(model, hidden, &mask, &mut pruned)?;
+        }
+        pruned.masks.insert(node.weight(), mask);
+        progress.advance(1);
     }
     progress.finish();
     Ok(pruned)
+}
+
+/// The Hessian of each group of a layer that comes next in the pruned network, with what its outputs lack for those of the
+/// dense network, if that runs beside.
+fn moments(
+    model: &TorchModel,
+    id: NodeId,
+    flow: &Flow,
+    beside: Option<&Flow>,
+    calibration: &Calibration,
+    pruning: &Pruning,
+) -> Result<Vec<Hessian>, SolveError> {
+    let node = model.graph.node(id);
+    let inputs = flow.inputs();
+    let mut seen =
+        Seen { positions: pruning.influence.positions.get(&node.name), ..Seen::plain(node, &inputs) };
+    let Some(beside) = beside else { return Ok(calibration.hessians(&seen)?) };
+    let wanted = beside.inputs();
+    let branch = pruning.stream.then(|| Branch::ending(model, id)).transpose()?.flatten();
+    let without_bias = unbiased(node);
+    let gap = |batch: usize| {
+        let lost = wanted[batch].f_sub(&inputs[batch])?;
+        let lost = apply(&without_bias, model, Norms::Stored, &[&lost])?;
+        Ok(match &branch {
+            Some(branch) => lost.f_add(&branch.lacks(flow, beside, batch)?)?,
+            None => lost,
+        })
+    };
+    seen.gap = Some(&gap);
+    Ok(calibration.hessians(&seen)?)
+}
+
+/// The layer without its bias: what it makes of a difference of inputs.
+fn unbiased(node: &Node) -> Node {
+    let mut node = node.clone();
+    match &mut node.op {
+        Op::Conv2d(conv) => conv.bias = false,
+        Op::Linear(linear) => linear.bias = false,
+        _ => unreachable!("only layers with a weight matrix are pruned"),
+    }
+    node
 }
 
 fn prune_layer(
@@ -157,7 +201,7 @@ pub fn solve_layer(
     Quota { keep, pattern }: Quota,
 ) -> Result<LayerSolution, SolveError> {
     let parts = weight.f_flatten(1, -1)?.f_chunk(hessians.len() as i64, 0)?;
-    let power = pruning.output_power.get(&node.name).map(|power| power.f_unsqueeze(1)).transpose()?;
+    let power = pruning.influence.features.get(&node.name).map(|power| power.f_unsqueeze(1)).transpose()?;
     let powers = power.map(|power| power.f_chunk(hessians.len() as i64, 0)).transpose()?;
     let mut solved = Vec::with_capacity(parts.len());
     for (group, (weight, hessian)) in parts.iter().zip(hessians).enumerate() {

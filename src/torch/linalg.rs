@@ -11,12 +11,6 @@ pub struct Spectrum {
 }
 
 impl Spectrum {
-    /// Of a symmetric matrix `[d, d]`, all d eigenpairs.
-    pub fn of_symmetric(matrix: &Tensor) -> Result<Self, TchError> {
-        let (values, vectors) = matrix.f_linalg_eigh("L")?;
-        Ok(Self { vectors, values: values.f_clamp_min(0.0)? })
-    }
-
     /// Of `xᵀ x` for a wide `x[n, d]`, through its n×n Gram matrix: far cheaper where n < d.
     pub fn of_samples(x: &Tensor) -> Result<Self, TchError> {
         let (values, vectors) = x.f_matmul(&x.f_transpose(0, 1)?)?.f_linalg_eigh("L")?;

@@ -20,7 +20,7 @@ pub(crate) use exec::{apply, forward_part};
 pub use linalg::{Spectrum, mask_to_tensor, tensor_to_mask, top_k_mask};
 pub use model::TorchModel;
 pub(crate) use model::to_array;
-pub(crate) use ops::rows;
+pub(crate) use ops::{like as features_like, rows};
 pub use packed::Bits;
 pub use sampled::Sampled;
 pub(crate) use segments::segments;

@@ -110,7 +110,7 @@ pub(super) fn mean_over_plane(x: &Tensor) -> Result<Tensor> {
 }
 
 /// One value per feature, shaped to be combined with `x`.
-pub(super) fn like(x: &Tensor, values: &Tensor) -> Tensor {
+pub(crate) fn like(x: &Tensor, values: &Tensor) -> Tensor {
     if is_map(x) { values.view([1, -1, 1, 1]) } else { values.shallow_clone() }
 }
 
