@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use margay::pipeline::{CompressOptions, PipelineError, compress};
 use margay::progress::{Progress, Silent};
-use margay::recipe::{Recipe, Schedule, Target, Tuned};
+use margay::recipe::{Count, Recalibration, Recipe, Schedule, Target, Tuned};
 use margay::record::RunRecord;
 use margay::world::{SPECIES, Survey, World};
 use margay_core::{Granularity, Pattern, SparseModel, Weight};
@@ -78,13 +78,41 @@ fn no_choice_sees_val() {
     let last = hidden.stages.iter().rposition(|stage| stage.starts_with("finetune")).unwrap();
     assert!(hidden.shown_after.unwrap() > last, "{:?}", hidden.stages);
     let decided: Vec<&str> = record.choices.iter().map(|choice| choice.what.as_str()).collect();
-    for what in ["compression", "damping", "general photos", "batch-norm", "epochs"] {
+    for what in ["compression", "damping", "general photos", "epochs"] {
         assert!(decided.iter().any(|decided| decided.contains(what)), "{what} in {decided:?}");
     }
     assert!(record.choices.iter().all(|choice| choice.candidates.iter().any(|c| c.name == choice.taken)));
     let epochs = record.choices.iter().find(|choice| choice.what.contains("epochs")).unwrap();
     let names: Vec<&str> = epochs.candidates.iter().map(|candidate| candidate.name.as_str()).collect();
     assert_eq!(names, ["none", "1 of 1", "1 of 2", "2 of 2"]);
+}
+
+#[test]
+fn recalibration_without_correction_is_chosen_without_val() {
+    let root = tempfile::tempdir().unwrap();
+    let data = photos(&root.path().join("photos"));
+    let mut recipe = recipe(data.clone());
+    recipe.prune.solver = "magnitude".into();
+    recipe.prune.count = Count::All;
+    recipe.recovery.recalibrate = Recalibration::Auto;
+    let mut choices = |correction: f64| {
+        recipe.prune.correction = correction;
+        let out = root.path().join(correction.to_string());
+        fs_err::create_dir_all(&out).unwrap();
+        let mut hidden = Hidden::hide(&data.join("val"));
+        let record = compress(&recipe, &out, &CompressOptions::default(), &mut hidden).unwrap();
+        let last = hidden.stages.iter().rposition(|stage| stage == "prune").unwrap();
+        assert!(hidden.shown_after.unwrap() > last, "{:?}", hidden.stages);
+        // Statistics of norms are in the record's count of all, but are not counted by the compression.
+        let kept = record.nonzeros.all.sparse as f64 / record.nonzeros.all.dense as f64;
+        assert!((kept * recipe.prune.sparsity.compression() - 1.0).abs() < 0.1, "{:?}", record.nonzeros);
+        record.choices.iter().map(|choice| choice.what.clone()).collect::<Vec<_>>()
+    };
+    assert!(choices(0.0).iter().any(|what| what.contains("batch-norm")));
+    assert!(
+        choices(1.0).iter().all(|what| !what.contains("batch-norm")),
+        "the weights were solved for the stored ones"
+    );
 }
 
 #[test]
