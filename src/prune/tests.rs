@@ -246,8 +246,8 @@ fn correction_makes_good_what_happened_before() {
 }
 
 /// A network with random weights whose residual branches matter: layer scales and norms are near 1.
-fn network(variant: &str, width: Option<usize>) -> TorchModel {
-    let design = Design { variant: variant.into(), width, depth: None, classes: 5, image: [32, 32] };
+fn network(variant: &str, width: Option<usize>, depth: Option<usize>) -> TorchModel {
+    let design = Design { variant: variant.into(), width, depth, classes: 5, image: [32, 32] };
     let graph = build(&design).unwrap();
     let mut model = TorchModel::new(graph.clone(), &random_params(&graph, 3), Device::Cpu).unwrap();
     for node in graph.nodes().iter().filter(|node| matches!(node.op, Op::Scale(_))) {
@@ -259,8 +259,10 @@ fn network(variant: &str, width: Option<usize>) -> TorchModel {
 
 #[test]
 fn branches_that_make_good_the_stream_leave_it_nearer_to_the_dense_one() {
-    for (variant, width) in [("resnet18", Some(8)), ("vit_tiny_patch16", None), ("convnext_atto", None)] {
-        let dense = network(variant, width);
+    let networks =
+        [("resnet18", Some(8), None), ("vit_tiny_patch16", Some(64), Some(4)), ("convnext_atto", None, None)];
+    for (variant, width, depth) in networks {
+        let dense = network(variant, width, depth);
         let images = normal([24, 3 * 32 * 32], 5).reshape([24, 3, 32, 32]);
         let layers = profiles(&dense.graph);
         let keep = layers.iter().map(|layer| (layer.name.clone(), layer.weights() / 4)).collect();
@@ -291,7 +293,7 @@ fn branches_that_make_good_the_stream_leave_it_nearer_to_the_dense_one() {
 
 #[test]
 fn only_the_class_token_counts_in_the_last_block() {
-    let model = network("vit_tiny_patch16", None);
+    let model = network("vit_tiny_patch16", None, None);
     let images = normal([10, 3 * 32 * 32], 6).reshape([10, 3, 32, 32]);
     let examples = Examples::new(images, Tensor::arange(10, (Kind::Int64, Device::Cpu)).remainder(5));
     let found = influence(&model, &examples).unwrap();
