@@ -2,7 +2,7 @@ use std::cell::OnceCell;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::torch::{Spectrum, TorchError};
+use crate::torch::{Spectrum, TorchError, cholesky};
 
 /// Columns with less than this share of the mean power count as if they had it.
 const LEAST_POWER: f64 = 0.01;
@@ -160,23 +160,32 @@ impl Hessian {
         Ok(Some(self.spectrum.get_or_init(|| spectrum)))
     }
 
-    /// What multiplies with `(D⁻¹ H D⁻¹ + ridge I)⁻¹`, made in the cheapest way for `uses` products with `rows` rows each.
-    pub fn inverse(&self, ridge: f64, rows: i64, uses: i64) -> Result<Inverse<'_>, TorchError> {
+    /// What multiplies with `(D⁻¹ H D⁻¹ + ridge I)⁻¹`, made in the cheapest way for `uses` products with `rows` rows each;
+    /// nothing where the sum is not positive definite.
+    pub fn inverse(&self, ridge: f64, rows: i64, uses: i64) -> Result<Option<Inverse<'_>>, TorchError> {
         let Some(spectrum) = self.thin()? else {
             let size = self.columns as i64;
             let identity = Tensor::f_eye(size, (Kind::Float, self.sum.device()))?;
             let damped = self.scaled()?.f_add(&identity.f_mul_scalar(ridge)?)?;
-            return Ok(Inverse::Whole(damped.f_linalg_cholesky(false)?.f_cholesky_inverse(false)?));
+            let factor = cholesky(&damped, false)?;
+            return Ok(factor
+                .map(|factor| factor.f_cholesky_inverse(false))
+                .transpose()?
+                .map(Inverse::Whole));
         };
+        // Fewer samples than columns leave the matrix singular.
+        if ridge <= 0.0 {
+            return Ok(None);
+        }
         let (columns, rank) = spectrum.vectors.size2()?;
         // Multiply-adds: to form it and apply it, against two products with the eigenvectors each time.
         let whole = rank * columns * columns + uses * rows * columns * columns;
         let eigenbasis = uses * 2 * rows * columns * rank;
-        Ok(if whole < eigenbasis {
+        Ok(Some(if whole < eigenbasis {
             Inverse::Whole(spectrum.inverse(ridge)?)
         } else {
             Inverse::Eigenbasis(spectrum, ridge)
-        })
+        }))
     }
 }
 

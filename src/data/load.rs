@@ -134,8 +134,7 @@ impl Loaded {
     /// At most `most` of the images, spread evenly over all.
     #[must_use]
     pub fn spread(&self, most: usize) -> Self {
-        let step = self.len().div_ceil(most.max(1)).max(1);
-        let taken: Vec<usize> = (0..self.len()).step_by(step).collect();
+        let taken: Vec<usize> = (0..self.len()).step_by(stride(self.len(), most)).collect();
         Self {
             images: self.images.select(Axis(0), &taken),
             classes: taken.iter().map(|at| self.classes[*at]).collect(),
@@ -166,11 +165,16 @@ pub fn unreadable(samples: &[Sample]) -> Vec<(PathBuf, PhotoError)> {
     samples.par_iter().filter_map(bad).collect()
 }
 
+/// The step by which at most `most` of `count` things are taken, spread evenly over all; `most` is not 0.
+pub fn stride(count: usize, most: usize) -> usize {
+    count.div_ceil(most).max(1)
+}
+
 /// The side that all photos share if they are square and at most 224 pixels wide, from their headers.
 ///
 /// Of many photos 64 are looked at, evenly spread; those that cannot be read do not count.
 pub fn image_size_hint(samples: &[Sample]) -> Option<usize> {
-    let step = samples.len().div_ceil(HINT_PHOTOS).max(1);
+    let step = stride(samples.len(), HINT_PHOTOS);
     let sizes: Vec<[usize; 2]> =
         samples.par_iter().step_by(step).filter_map(|sample| dimensions(&sample.path).ok()).collect();
     let &[side, width] = sizes.first()?;

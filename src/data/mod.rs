@@ -29,7 +29,7 @@ mod split;
 mod walk;
 
 pub use left_out::{Kind, LeftOut};
-pub use load::{Loaded, image_size_hint, load, load_in_pieces, unreadable};
+pub use load::{Loaded, image_size_hint, load, load_in_pieces, stride, unreadable};
 pub use scan::{Dataset, SplitOrigin};
 pub use shots::FewShot;
 pub use walk::{Found, Photos};

@@ -129,30 +129,28 @@ fn solve(
     let mut flow = Flow::new(&dense.graph, &calibration.batches);
     let mut solved = Vec::with_capacity(layers.len());
     progress.start("try densities", layers.len() as u64);
-    for id in dense.graph.prunable() {
+    for (id, layer) in dense.graph.prunable().zip(layers) {
         let node = dense.graph.node(id);
-        if let Some(layer) = layers.get(solved.len()).filter(|layer| layer.name == node.name) {
-            progress.status(&node.name);
-            flow.advance(id.index(), dense)?;
-            let inputs = flow.inputs();
-            let positions = pruning.influence.positions.get(&node.name);
-            let hessians = calibration.hessians(&Seen { positions, ..Seen::plain(node, &inputs) })?;
-            let weight = dense.get(&node.weight())?;
-            let whole =
-                weight.f_ones_like().and_then(|ones| ones.f_to_kind(Kind::Bool)).map_err(TorchError::from)?;
-            let mut levels = vec![Compact::new(&weight, &whole).map_err(TorchError::from)?];
-            let pattern = pruning.granularity.pattern(node, None);
-            for level in 1..LEVELS.len() {
-                let quota = Quota { keep: layer.kept(level), pattern };
-                let solution = solve_layer(&weight, node, &hessians, &pruning, quota)?;
-                let shape = weight.size();
-                let compact =
-                    || Compact::new(&solution.weight.f_reshape(&shape)?, &solution.mask.f_reshape(&shape)?);
-                levels.push(compact().map_err(TorchError::from)?);
-            }
-            solved.push(levels);
-            progress.advance(1);
+        progress.status(&node.name);
+        flow.advance(id.index(), dense)?;
+        let inputs = flow.inputs();
+        let positions = pruning.influence.positions.get(&node.name);
+        let hessians = calibration.hessians(&Seen { positions, ..Seen::plain(node, &inputs) })?;
+        let weight = dense.get(&node.weight())?;
+        let whole =
+            weight.f_ones_like().and_then(|ones| ones.f_to_kind(Kind::Bool)).map_err(TorchError::from)?;
+        let mut levels = vec![Compact::new(&weight, &whole).map_err(TorchError::from)?];
+        let pattern = pruning.granularity.pattern(node, None);
+        for level in 1..LEVELS.len() {
+            let quota = Quota { keep: layer.kept(level), pattern };
+            let solution = solve_layer(&weight, node, &hessians, &pruning, quota)?;
+            let shape = weight.size();
+            let compact =
+                || Compact::new(&solution.weight.f_reshape(&shape)?, &solution.mask.f_reshape(&shape)?);
+            levels.push(compact().map_err(TorchError::from)?);
         }
+        solved.push(levels);
+        progress.advance(1);
     }
     progress.finish();
     Ok(solved)

@@ -10,6 +10,7 @@ use super::task::Task;
 use super::{PipelineError, budget, plan};
 use crate::allocate::{Allocator, Budget, Erk, Failed, LayerProfile, Nobody, Slim, allocate, profiles, slim};
 use crate::calibrate::{Calibration, Influence, influence};
+use crate::data::stride;
 use crate::distill::{Examples, varied};
 use crate::progress::Progress;
 use crate::prune::{LayerOutcome, Pruned, Pruning, Solver, sequential};
@@ -232,6 +233,5 @@ fn influences(
 const ASKED: usize = 64;
 
 fn few(shots: &Examples) -> Result<Examples, TorchError> {
-    let step = shots.len().div_ceil(ASKED).max(1);
-    shots.select(&(0..shots.len() as i64).step_by(step).collect::<Vec<_>>())
+    shots.select(&(0..shots.len() as i64).step_by(stride(shots.len(), ASKED)).collect::<Vec<_>>())
 }

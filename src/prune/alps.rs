@@ -67,7 +67,9 @@ fn support(weight: &Tensor, target: &Tensor, problem: &LayerProblem) -> Result<T
     let keep = problem.keep;
     let mut penalty = FIRST_PENALTY;
     let inverse = |penalty: f64| {
-        problem.hessian.inverse(penalty + problem.damping, weight.size()[0], CHECK_EVERY as i64)
+        let inverse =
+            problem.hessian.inverse(penalty + problem.damping, weight.size()[0], CHECK_EVERY as i64)?;
+        inverse.ok_or(SolveError::NotPositiveDefinite { damping: problem.damping })
     };
     let mut current = inverse(penalty)?;
     let mut sparse = weight.f_detach_copy()?;

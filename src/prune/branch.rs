@@ -34,10 +34,9 @@ impl Branch {
                 }
                 Op::Add => {
                     let stream = if node.inputs[0] == last { node.inputs[1] } else { node.inputs[0] };
-                    let Some(out) = graph.node(layer).matrix().map(|[out, _]| out as i64) else {
-                        return Ok(None);
-                    };
-                    let ones = || Tensor::f_ones([out], (Kind::Float, model.device()));
+                    let [out, _] =
+                        graph.node(layer).matrix().expect("only layers with a weight matrix are pruned");
+                    let ones = || Tensor::f_ones([out as i64], (Kind::Float, model.device()));
                     let factor = bounded(&factor.map_or_else(ones, Ok)?)?;
                     return Ok((stream < layer).then_some(Self { stream, factor }));
                 }

@@ -21,6 +21,7 @@ pub(super) fn corrected(
     let (true, Some(gap)) = (share > 0.0, hessian.gap()?) else { return Ok(weight.f_detach_copy()?) };
     let scale = hessian.scale()?;
     let right = gap.f_mul_scalar(share)?.f_div(&scale)?;
-    let change = hessian.inverse(damping, right.size()[0], 1)?.apply(&right)?;
+    let inverse = hessian.inverse(damping, right.size()[0], 1)?;
+    let change = inverse.ok_or(SolveError::NotPositiveDefinite { damping })?.apply(&right)?;
     Ok(weight.f_add(&change.f_div(&scale)?)?)
 }

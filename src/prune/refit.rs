@@ -126,8 +126,7 @@ impl Rows {
 
 /// Lower Cholesky factors of one or more matrices.
 fn cholesky(matrices: &Tensor) -> Result<Tensor, SolveError> {
-    let (factor, info) = matrices.f_linalg_cholesky_ex(false, false)?;
-    if info.f_max()?.int64_value(&[]) == 0 { Ok(factor) } else { Err(SolveError::Singular) }
+    crate::torch::cholesky(matrices, false)?.ok_or(SolveError::Singular)
 }
 
 /// Diagonals of the inverses `[n, longest]` of matrices with these factors.

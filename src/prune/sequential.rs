@@ -95,7 +95,8 @@ pub fn sequential(
         let read = hidden.iter().find(|hidden| hidden.reader == id);
         let quota = Quota { keep: kept, pattern: pruning.granularity.pattern(node, read) };
         let (mask, error) = prune_layer(model, node, &hessians, pruning, quota)?;
-        let (matrix, seconds) = (node.matrix().unwrap_or_default(), started.elapsed().as_secs_f64());
+        let matrix = node.matrix().expect("only layers with a weight matrix are pruned");
+        let seconds = started.elapsed().as_secs_f64();
         let kept = mask.count();
         pruned.layers.push(LayerOutcome { name: node.name.clone(), matrix, kept, error, seconds });
         if let Some(hidden) = read {

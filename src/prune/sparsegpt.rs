@@ -3,6 +3,7 @@ use tch::{Kind, Tensor};
 
 use super::support::best;
 use super::{LayerProblem, LayerSolution, SolveError, Solver};
+use crate::torch::cholesky;
 
 /// SparseGPT (arXiv 2301.00774): columns left to right, each removed weight's error is pushed onto the
 /// columns still to come through the Cholesky factor of `H⁻¹`. Our reading of TACO's solver.
@@ -57,8 +58,7 @@ fn inverse_factor(problem: &LayerProblem) -> Result<Tensor, SolveError> {
     let ridge = diagonal.f_mean(Kind::Double)?.f_mul_scalar(problem.damping)?.f_add(&dead)?;
     let damped = h.f_add(&Tensor::f_diag_embed(&ridge, 0, 0, 1)?)?;
     let checked = |matrix: &Tensor, upper: bool| -> Result<Tensor, SolveError> {
-        let (factor, info) = matrix.f_linalg_cholesky_ex(upper, false)?;
-        if info.int64_value(&[]) == 0 { Ok(factor) } else { Err(refuse()) }
+        cholesky(matrix, upper)?.ok_or_else(refuse)
     };
     let inverse = checked(&damped, false)?.f_cholesky_inverse(false)?;
     Ok(checked(&inverse, true)?.f_to_kind(Kind::Float)?)

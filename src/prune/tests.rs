@@ -179,7 +179,7 @@ fn few_samples_give_the_same_spectrum_both_ways() {
 
 /// How far the inverse of a Hessian of few samples is from what the whole matrix says.
 fn inverse_gap(h: &Hessian, b: &Tensor) -> f64 {
-    let inverse = h.inverse(0.3, b.size()[0], 1).unwrap();
+    let inverse = h.inverse(0.3, b.size()[0], 1).unwrap().unwrap();
     assert!(matches!(inverse, Inverse::Eigenbasis(spectrum, _) if spectrum.values.numel() <= 20));
     let damped = h.scaled().unwrap() + Tensor::eye(h.columns() as i64, (Kind::Float, Device::Cpu)) * 0.3;
     let full = b.matmul(&damped.inverse());
@@ -338,11 +338,29 @@ fn every_form_of_the_inverse_agrees() {
     let damped = |h: &Hessian| h.scaled().unwrap() + Tensor::eye(24, (Kind::Float, Device::Cpu)) * 0.2;
     let (few, many) = (hessian(20, 24, 51), hessian(200, 24, 51));
     for (h, rows, uses) in [(&few, 7, 1), (&few, 7, 100), (&many, 7, 1)] {
-        let inverse = h.inverse(0.2, rows, uses).unwrap();
+        let inverse = h.inverse(0.2, rows, uses).unwrap().unwrap();
         assert_eq!(matches!(inverse, Inverse::Eigenbasis(..)), uses == 1 && h.rows() == 20);
         let b = weight(rows, 24);
         let gap = inverse.apply(&b).unwrap() - b.matmul(&damped(h).inverse());
         assert!(gap.abs().max().double_value(&[]) < 1e-4);
+    }
+}
+
+#[test]
+fn a_correction_without_damping_is_refused_where_inputs_do_not_tell_it() {
+    // Fewer samples than columns, and a column that is never used.
+    for samples in [10, 200] {
+        let x = Tensor::cat(
+            &[normal([samples, 23], 7), Tensor::zeros([samples, 1], (Kind::Float, Device::Cpu))],
+            1,
+        );
+        let mut h = Hessian::new(24, Device::Cpu).unwrap();
+        h.update(&x).unwrap();
+        h.update_gap(&normal([samples, 5], 8), &x).unwrap();
+        let refused = corrected(&weight(5, 24), &h, 0.0, 1.0);
+        assert!(matches!(refused, Err(SolveError::NotPositiveDefinite { damping: 0.0 })), "{samples}");
+        let damped = corrected(&weight(5, 24), &h, 0.1, 1.0).unwrap();
+        assert_eq!(damped.isfinite().all().int64_value(&[]), 1);
     }
 }
 

@@ -1,12 +1,12 @@
 use margay_core::Mask;
 use tch::{Device, Kind, TchError, Tensor};
 
-/// Eigenvectors `[d, k]` and eigenvalues `[k]` of a positive semi-definite matrix of rank ≤ k.
+/// Eigenvectors `[d, k]` and eigenvalues `[k]` of a positive semi-definite matrix of rank k < d.
 #[derive(Debug)]
 pub struct Spectrum {
     /// Orthonormal columns.
     pub vectors: Tensor,
-    /// Eigenvalues, clamped at 0.
+    /// Eigenvalues, positive.
     pub values: Tensor,
 }
 
@@ -24,24 +24,27 @@ impl Spectrum {
 
     /// `b (H + ridge I)⁻¹` for `b[r, d]`.
     pub fn solve(&self, b: &Tensor, ridge: f64) -> Result<Tensor, TchError> {
-        let inside = self.values.f_add_scalar(ridge)?.f_reciprocal()?;
-        let complete = self.vectors.size2()?.0 == self.vectors.size2()?.1;
-        // What the eigenvectors do not span has eigenvalue 0.
-        let outside = if complete { 0.0 } else { 1.0 / ridge };
-        let coordinates = b.f_matmul(&self.vectors)?.f_mul(&inside.f_sub_scalar(outside)?)?;
-        let solved = coordinates.f_matmul(&self.vectors.f_transpose(0, 1)?)?;
-        if complete { Ok(solved) } else { solved.f_add(&b.f_mul_scalar(outside)?) }
+        let coordinates = b.f_matmul(&self.vectors)?.f_mul(&self.inside(ridge)?)?;
+        coordinates.f_matmul(&self.vectors.f_transpose(0, 1)?)?.f_add(&b.f_mul_scalar(1.0 / ridge)?)
     }
 
     /// `(H + ridge I)⁻¹` as a whole, `[d, d]`.
     pub fn inverse(&self, ridge: f64) -> Result<Tensor, TchError> {
-        let (size, rank) = self.vectors.size2()?;
-        let outside = if size == rank { 0.0 } else { 1.0 / ridge };
-        let inside = self.values.f_add_scalar(ridge)?.f_reciprocal()?.f_sub_scalar(outside)?;
-        let inverse = self.vectors.f_mul(&inside)?.f_matmul(&self.vectors.f_transpose(0, 1)?)?;
-        let identity = Tensor::f_eye(size, (inverse.kind(), inverse.device()))?;
-        inverse.f_add(&identity.f_mul_scalar(outside)?)
+        let inverse = self.vectors.f_mul(&self.inside(ridge)?)?.f_matmul(&self.vectors.f_transpose(0, 1)?)?;
+        let identity = Tensor::f_eye(self.vectors.size2()?.0, (inverse.kind(), inverse.device()))?;
+        inverse.f_add(&identity.f_mul_scalar(1.0 / ridge)?)
     }
+
+    /// By how much the inverse's eigenvalues differ from `1 / ridge`, which is that of what the eigenvectors do not span.
+    fn inside(&self, ridge: f64) -> Result<Tensor, TchError> {
+        self.values.f_add_scalar(ridge)?.f_reciprocal()?.f_sub_scalar(1.0 / ridge)
+    }
+}
+
+/// Cholesky factors of one or more matrices, upper or lower; none where a matrix is not positive definite.
+pub fn cholesky(matrices: &Tensor, upper: bool) -> Result<Option<Tensor>, TchError> {
+    let (factor, info) = matrices.f_linalg_cholesky_ex(upper, false)?;
+    Ok((info.f_max()?.int64_value(&[]) == 0).then_some(factor))
 }
 
 /// Boolean tensor of the shape of `scores` that is true at its `count` largest values.

@@ -17,7 +17,7 @@ mod stream;
 pub use device::{DeviceError, parse_device, seed_everything, set_threads};
 pub use exec::{Effective, Norms, Outputs, forward};
 pub(crate) use exec::{apply, forward_part};
-pub use linalg::{Spectrum, mask_to_tensor, tensor_to_mask, top_k_mask};
+pub use linalg::{Spectrum, cholesky, mask_to_tensor, tensor_to_mask, top_k_mask};
 pub use model::TorchModel;
 pub(crate) use model::to_array;
 pub(crate) use ops::{like as features_like, rows};
