@@ -143,6 +143,9 @@ pub struct PruneSpec {
     /// What the pruned network may cost; absent: the weights that the sparsity leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// The most held-out accuracy that may be lost, 0–1; beyond it, and beyond chance, less is pruned. Absent: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_drop: Option<f64>,
     /// The most that the recall of a class may fall, 0–1, by cross-validation on the shots; beyond it less is pruned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_class_drop: Option<f64>,
@@ -319,6 +322,12 @@ pub struct RecoverySpec {
     pub square_head: f64,
     /// Smallest share of a photo's area that a random crop shows; 1: whole photos only.
     pub crop: f64,
+    /// Share of the network's multiply-adds at its start that finetuning leaves as they are, 0–0.9. Adapters are trained
+    /// everywhere.
+    pub freeze: f64,
+    /// Number of views that training has of each photo; 0: a new one whenever the photo is shown. The teacher answers each
+    /// once, unless outputs of its blocks are imitated.
+    pub fixed_views: usize,
     /// Whether activations are computed twice, to hold fewer of them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recompute: bool,
@@ -581,6 +590,19 @@ pub enum Start {
     },
 }
 
+impl RecoverySpec {
+    /// Numbers of passes that are open to choice.
+    pub fn lengths(&self) -> Vec<usize> {
+        if self.try_epochs.is_empty() { vec![self.epochs] } else { self.try_epochs.clone() }
+    }
+
+    /// Whether the held-out fold is asked how far finetuning goes.
+    pub fn asks_fold(&self) -> bool {
+        let open = self.early_stopping || !self.try_epochs.is_empty();
+        open && self.schedule != Schedule::None && self.lengths().iter().any(|epochs| *epochs > 0)
+    }
+}
+
 impl Recipe {
     /// The same with less to prune: `step` steps of a fifth of the time, or of a third of the weights or
     /// multiply-adds.
@@ -596,6 +618,11 @@ impl Recipe {
         let fold = (self.prune.sparsity.compression() / weights).max(1.0);
         relaxed.prune.sparsity = Sparsity::from_compression(fold).unwrap_or(Sparsity::DENSE);
         relaxed
+    }
+
+    /// Whether nothing is pruned.
+    pub fn is_dense(&self) -> bool {
+        self.prune.target.is_none() && self.prune.sparsity.fraction() == 0.0
     }
 
     /// What the network may cost, in a word.
@@ -663,6 +690,7 @@ impl Default for PruneSpec {
             sparsity,
             count: Count::Prunable,
             target: None,
+            max_drop: None,
             max_class_drop: None,
             pattern: Granularity::UNSTRUCTURED,
             damping: Tuned::Value(0.1),
@@ -716,6 +744,8 @@ impl Default for RecoverySpec {
             temperature: 4.0,
             square_head: 1.0,
             crop: 0.5,
+            freeze: 0.0,
+            fixed_views: 0,
             recompute: false,
         }
     }

@@ -12,7 +12,7 @@ use crate::torch::{Effective, Norms, TorchError, TorchModel, forward, rows};
 /// Features that the loss hardly hangs on count as if they had this share of the mean.
 const LEAST_POWER: f64 = 0.01;
 /// Images whose gradients are held at once: each takes the activations of the whole network.
-const BATCH: i64 = 8;
+pub const AT_A_TIME: usize = 8;
 
 /// Mean squares of the loss's gradient by the outputs of every prunable layer, by node name: the outer factor of K-FAC's
 /// Fisher matrix (arXiv 1503.05671), its diagonal, and the same over positions.
@@ -29,7 +29,11 @@ pub struct Influence {
 /// How much the loss of the examples hangs on every prunable layer's outputs.
 pub fn influence(model: &TorchModel, examples: &Examples) -> Result<Influence, TorchError> {
     let (mut features, mut positions) = (BTreeMap::new(), BTreeMap::new());
-    let batches = examples.images.f_split(BATCH, 0)?.into_iter().zip(examples.classes.f_split(BATCH, 0)?);
+    let batches = examples
+        .images
+        .f_split(AT_A_TIME as i64, 0)?
+        .into_iter()
+        .zip(examples.classes.f_split(AT_A_TIME as i64, 0)?);
     for (images, classes) in batches {
         let watched = Watched { model, outputs: RefCell::default() };
         let out = forward(&model.graph, &watched, Norms::Stored, &images, &[])?;

@@ -8,7 +8,7 @@ use margay_core::Node;
 use tch::{Device, Tensor};
 
 pub use hessian::{Hessian, Inverse};
-pub use influence::{Influence, influence};
+pub use influence::{AT_A_TIME, Influence, influence};
 
 use crate::torch::{TorchError, rows};
 use columns::{chunks, columns_of_group, groups};

@@ -226,6 +226,14 @@ pub struct RecoveryArgs {
     /// Smallest share of a photo's area that random crops show; 1 shows whole photos only [default: 0.5]
     #[arg(long, value_name = "FRACTION")]
     pub crop: Option<f64>,
+    /// Share of the network's multiply-adds, from its input, that finetuning leaves as they are: faster; not for adapters
+    /// [default: 0]
+    #[arg(long, value_name = "FRACTION")]
+    pub freeze: Option<f64>,
+    /// Views that training has of each photo, each answered by the teacher once; 0: a new one whenever the photo is shown
+    /// [default: 0]
+    #[arg(long, value_name = "N")]
+    pub fixed_views: Option<usize>,
     /// Compute activations twice and hold fewer of them: slower, for large networks and little memory
     #[arg(long)]
     pub recompute: bool,
@@ -453,6 +461,7 @@ fn merge_prune(args: PruneArgs, from: PruneSpec) -> PruneSpec {
         sparsity: wanted.sparsity.unwrap_or(from.sparsity),
         count: count.unwrap_or(from.count),
         target: wanted.cost(from.target),
+        max_drop: from.max_drop,
         max_class_drop: max_class_drop.map(|points| points / 100.0).or(from.max_class_drop),
         pattern: pattern.unwrap_or(from.pattern),
         damping: damping.unwrap_or(from.damping),
@@ -483,6 +492,8 @@ fn merge_recovery(args: RecoveryArgs, from: RecoverySpec) -> RecoverySpec {
         temperature,
         square_head,
         crop,
+        freeze,
+        fixed_views,
         recompute,
     } = args;
     RecoverySpec {
@@ -506,6 +517,8 @@ fn merge_recovery(args: RecoveryArgs, from: RecoverySpec) -> RecoverySpec {
         temperature: temperature.unwrap_or(from.temperature),
         square_head: square_head.unwrap_or(from.square_head),
         crop: crop.unwrap_or(from.crop),
+        freeze: freeze.unwrap_or(from.freeze),
+        fixed_views: fixed_views.unwrap_or(from.fixed_views),
         recompute: recompute || from.recompute,
     }
 }
@@ -563,6 +576,9 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("holdout", shots.holdout, 0.0..=0.9)?;
     within_or_auto("damping", prune.damping, 0.0..=1e3)?;
     within_or_auto("general-share", prune.general_share, 0.0..=1.0)?;
+    if let Some(drop) = prune.max_drop {
+        within("max-drop", 100.0 * drop, 0.0..=100.0)?;
+    }
     if let Some(drop) = prune.max_class_drop {
         within("max-class-drop", 100.0 * drop, 0.0..=100.0)?;
     }
@@ -590,6 +606,8 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     within("temperature", recovery.temperature, 1e-3..=1e3)?;
     within("square-head", recovery.square_head, 0.0..=1e6)?;
     within("crop", recovery.crop, 0.01..=1.0)?;
+    within("freeze", recovery.freeze, 0.0..=0.9)?;
+    within("fixed-views", recovery.fixed_views as f64, 0.0..=65536.0)?;
     check_adapt(adapt)
 }
 

@@ -18,10 +18,8 @@ pub(super) struct Batch {
     pub classes: Tensor,
     /// How much each image counts `[n]`; absent: all the same.
     pub weights: Option<Tensor>,
-    /// Which examples these are `[n]`.
-    pub examples: Tensor,
-    /// Whether each is mirrored `[n]`, 0 or 1.
-    pub mirrored: Tensor,
+    /// The number of each image's view `[n]`, where every example has a few of its own: the same number is the same image.
+    pub numbers: Option<Vec<u64>>,
 }
 
 impl Batch {
@@ -35,14 +33,18 @@ impl Batch {
         let device = examples.images.device();
         let indices = Tensor::f_from_slice(chosen)?.f_to_device(device)?;
         let window = Window::of(&examples.images, spec.crop)?;
-        let views: Vec<View> = chosen.iter().map(|_| window.draw(rng)).collect();
-        let mirrored: Vec<i64> = views.iter().map(|view| i64::from(view.mirrored)).collect();
+        let (all, of_each) = (examples.len() as u64, spec.fixed_views as u64);
+        let mut number = |example: &i64| *example as u64 + all * rng.random_range(0..of_each);
+        let numbers: Option<Vec<u64>> = (of_each > 0).then(|| chosen.iter().map(&mut number).collect());
+        let views: Vec<View> = match &numbers {
+            Some(numbers) => numbers.iter().map(|number| window.numbered(*number)).collect(),
+            None => chosen.iter().map(|_| window.draw(rng)).collect(),
+        };
         Ok(Self {
             images: window.show(&examples.images.f_index_select(0, &indices)?, &views)?,
             classes: examples.classes.f_index_select(0, &indices)?,
             weights: examples.weights.as_ref().map(|w| w.f_index_select(0, &indices)).transpose()?,
-            mirrored: Tensor::f_from_slice(&mirrored)?.f_to_device(device)?,
-            examples: indices,
+            numbers,
         })
     }
 }
@@ -107,6 +109,11 @@ impl Window {
         };
         let corner = room.map(|room| rng.random_range(0..=room));
         View { corner, size, mirrored: rng.random::<bool>() }
+    }
+
+    /// The view of this number.
+    fn numbered(&self, number: u64) -> View {
+        self.draw(&mut ChaCha8Rng::seed_from_u64(number))
     }
 
     fn show(&self, images: &Tensor, views: &[View]) -> Result<Tensor, TorchError> {

@@ -8,16 +8,18 @@
 
 mod batch;
 mod examples;
+mod frozen;
 mod groups;
 mod loss;
+mod memory;
 mod optimizer;
 mod recompute;
 mod teacher;
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{ControlFlow, Range};
 
-use margay_core::{Graph, Mask};
+use margay_core::{Graph, Mask, Node, NodeId};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::nn::VarStore;
@@ -25,14 +27,18 @@ use tch::{Kind, Tensor};
 
 use crate::progress::Progress;
 use crate::recipe::RecoverySpec;
-use crate::torch::{Effective, Norms, TorchError, TorchModel, forward, mask_to_tensor, segments};
+use crate::torch::{
+    Effective, Norms, Outputs, TorchError, TorchModel, forward_part, mask_to_tensor, segments,
+};
 use batch::{Batch, batch_count, shuffled};
 pub use batch::{corners, varied};
 pub use examples::Examples;
+use frozen::Frozen;
+pub(crate) use frozen::frozen_nodes;
 pub use groups::Groups;
 use loss::loss;
 pub(crate) use optimizer::{Stepper, adopt, optimizer_of};
-use teacher::{Teacher, blocks, fitted};
+use teacher::{Teacher, fitted};
 
 /// What a training loop minimises, for how long, on what.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +69,10 @@ pub fn to_the_end(_epoch: usize, _student: &dyn Student) -> Result<ControlFlow<(
 pub trait Student: Effective {
     /// What is computed.
     fn graph(&self) -> &Graph;
+    /// Number of nodes at the start of the graph that stay as they are.
+    fn frozen(&self) -> usize {
+        0
+    }
     /// Added to the loss.
     fn penalty(&self) -> Result<Option<Tensor>, TorchError> {
         Ok(None)
@@ -98,12 +108,16 @@ pub fn train(
 ) -> Result<f64, TorchError> {
     let spec = training.spec;
     let store = VarStore::new(model.device());
-    adopt(model, &store, |_| true)?;
+    let frozen = frozen_nodes(&model.graph, spec.freeze);
+    let start = model.graph.nodes()[..frozen].iter().flat_map(Node::params);
+    let names: BTreeSet<String> = start.map(|spec| spec.name).collect();
+    adopt(model, &store, |spec| !names.contains(&spec.name))?;
     let kind = optimizer_of(spec, &model.graph);
     let peak = spec.learning_rate.unwrap_or(kind.learning_rate()) * training.pace;
     let optimizer = Stepper::new(kind.build(&store, peak, spec.weight_decay)?, &store, &[peak; 2]);
     let masks = mask_tensors(model, masks)?;
-    let last = fit(&mut Masked { model, masks }, optimizer, examples, training, None, watch, progress)?;
+    let last =
+        fit(&mut Masked { model, masks, frozen }, optimizer, examples, training, None, watch, progress)?;
     model.freeze()?;
     Ok(last)
 }
@@ -122,9 +136,9 @@ pub(crate) fn fit(
     let spec = training.spec;
     let diverged = || TorchError::Diverged { stage: training.stage.to_owned() };
     let clip = (spec.max_grad_norm > 0.0).then_some(spec.max_grad_norm);
-    let teacher = Teacher::of(training, student.graph(), examples, progress)?;
+    let lesson = Lesson::new(training, student);
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
-    let parts = spec.recompute.then(|| segments(student.graph()));
+    let parts = spec.recompute.then(|| parts(student));
     let per_epoch = batch_count(examples, spec.batch);
     let total = limit.unwrap_or(per_epoch * spec.epochs);
     let mut last = 0.0;
@@ -135,8 +149,8 @@ pub(crate) fn fit(
         for (step, batch) in (start..total).zip(batches) {
             let batch = Batch::draw(examples, &batch, spec, &mut rng)?;
             let loss = optimizer.step(student, [step, total], clip, |student| match &parts {
-                Some(parts) => recompute::backward(student, training, &batch, teacher.as_ref(), parts),
-                None => backward(student, training, &batch, teacher.as_ref()),
+                Some(parts) => recompute::backward(student, &lesson, &batch, parts),
+                None => lesson.backward(student, &batch),
             })?;
             if !loss.is_finite() {
                 progress.finish();
@@ -155,34 +169,58 @@ pub(crate) fn fit(
     if optimizer.finite()? { Ok(last) } else { Err(diverged()) }
 }
 
-/// Adds the gradients of the loss to those of the parameters; returns the loss.
-fn backward(
-    student: &dyn Student,
-    training: &Training,
-    batch: &Batch,
-    teacher: Option<&Teacher>,
-) -> Result<f64, TorchError> {
-    let loss = objective(student, training, batch, teacher)?;
-    loss.f_backward()?;
-    Ok(loss.double_value(&[]))
+/// Parts of the network that is trained.
+fn parts(student: &dyn Student) -> Vec<Range<usize>> {
+    let trained = |part: Range<usize>| part.start.max(student.frozen())..part.end;
+    segments(student.graph()).into_iter().map(trained).filter(|part| !part.is_empty()).collect()
 }
 
-/// The loss of a student on a batch, with its penalty.
-fn objective(
-    student: &dyn Student,
-    training: &Training,
-    batch: &Batch,
-    teacher: Option<&Teacher>,
-) -> Result<Tensor, TorchError> {
-    let target = teacher.map(|teacher| teacher.outputs(batch)).transpose()?;
-    let blocks = teacher.map_or(&[][..], Teacher::blocks);
-    let images = fitted(&batch.images, student.graph())?;
-    let out = forward(student.graph(), student, training.norms, &images, blocks)?;
-    let loss = loss(training.spec, &out, target.as_ref(), batch)?;
-    Ok(match student.penalty()? {
-        Some(penalty) => loss.f_add(&penalty)?,
-        None => loss,
-    })
+/// A training, and what is remembered in its course.
+struct Lesson<'a> {
+    training: &'a Training<'a>,
+    teacher: Option<Teacher<'a>>,
+    frozen: Frozen,
+}
+
+impl<'a> Lesson<'a> {
+    fn new(training: &'a Training<'a>, student: &dyn Student) -> Self {
+        Self { training, teacher: Teacher::of(training, student), frozen: Frozen::new(student.frozen()) }
+    }
+
+    /// Blocks whose outputs are imitated.
+    fn blocks(&self) -> &[NodeId] {
+        self.teacher.as_ref().map_or(&[], Teacher::blocks)
+    }
+
+    /// What the teacher makes of a batch.
+    fn target(&self, batch: &Batch) -> Result<Option<Outputs>, TorchError> {
+        self.teacher.as_ref().map(|teacher| teacher.outputs(batch)).transpose()
+    }
+
+    /// What the trained part of the student reads.
+    fn input(&self, student: &dyn Student, batch: &Batch) -> Result<Tensor, TorchError> {
+        self.frozen.pass(student, &fitted(&batch.images, student.graph())?, batch)
+    }
+
+    /// The loss of a student on a batch, with its penalty.
+    fn objective(&self, student: &dyn Student, batch: &Batch) -> Result<Tensor, TorchError> {
+        let (target, input) = (self.target(batch)?, self.input(student, batch)?);
+        let (graph, norms) = (student.graph(), self.training.norms);
+        let part = self.frozen.nodes..graph.nodes().len();
+        let (logits, kept) = forward_part(graph, part, student, norms, &input, self.blocks())?;
+        let loss = loss(self.training.spec, &Outputs { logits, kept }, target.as_ref(), batch)?;
+        Ok(match student.penalty()? {
+            Some(penalty) => loss.f_add(&penalty)?,
+            None => loss,
+        })
+    }
+
+    /// Adds the gradients of the loss to those of the parameters; returns the loss.
+    fn backward(&self, student: &dyn Student, batch: &Batch) -> Result<f64, TorchError> {
+        let loss = self.objective(student, batch)?;
+        loss.f_backward()?;
+        Ok(loss.double_value(&[]))
+    }
 }
 
 /// Calls `visit` after each backward pass over `batches` batches of one image each.
@@ -196,15 +234,14 @@ pub(crate) fn each_gradient(
     progress: &mut dyn Progress,
     mut visit: impl FnMut() -> Result<(), TorchError>,
 ) -> Result<(), TorchError> {
-    let teacher =
-        training.teacher.map(|model| Teacher::Present { model, blocks: blocks(training, &model.graph) });
+    let lesson = Lesson::new(training, student);
     let mut rng = ChaCha8Rng::seed_from_u64(training.seed);
     let order = shuffled(examples, examples.len(), &mut rng).concat();
     let labelled = order.into_iter().filter(|index| (*index as usize) < examples.labelled());
     progress.start(training.stage, images.min(examples.labelled()) as u64);
     for index in labelled.take(images) {
         let batch = Batch::draw(examples, &[index], training.spec, &mut rng)?;
-        objective(student, training, &batch, teacher.as_ref())?.f_backward()?;
+        lesson.objective(student, &batch)?.f_backward()?;
         visit()?;
         progress.advance(1);
     }
@@ -216,11 +253,16 @@ pub(crate) fn each_gradient(
 struct Masked<'a> {
     model: &'a TorchModel,
     masks: BTreeMap<String, Tensor>,
+    frozen: usize,
 }
 
 impl Student for Masked<'_> {
     fn graph(&self) -> &Graph {
         &self.model.graph
+    }
+
+    fn frozen(&self) -> usize {
+        self.frozen
     }
 }
 

@@ -6,23 +6,20 @@ use std::ops::Range;
 use margay_core::NodeId;
 use tch::Tensor;
 
-use super::teacher::{Teacher, fitted};
-use super::{Batch, Student, Training, loss};
+use super::{Batch, Lesson, Student, Training, loss};
 use crate::torch::{Outputs, TorchError, forward_part};
 
 /// Adds the gradients of the loss to those of the parameters; returns the loss.
 pub(super) fn backward(
     student: &dyn Student,
-    training: &Training,
+    lesson: &Lesson,
     batch: &Batch,
-    teacher: Option<&Teacher>,
     parts: &[Range<usize>],
 ) -> Result<f64, TorchError> {
-    let run = Run { student, training, blocks: teacher.map_or(&[], Teacher::blocks) };
-    let target = teacher.map(|teacher| teacher.outputs(batch)).transpose()?;
-    let images = fitted(&batch.images, student.graph())?;
-    let (inputs, out) = run.forward(parts, images)?;
-    let mut loss = loss(training.spec, &out, target.as_ref(), batch)?;
+    let run = Run { student, training: lesson.training, blocks: lesson.blocks() };
+    let target = lesson.target(batch)?;
+    let (inputs, out) = run.forward(parts, lesson.input(student, batch)?)?;
+    let mut loss = loss(lesson.training.spec, &out, target.as_ref(), batch)?;
     if let Some(penalty) = student.penalty()? {
         loss = loss.f_add(&penalty)?;
     }

@@ -103,14 +103,19 @@ impl Run {
     /// What determines the pruned network that this run adapts.
     fn base(&self) -> Recipe {
         let Recipe { recovery, .. } = &self.recipe;
-        if self.recipe.prune.max_class_drop.is_some() {
+        if self.recipe.prune.max_class_drop.is_some() || self.recipe.prune.max_drop.is_some() {
             // How much is pruned hangs on what recovery wins back.
             return self.recipe.clone();
         }
         let recovery = match recovery.schedule {
             // Finetuned between its steps.
             Schedule::Gradual => recovery.clone(),
-            _ => RecoverySpec { recalibrate: recovery.recalibrate, ..RecoverySpec::default() },
+            // A network that the held-out fold is asked about gets its masks without the fold.
+            _ => RecoverySpec {
+                recalibrate: recovery.recalibrate,
+                early_stopping: recovery.asks_fold(),
+                ..RecoverySpec::default()
+            },
         };
         Recipe { recovery, adapt: AdaptSpec::default(), ..self.recipe.clone() }
     }

@@ -6,7 +6,7 @@ use crate::record::{Evaluation, Nonzeros, Stages};
 /// Two adapters, one of them with two ranks, on three seeds.
 pub(super) fn experiment() -> Experiment {
     let text = "[experiment]\nname = 'try'\nreference = 'lora'\n[checkpoints.small]\nmodel = 'small.pth'\n
-        [tasks.birds]\ndata = 'birds'\n
+        [tasks.birds]\ndata = 'birds'\n[recipe.recovery]\nearly-stopping = false\n
         [[sweep]]\ncheckpoint = 'small'\ntask = 'birds'\nshots = 5\nadapter = ['none', 'lora']\nseed = [0, 1, 2]\n
         [[sweep]]\ncheckpoint = 'small'\ntask = 'birds'\nshots = 5\nadapter = 'rosa'\nr = [2, 4]\nseed = [0, 1, 2]\n";
     Experiment::parse(text).unwrap()

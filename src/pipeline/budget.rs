@@ -7,7 +7,7 @@ use super::task::Task;
 use crate::allocate::{Budget, Cost, Failed, LayerProfile, Unreachable, corrected};
 use crate::models::ModelError;
 use crate::progress::Progress;
-use crate::recipe::{Count, Recipe, Target};
+use crate::recipe::{Count, PruneSpec, Recipe, Target};
 use crate::torch::TorchModel;
 
 /// The budget of a recipe: its target, else the weights that a sparsity leaves.
@@ -16,11 +16,11 @@ pub fn budget(
     recipe: &Recipe,
     dense: &TorchModel,
     layers: &[LayerProfile],
-    sparsity: Sparsity,
     progress: &mut dyn Progress,
 ) -> Result<Budget, PipelineError> {
-    let Some(target) = recipe.prune.target else {
-        return of_weights(&dense.graph, layers, recipe.prune.count, sparsity);
+    let PruneSpec { count, sparsity, target, .. } = recipe.prune;
+    let Some(target) = target else {
+        return of_weights(&dense.graph, layers, count, sparsity);
     };
     match target {
         Target::Macs(fold) => multiply_adds(dense, fold),

@@ -1,5 +1,6 @@
 //! What the held-out fold decides before the final network is made from all shots.
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use super::PipelineError;
@@ -39,7 +40,7 @@ pub struct Chosen {
 /// Trials prune the calibration part of the shots and are thrown away.
 pub fn choose(pruner: &Pruner, progress: &mut dyn Progress) -> Result<Chosen, PipelineError> {
     let (prune, recovery) = (&pruner.recipe.prune, &pruner.recipe.recovery);
-    let dense = pruner.task.dense(&pruner.task.calibration)?;
+    let dense = OnceCell::new();
     let mut fold = Fold { pruner, dense, settled: USUAL, choices: Vec::new(), pruned: None };
     match prune.damping {
         Tuned::Value(damping) => fold.settled.damping = damping,
@@ -53,7 +54,11 @@ pub fn choose(pruner: &Pruner, progress: &mut dyn Progress) -> Result<Chosen, Pi
             fold.settle("weight of the general photos", &SHARES, set, progress)?;
         }
     }
-    let keep = pruner.keep(&fold.dense, prune.sparsity, &fold.settled, progress)?;
+    let keep = if pruner.measures() {
+        pruner.keep(fold.dense()?, &fold.settled, progress)?
+    } else {
+        pruner.rough_keep()?
+    };
     match recovery.recalibrate {
         Recalibration::On => fold.settled.recalibrated = 1.0,
         Recalibration::Off => {}
@@ -76,14 +81,23 @@ pub fn can_decide(task: &Task, what: &str, progress: &mut dyn Progress) -> bool 
 /// The held-out fold and what it decided so far.
 struct Fold<'a> {
     pruner: &'a Pruner<'a>,
-    /// The task's network, its head made without the held-out fold.
-    dense: TorchModel,
+    /// The task's network, its head made without the held-out fold, once it was asked for.
+    dense: OnceCell<TorchModel>,
     settled: Settled,
     choices: Vec<Choice>,
     pruned: Option<Rc<Sparse>>,
 }
 
 impl Fold<'_> {
+    fn dense(&self) -> Result<&TorchModel, PipelineError> {
+        if let Some(dense) = self.dense.get() {
+            return Ok(dense);
+        }
+        let task = self.pruner.task;
+        let dense = task.dense(&task.calibration)?;
+        Ok(self.dense.get_or_init(|| dense))
+    }
+
     /// Tries values of one setting and keeps the best.
     fn settle(
         &mut self,
@@ -95,7 +109,7 @@ impl Fold<'_> {
         if !can_decide(self.pruner.task, what, progress) {
             return Ok(());
         }
-        let keep = self.pruner.rough_keep(&self.dense)?;
+        let keep = self.pruner.rough_keep()?;
         let mut scores = Vec::with_capacity(values.len());
         for value in values {
             set(&mut self.settled, *value);
@@ -118,10 +132,10 @@ impl Fold<'_> {
         let mut scores = Vec::with_capacity(RECALIBRATED.len());
         for share in RECALIBRATED {
             let mut model = pruned.model.deep_clone()?;
-            recalibrate(&mut model, &self.dense, &batches, share)?;
+            recalibrate(&mut model, self.dense()?, &batches, share)?;
             scores.push(score(&model, &task.heldout)?);
         }
-        let (what, names) = if self.dense.graph.has_layer_norms() {
+        let (what, names) = if task.pretrained.graph.has_layer_norms() {
             ("means behind layer norms after pruning", ["stored", "half corrected", "corrected"])
         } else {
             ("batch-norm statistics after pruning", ["stored", "half re-estimated", "re-estimated"])
@@ -133,8 +147,8 @@ impl Fold<'_> {
     }
 
     fn pruned(&self, keep: &Keep, progress: &mut dyn Progress) -> Result<Sparse, PipelineError> {
-        let (model, shots) = (self.dense.deep_clone()?, &self.pruner.task.calibration);
-        self.pruner.sparse(model, shots, keep, &self.settled, progress)
+        let (model, shots) = (self.dense()?.deep_clone()?, &self.pruner.task.calibration);
+        self.pruner.sparse(model, shots, keep, &self.settled, None, progress)
     }
 
     /// Notes the candidates; returns which is taken.

@@ -5,8 +5,8 @@ use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_
 
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros, own_session, pack};
-use super::guard::pruned;
-use super::recover::recover;
+use super::limit::pruned;
+use super::recover::{decide, recover};
 use super::sparsify::{Base, Specialist, timed, trained};
 use super::task::{Task, examples, relative};
 use super::{PipelineError, host};
@@ -51,9 +51,13 @@ pub fn compress(
     Isa::choose(None).map_err(RuntimeError::from)?;
     let mut seconds = Stages::default();
     let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
-    let (recipe, base) = pruned(&task, recipe, &mut seconds, progress)?;
+    let (recipe, base, decision) = pruned(&task, recipe, &mut seconds, progress)?;
     let recipe = &ran(&task, &recipe);
-    let specialist = recover(&task, &base, recipe, &mut seconds, progress)?;
+    let decision = match decision {
+        Some(decision) => decision,
+        None => decide(&task, base.trial.as_deref(), recipe, &mut seconds, progress)?,
+    };
+    let specialist = recover(&base, decision, recipe, &mut seconds, progress)?;
     let exported = timed(&mut seconds, "export", || export(&task, recipe, &base.dense, &specialist, out))?;
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
     let judged =

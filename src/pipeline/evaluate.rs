@@ -1,6 +1,6 @@
 use margay_core::{Graph, SparseModel};
 use margay_runtime::{Session, SessionOptions};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::PipelineError;
 use super::sparsify::{logits, logits_of};
@@ -18,6 +18,8 @@ pub struct Score {
     pub top1: f64,
     /// Mean cross-entropy.
     pub loss: f64,
+    /// Whether each image is right `[n]`.
+    pub right: Vec<bool>,
 }
 
 /// Logits `[n, classes]` of some images with their true classes.
@@ -65,7 +67,8 @@ pub fn score_of(graph: &Graph, weights: &dyn Effective, examples: &Examples) -> 
         None => losses,
     };
     let top1 = hits.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?.double_value(&[]);
-    Ok(Score { top1, loss: losses.f_mean(Kind::Float)?.double_value(&[]) })
+    let hits = hits.f_to_device(Device::Cpu)?;
+    Ok(Score { top1, loss: losses.f_mean(Kind::Float)?.double_value(&[]), right: Vec::try_from(hits)? })
 }
 
 /// Answers of a torch model.

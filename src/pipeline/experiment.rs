@@ -4,8 +4,8 @@ use margay_core::ParamRole;
 
 use super::evaluate::on_torch;
 use super::export::{latency, nonzeros, own_session, packed};
-use super::guard::pruned;
-use super::recover::recover;
+use super::limit::pruned;
+use super::recover::{decide, recover};
 use super::sparsify::{Base, Specialist, timed};
 use super::task::{Task, examples};
 use super::{PipelineError, host};
@@ -60,7 +60,7 @@ fn failed(error: &PipelineError) -> Outcome {
 /// What the runs of a group have in common.
 struct Shared {
     task: Task,
-    /// As it was after the guard of the classes.
+    /// As it was after all that may be lost was seen to.
     prune: PruneSpec,
     base: Base,
     seconds: Stages,
@@ -82,9 +82,10 @@ impl Shared {
         let mut seconds = Stages::default();
         let task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
         task.dataset.left_out.tell(progress);
-        let (recipe, base) = pruned(&task, recipe, &mut seconds, progress)?;
+        let (recipe, base, _) = pruned(&task, recipe, &mut seconds, progress)?;
+        let prune = PruneSpec { max_drop: None, ..recipe.prune };
         let warnings = std::mem::take(&mut progress.warnings);
-        Ok(Self { task, prune: recipe.prune, base, seconds, val: None, warnings })
+        Ok(Self { task, prune, base, seconds, val: None, warnings })
     }
 
     /// Recovers from the pruned network as the recipe says, then measures the outcome on val.
@@ -98,7 +99,9 @@ impl Shared {
         progress.warnings.clear();
         let mut seconds = Stages::default();
         let recipe = &Recipe { prune: self.prune.clone(), ..recipe.clone() };
-        let specialist = recover(&self.task, &self.base, recipe, &mut seconds, progress)?;
+        let trial = self.base.trial.as_deref();
+        let decision = decide(&self.task, trial, recipe, &mut seconds, progress)?;
+        let specialist = recover(&self.base, decision, recipe, &mut seconds, progress)?;
         let val = match self.val.take() {
             Some(val) => val,
             None => self.read_val(progress)?,

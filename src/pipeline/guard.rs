@@ -7,13 +7,13 @@ use super::choose::{Chosen, can_decide, choose};
 use super::evaluate::on_torch;
 use super::pruning::Pruner;
 use super::recover::recovered_on_fold;
-use super::sparsify::{Base, Specialist, base, timed};
+use super::sparsify::{Specialist, trial};
 use super::task::Task;
 use crate::distill::{Examples, corners};
 use crate::experiment::ClassChange;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::record::{Candidate, Choice, Evaluation, Stages};
+use crate::record::{Candidate, Choice, Evaluation};
 use crate::torch::{TorchError, TorchModel};
 
 /// Times that the target is relaxed at most.
@@ -23,20 +23,9 @@ const FOLDS: usize = 3;
 /// Recalls are quotients of counts: what their differences may be off by rounding, less than one photo of a billion.
 const ROUNDING: f64 = 1e-9;
 
-/// Makes every choice on the held-out fold, then prunes the network of all the shots. Where the recipe limits what a
-/// class may lose, the recipe that is returned prunes as much as it can within the limit.
-pub fn pruned(
-    task: &Task,
-    recipe: &Recipe,
-    seconds: &mut Stages,
-    progress: &mut dyn Progress,
-) -> Result<(Recipe, Base), PipelineError> {
-    let (recipe, chosen) = timed(seconds, "choose", || decided(task, recipe, progress))?;
-    let base = base(&Pruner::new(task, &recipe)?, chosen, task.all_shots()?, None, seconds, progress)?;
-    Ok((recipe, base))
-}
-
-fn decided(
+/// Makes every choice of pruning on the held-out fold. Where the recipe limits what a class may lose, the recipe that is
+/// returned prunes as much as it can within the limit.
+pub fn decided(
     task: &Task,
     recipe: &Recipe,
     progress: &mut dyn Progress,
@@ -70,8 +59,7 @@ fn guarded(
             100.0 * drop
         ));
         candidates.push(Candidate { name: name.clone(), top1, loss: None, class_drop: Some(drop) });
-        let whole = trial.prune.target.is_none() && trial.prune.sparsity.fraction() == 0.0;
-        if within || whole || step == STEPS {
+        if within || trial.is_dense() || step == STEPS {
             if !within {
                 progress.warn(&format!("even at {name} `{class}` loses more than it may"));
             }
@@ -145,10 +133,8 @@ impl Jury {
 /// fold likes better.
 pub fn tried(task: &Task, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Specialist, PipelineError> {
     let pruner = Pruner::new(task, recipe)?;
-    let chosen = choose(&pruner, progress)?;
-    let (shots, pruned) = (task.calibration.shallow_clone(), chosen.pruned.clone());
-    let base = base(&pruner, chosen, shots, pruned.as_deref(), &mut Stages::default(), progress)?;
-    recovered_on_fold(task, &base, recipe, progress)
+    let trial = trial(&pruner, choose(&pruner, progress)?, progress)?;
+    recovered_on_fold(task, &trial, recipe, progress)
 }
 
 /// Recall of each class over several views of the held-out photos.

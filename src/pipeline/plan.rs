@@ -1,9 +1,10 @@
-use margay_core::{Granularity, Graph, NodeId, nearest_name};
+use margay_core::{Granularity, NodeId, nearest_name};
 use serde::Serialize;
 
+use super::footprint::peak_bytes;
 use super::preprocess::prepared;
 use super::pruning::Method;
-use super::task::{bad_photo, head_plan, opened};
+use super::task::{bad_photo, head_plan, opened, with_head};
 use super::{PipelineError, budget};
 use crate::allocate::{self, ALLOCATORS, LayerProfile, profiles};
 use crate::data::{Dataset, FewShot, Sample, unreadable};
@@ -40,7 +41,7 @@ pub struct Plan {
     pub all: [usize; 2],
     /// Multiply-adds per image before and after.
     pub macs: [u64; 2],
-    /// Estimate of the bytes that pruning holds at its peak.
+    /// Estimate of the bytes that the run holds at its peak.
     pub bytes: u64,
 }
 
@@ -116,21 +117,13 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
         prunable: [dense, sparse],
         all: [total, total - dense + sparse],
         macs: [macs.iter().sum(), macs.iter().sum::<u64>() - fewer],
-        bytes: memory(&graph, images, &profiles, recipe.prune.correction > 0.0),
+        bytes: peak_bytes(&graph, images, recipe),
         layers: profiles
             .iter()
             .zip(&kept)
             .map(|(p, kept)| PlannedLayer { name: p.name.clone(), weights: p.weights(), kept: *kept })
             .collect(),
     })
-}
-
-/// The network with a head of this kind.
-fn with_head(mut graph: Graph, head: &HeadPlan, classes: usize) -> Graph {
-    let groups: Vec<usize> = head.rows().iter().map(Vec::len).collect();
-    graph.set_classes(if groups.is_empty() { classes } else { groups.iter().sum() });
-    graph.join_outputs(&groups);
-    graph
 }
 
 fn planned_classes(dataset: &Dataset, shots: &FewShot, head: &HeadPlan) -> Vec<PlannedClass> {
@@ -156,17 +149,6 @@ fn bad_headers(dataset: &Dataset, progress: &mut dyn Progress) -> Vec<BadPhoto> 
     let bad = unreadable(&all);
     progress.finish();
     bad.iter().map(|(path, error)| bad_photo(dataset, path, error)).collect()
-}
-
-/// Weights three times over, three of the largest live activations of every image, of the dense network too if
-/// that goes beside, and for the widest layer its moments in f64 and f32 with eigenvectors and work space.
-fn memory(graph: &Graph, images: usize, profiles: &[LayerProfile], correction: bool) -> u64 {
-    let flows = if correction { 2 } else { 1 };
-    let weights: usize = profiles.iter().map(LayerProfile::weights).sum();
-    let shapes = graph.shapes().unwrap_or_default();
-    let largest = shapes.iter().map(|s| s.len()).max().unwrap_or(0);
-    let columns = profiles.iter().map(|p| p.weights() / p.out.max(1)).max().unwrap_or(0);
-    (12 * weights + 12 * largest * images * flows + (24 + 16 * flows) * columns * columns) as u64
 }
 
 /// Looks up solver and allocator, and whether they go with what is pruned as one.

@@ -90,17 +90,21 @@ impl<'a> Pruner<'a> {
         Ok(Self { task, recipe, method: plan::method(recipe)? })
     }
 
-    /// Prunes a network on some shots.
+    /// Prunes a network on some shots, on masks chosen before if there are any.
     pub fn sparse(
         &self,
         mut model: TorchModel,
         shots: &Examples,
         keep: &Keep,
         settled: &Settled,
+        masks: Option<&BTreeMap<String, Mask>>,
         progress: &mut dyn Progress,
     ) -> Result<Sparse, PipelineError> {
-        let (pruning, calibration) =
-            (self.pruning(&model, shots, settled)?, self.calibration(shots, settled)?);
+        let calibration = self.calibration(shots, settled)?;
+        let mut pruning = self.pruning(&model, shots, settled)?;
+        if let (Granularity::Weights(_), Some(masks)) = (self.method.granularity, masks) {
+            pruning.masks.clone_from(masks);
+        }
         let Pruned { masks, layers } = sequential(&mut model, &calibration, &pruning, keep, progress)?;
         Ok(Sparse { model, masks, layers })
     }
@@ -120,6 +124,7 @@ impl<'a> Pruner<'a> {
             correction,
             stream,
             influence: influences(model, shots, &self.recipe.prune)?,
+            masks: BTreeMap::new(),
         })
     }
 
@@ -147,17 +152,21 @@ impl<'a> Pruner<'a> {
         Ok((Tensor::f_cat(&images, 0)?, weights.transpose()?))
     }
 
-    /// How many weights each layer keeps at a sparsity, or within the recipe's target if that is no number of
+    /// Whether what layers keep depends on measurements, not on their shapes only.
+    pub fn measures(&self) -> bool {
+        self.recipe.prune.target.is_some() || self.method.allocator.measures()
+    }
+
+    /// How many weights each layer keeps at the recipe's sparsity, or within its target if that is no number of
     /// weights. What is measured for it is measured on the calibration part of the shots and the held-out fold.
     pub fn keep(
         &self,
         dense: &TorchModel,
-        sparsity: Sparsity,
         settled: &Settled,
         progress: &mut dyn Progress,
     ) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
-        let budget = budget::budget(self.task, self.recipe, dense, &layers, sparsity, progress)?;
+        let budget = budget::budget(self.task, self.recipe, dense, &layers, progress)?;
         let measures = self.method.allocator.measures();
         let ladder = measures.then(|| Ladder::solve(self, dense, &layers, settled, progress));
         let mut ladder = ladder.transpose()?;
@@ -171,12 +180,13 @@ impl<'a> Pruner<'a> {
         Ok(by_name(&layers, kept))
     }
 
-    /// What layers keep in trials before anything is measured: by shape, at the recipe's sparsity.
-    pub fn rough_keep(&self, dense: &TorchModel) -> Result<Keep, PipelineError> {
-        let layers = profiles(&dense.graph);
+    /// What layers keep by their shapes at the recipe's sparsity: a stand-in where that is to be measured.
+    pub fn rough_keep(&self) -> Result<Keep, PipelineError> {
+        let graph = self.task.graph();
+        let layers = profiles(&graph);
         let PruneSpec { count, sparsity, .. } = self.recipe.prune;
-        let budget = budget::of_weights(&dense.graph, &layers, count, sparsity)?;
-        Ok(by_name(&layers, self.method.by_shape(&dense.graph, &budget)?.solved))
+        let budget = budget::of_weights(&graph, &layers, count, sparsity)?;
+        Ok(by_name(&layers, self.method.by_shape(&graph, &budget)?.solved))
     }
 
     /// What layers keep on the way to `keep`, at a sparsity: more, in the same proportions.
@@ -188,8 +198,7 @@ impl<'a> Pruner<'a> {
     ) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
         let budget = budget::of_weights(&dense.graph, &layers, self.recipe.prune.count, sparsity)?;
-        let measured = self.recipe.prune.target.is_some() || self.method.allocator.measures();
-        let kept = if !measured || self.method.granularity == Granularity::Channels {
+        let kept = if !self.measures() || self.method.granularity == Granularity::Channels {
             self.method.by_shape(&dense.graph, &budget)?.solved
         } else {
             let density = |l: &LayerProfile| l.density(keep[&l.name]);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::PipelineError;
 use super::choose::{can_decide, least_loss};
 use super::evaluate::{Score, score, score_of};
+use super::limit::Loss;
 use super::sparsify::{Base, Specialist, before, timed};
 use super::task::Task;
 use crate::adapt::{self, Adapter, Merged};
@@ -52,39 +53,63 @@ impl Course {
     }
 }
 
-/// Numbers of passes that are open to choice.
-fn lengths(recovery: &RecoverySpec) -> Vec<usize> {
-    if recovery.try_epochs.is_empty() { vec![recovery.epochs] } else { recovery.try_epochs.clone() }
+/// How a base is finetuned, and what the held-out fold says of it.
+pub struct Decision {
+    course: Course,
+    /// How it was decided.
+    pub choices: Vec<Choice>,
+    /// What the network loses on the fold, if the recipe limits it.
+    pub loss: Option<Loss>,
 }
 
-/// Whether the held-out fold is asked how a network is finetuned.
-fn is_open(recovery: &RecoverySpec) -> bool {
-    let asked = recovery.early_stopping || !recovery.try_epochs.is_empty();
-    asked && recovery.schedule != Schedule::None && lengths(recovery).iter().any(|epochs| *epochs > 0)
+/// Whether the held-out fold is asked what becomes of a network; a warning where it should be and nothing is held out.
+pub fn asks_fold(task: &Task, recipe: &Recipe, progress: &mut dyn Progress) -> bool {
+    let finetuning = recipe.recovery.asks_fold().then_some("how far finetuning goes");
+    let what = finetuning.or(recipe.prune.max_drop.map(|_| "how much is pruned"));
+    what.is_some_and(|what| can_decide(task, what, progress))
 }
 
-/// The last finetuning: of every surviving weight, or of an adapter that is then merged.
-///
-/// With early stopping, or several numbers of epochs to try, a base made without the held-out fold is finetuned first, and
-/// the network of all the shots as far as the held-out loss of that one fell.
-pub fn recover(
+/// Decides how far a base is finetuned. With early stopping, or several numbers of epochs to try, its trial, which was made
+/// without the held-out fold, is finetuned first: the network of all the shots goes as far as the held-out loss of that one
+/// fell.
+pub fn decide(
     task: &Task,
+    trial: Option<&Base>,
+    recipe: &Recipe,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Decision, PipelineError> {
+    let course = Course::whole(recipe.recovery.epochs);
+    let mut decision = Decision { course, choices: Vec::new(), loss: None };
+    let Some(trial) = trial else { return Ok(decision) };
+    timed(seconds, "decide", || {
+        let sparse = if recipe.recovery.asks_fold() {
+            let Decided { course, choice, score } = decided(task, trial, recipe, progress)?;
+            progress.note(&format!("epochs of finetuning by the held-out fold: {}", course.name()));
+            decision.course = course;
+            decision.choices.push(choice);
+            score
+        } else {
+            score(&recovered(trial, course, recipe, &mut Stages::default(), progress)?.model, &task.heldout)?
+        };
+        if recipe.prune.max_drop.is_some() {
+            decision.loss = Some(Loss::of(&score(&trial.dense, &task.heldout)?, &sparse));
+        }
+        Ok(())
+    })?;
+    Ok(decision)
+}
+
+/// The last finetuning, as was decided: of every surviving weight, or of an adapter that is then merged.
+pub fn recover(
     base: &Base,
+    decision: Decision,
     recipe: &Recipe,
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<Specialist, PipelineError> {
-    let mut course = Course::whole(recipe.recovery.epochs);
-    let mut choices = Vec::new();
-    if is_open(&recipe.recovery) && can_decide(task, "how far finetuning goes", progress) {
-        let (taken, choice) = timed(seconds, "choose epochs", || {
-            decided(task, base.trial(task, recipe, progress)?, recipe, progress)
-        })?;
-        progress.note(&format!("epochs of finetuning by the held-out fold: {}", taken.name()));
-        course = taken;
-        choices.push(choice);
-    }
-    Ok(Specialist { choices, ..recovered(base, course, recipe, seconds, progress)? })
+    let specialist = recovered(base, decision.course, recipe, seconds, progress)?;
+    Ok(Specialist { choices: decision.choices, ..specialist })
 }
 
 /// A base made without the held-out fold, finetuned or not: what the fold likes best.
@@ -96,10 +121,10 @@ pub fn recovered_on_fold(
 ) -> Result<Specialist, PipelineError> {
     let seconds = &mut Stages::default();
     let RecoverySpec { epochs, early_stopping, .. } = recipe.recovery;
-    if !is_open(&recipe.recovery) || !can_decide(task, "how far finetuning goes", progress) {
+    if !recipe.recovery.asks_fold() || !can_decide(task, "how far finetuning goes", progress) {
         return recovered(base, Course::whole(epochs), recipe, seconds, progress);
     }
-    let lengths = lengths(&recipe.recovery).into_iter().map(Course::whole);
+    let lengths = recipe.recovery.lengths().into_iter().map(Course::whole);
     let courses = early_stopping.then_some(Course::NONE).into_iter().chain(lengths);
     let mut best: Option<(f64, Specialist)> = None;
     for course in courses {
@@ -112,14 +137,21 @@ pub fn recovered_on_fold(
     Ok(best.expect("there is a number of epochs in every recipe").1)
 }
 
+/// What was decided, and the score of the network that decided it.
+struct Decided {
+    course: Course,
+    choice: Choice,
+    score: Score,
+}
+
 /// The course after which the held-out loss is least.
 fn decided(
     task: &Task,
     trial: &Base,
     recipe: &Recipe,
     progress: &mut dyn Progress,
-) -> Result<(Course, Choice), PipelineError> {
-    let lengths = lengths(&recipe.recovery);
+) -> Result<Decided, PipelineError> {
+    let lengths = recipe.recovery.lengths();
     let (mut courses, mut scores) = (Vec::new(), Vec::new());
     for epochs in lengths.iter().copied().filter(|epochs| *epochs > 0) {
         for (course, score) in followed(task, trial, recipe, epochs, progress)? {
@@ -133,7 +165,7 @@ fn decided(
     }
     let names: Vec<String> = courses.iter().map(|course| course.name()).collect();
     let (taken, choice) = least_loss("epochs of the last finetuning", &names, &scores);
-    Ok((courses[taken], choice))
+    Ok(Decided { course: courses[taken], choice, score: scores.swap_remove(taken) })
 }
 
 /// What the held-out fold says at the ends of the parts of a finetuning; nothing where it diverges.

@@ -1,4 +1,3 @@
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use margay_core::{Graph, Mask, Sparsity};
@@ -9,7 +8,6 @@ use super::choose::Chosen;
 use super::pruning::{Pruner, Sparse};
 use super::recalibrate::recalibrate;
 use super::recover::finetuned_on_the_way;
-use super::task::Task;
 use crate::adapt::Saved;
 use crate::distill::Examples;
 use crate::progress::Progress;
@@ -34,8 +32,8 @@ pub struct Base {
     pub shots: Examples,
     /// What it is finetuned on: the shots, and unlabelled photos if there are any.
     pub examples: Examples,
-    /// The same made without the held-out fold, once it was asked for.
-    trial: OnceCell<Box<Base>>,
+    /// The same made without the held-out fold, on the same masks, if the fold is asked what becomes of it.
+    pub trial: Option<Box<Base>>,
 }
 
 /// A finished sparse network.
@@ -66,13 +64,24 @@ pub fn trained(saved: &Saved, graph: &Graph) -> Trained {
     Trained { adapter, beside, share: saved.trained as f64 / all.max(1) as f64 }
 }
 
+/// What is known of a base before it is made.
+#[derive(Clone, Copy)]
+enum Known<'a> {
+    /// Nothing.
+    Nothing,
+    /// All of it: the network that the same shots made.
+    Pruned(&'a Sparse),
+    /// Its masks, by weight name.
+    Masks(&'a BTreeMap<String, Mask>),
+}
+
 /// Prunes some shots' network down to the target, with nothing left to choose. A gradual schedule finetunes on the
-/// way; where there is no way to go, `pruned` is taken if it is there, which the same shots must have made.
-pub fn base(
+/// way, and takes only the last masks over from what is known.
+fn base(
     pruner: &Pruner,
     chosen: Chosen,
     shots: Examples,
-    pruned: Option<&Sparse>,
+    known: Known,
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<Base, PipelineError> {
@@ -91,7 +100,7 @@ pub fn base(
         shots,
         examples,
         chosen,
-        trial: OnceCell::new(),
+        trial: None,
     };
     for (index, level) in before(recipe).into_iter().map(Some).chain([None]).enumerate() {
         if index > 0 {
@@ -101,10 +110,14 @@ pub fn base(
             Some(level) => pruner.keep_before(&base.dense, &base.chosen.keep, level)?,
             None => base.chosen.keep.clone(),
         };
-        let sparse = match pruned.filter(|_| index == 0 && level.is_none()) {
-            Some(pruned) => pruned.deep_clone()?,
-            None => timed(seconds, "prune", || {
-                pruner.sparse(base.oneshot.deep_clone()?, &base.shots, &keep, &settled, progress)
+        let masks = match known {
+            Known::Masks(masks) if level.is_none() => Some(masks),
+            _ => None,
+        };
+        let sparse = match known {
+            Known::Pruned(pruned) if index == 0 && level.is_none() => pruned.deep_clone()?,
+            _ => timed(seconds, "prune", || {
+                pruner.sparse(base.oneshot.deep_clone()?, &base.shots, &keep, &settled, masks, progress)
             })?,
         };
         (base.oneshot, base.masks, base.layers) = (sparse.model, sparse.masks, sparse.layers);
@@ -119,23 +132,27 @@ pub fn base(
     Ok(base)
 }
 
-impl Base {
-    /// The same made without the held-out fold, so that the fold can be asked what becomes of it. Made once.
-    pub fn trial(
-        &self,
-        task: &Task,
-        recipe: &Recipe,
-        progress: &mut dyn Progress,
-    ) -> Result<&Self, PipelineError> {
-        if let Some(trial) = self.trial.get() {
-            return Ok(trial);
-        }
-        let (pruner, shots) = (Pruner::new(task, recipe)?, task.calibration.shallow_clone());
-        let (chosen, pruned) = (self.chosen.clone(), self.chosen.pruned.as_deref());
-        let trial = base(&pruner, chosen, shots, pruned, &mut Stages::default(), progress)?;
-        Ok(self.trial.get_or_init(|| Box::new(trial)))
-    }
+/// A base made without the held-out fold, so that the fold can be asked what becomes of it.
+pub fn trial(pruner: &Pruner, chosen: Chosen, progress: &mut dyn Progress) -> Result<Base, PipelineError> {
+    let (shots, pruned) = (pruner.task.calibration.shallow_clone(), chosen.pruned.clone());
+    let known = pruned.as_deref().map_or(Known::Nothing, Known::Pruned);
+    base(pruner, chosen, shots, known, &mut Stages::default(), progress)
+}
 
+/// The base of all the shots: on the masks of its trial if there is one, so that the fold has no part in them.
+pub fn of_all_shots(
+    pruner: &Pruner,
+    chosen: Chosen,
+    trial: Option<Base>,
+    seconds: &mut Stages,
+    progress: &mut dyn Progress,
+) -> Result<Base, PipelineError> {
+    let known = trial.as_ref().map_or(Known::Nothing, |trial| Known::Masks(&trial.masks));
+    let base = base(pruner, chosen, pruner.task.all_shots()?, known, seconds, progress)?;
+    Ok(Base { trial: trial.map(Box::new), ..base })
+}
+
+impl Base {
     /// The pruned network with weights in few bits, if asked for.
     pub fn packed(&self, bits: Option<BaseBits>) -> Result<Option<TorchModel>, PipelineError> {
         let Some(bits) = bits else { return Ok(None) };

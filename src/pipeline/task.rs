@@ -24,7 +24,7 @@ use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
 use crate::recipe::{ClassSpec, Recipe};
 use crate::record::{BadPhoto, Choice, NotedPhoto};
-use crate::torch::{TorchModel, parse_device, seed_everything, set_threads};
+use crate::torch::{TorchModel, keep_freed_memory, parse_device, seed_everything, set_threads};
 
 /// Everything a run starts from: the network, the task's images and how they are read.
 pub struct Task {
@@ -235,6 +235,11 @@ impl Task {
         })
     }
 
+    /// What the network with the task's head computes.
+    pub fn graph(&self) -> Graph {
+        with_head(self.pretrained.graph.clone(), &self.head, self.dataset.classes.len())
+    }
+
     /// The dense network with the task's head; a probe is fitted on `examples`.
     pub fn dense(&self, examples: &Examples) -> Result<TorchModel, PipelineError> {
         let (mut graph, mut params) = (self.pretrained.graph.clone(), self.pretrained.params.clone());
@@ -287,8 +292,9 @@ struct Workplace {
 }
 
 impl Workplace {
-    /// Sets device, threads and seed of the process.
+    /// Sets device, threads, seed and memory of the process.
     fn new(recipe: &Recipe) -> Result<Self, PipelineError> {
+        keep_freed_memory();
         let device = parse_device(&recipe.device)?;
         let threads = set_threads(recipe.threads);
         share_threads(threads);
@@ -300,6 +306,14 @@ impl Workplace {
 /// Gives photo decoding as many threads as libtorch; a pool that is there already stays.
 fn share_threads(threads: usize) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
+/// The network with a head of this kind.
+pub(super) fn with_head(mut graph: Graph, head: &HeadPlan, classes: usize) -> Graph {
+    let groups: Vec<usize> = head.rows().iter().map(Vec::len).collect();
+    graph.set_classes(if groups.is_empty() { classes } else { groups.iter().sum() });
+    graph.join_outputs(&groups);
+    graph
 }
 
 /// Gives a network the head that was planned; a probe is fitted on `examples`.

@@ -167,6 +167,9 @@ impl Teaching {
     }
 }
 
+/// Views of each photo that a teacher is asked about.
+const VIEWS: usize = 16;
+
 /// A pretrained network keeps its statistics: few photos would only blur them.
 fn norms(start: &Start) -> Norms {
     match start {
@@ -190,6 +193,7 @@ fn recovery(spec: &TrainSpec, graph: &Graph) -> RecoverySpec {
         temperature: spec.teacher.as_ref().map_or(1.0, |t| t.temperature),
         square_head: 0.0,
         crop: 1.0,
+        fixed_views: if spec.teacher.is_some() { VIEWS } else { 0 },
         max_grad_norm: 0.0,
         ..unset
     }

@@ -33,14 +33,18 @@ impl Solver for Alps {
     }
 
     fn solve(&self, problem: &LayerProblem) -> Result<LayerSolution, SolveError> {
-        let Scaled { weight, hessian, scale } = Scaled::new(problem)?;
+        let scaled = Scaled::new(problem)?;
+        let Scaled { weight, hessian, .. } = &scaled;
         let mask = if problem.keep >= weight.numel() {
             weight.f_ones_like()?.f_to_kind(Kind::Bool)?
         } else {
-            support(&weight, &weight.f_matmul(&hessian)?, problem)?
+            support(weight, &weight.f_matmul(hessian)?, problem)?
         };
-        let weight = refit(&weight, &hessian, &mask)?.f_div(&scale)?;
-        Ok(LayerSolution { weight, mask })
+        scaled.refitted(mask)
+    }
+
+    fn on_mask(&self, problem: &LayerProblem, mask: &Tensor) -> Result<Option<LayerSolution>, SolveError> {
+        Scaled::new(problem)?.refitted(mask.shallow_clone()).map(Some)
     }
 }
 
@@ -60,6 +64,12 @@ impl Scaled {
         let ridge = Tensor::f_eye(size, (Kind::Float, weight.device()))?.f_mul_scalar(problem.damping)?;
         let hessian = problem.hessian.scaled()?.f_add(&ridge)?;
         Ok(Self { weight, hessian, scale })
+    }
+
+    /// The layer as it was, with the best values on a mask.
+    pub fn refitted(&self, mask: Tensor) -> Result<LayerSolution, SolveError> {
+        let weight = refit(&self.weight, &self.hessian, &mask)?.f_div(&self.scale)?;
+        Ok(LayerSolution { weight, mask })
     }
 }
 

@@ -89,6 +89,10 @@ pub trait Solver: Sync + std::fmt::Debug {
     fn about(&self) -> &'static str;
     /// Chooses the mask and the values on it.
     fn solve(&self, problem: &LayerProblem) -> Result<LayerSolution, SolveError>;
+    /// The values alone, on a mask `[r, d]` chosen before; nothing where it does not find them apart from the mask.
+    fn on_mask(&self, _problem: &LayerProblem, _mask: &Tensor) -> Result<Option<LayerSolution>, SolveError> {
+        Ok(None)
+    }
 }
 
 /// The solver of this name.

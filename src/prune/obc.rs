@@ -1,9 +1,9 @@
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use super::alps::Scaled;
 use super::refit::saliencies;
 use super::support::best;
-use super::{Alps, LayerProblem, LayerSolution, SolveError, Solver, refit};
+use super::{Alps, LayerProblem, LayerSolution, SolveError, Solver};
 
 /// Optimal Brain Compression (arXiv 2208.11580) in geometric steps: the tenth of the layer's weights goes whose
 /// removal raises the error least, all rows are refitted exactly, and so on.
@@ -30,7 +30,8 @@ impl Solver for Obc {
     }
 
     fn solve(&self, problem: &LayerProblem) -> Result<LayerSolution, SolveError> {
-        let Scaled { weight, hessian, scale } = Scaled::new(problem)?;
+        let scaled = Scaled::new(problem)?;
+        let Scaled { weight, hessian, .. } = &scaled;
         let all = weight.numel();
         let mut left = all.min(problem.keep.max(START * weight.size()[0] as usize));
         let mut mask = if left == all {
@@ -40,11 +41,14 @@ impl Solver for Obc {
         };
         while left > problem.keep {
             left = ((left as f64 * (1.0 - STEP)) as usize).max(problem.keep);
-            let (_, rises) = saliencies(&weight, &hessian, &mask)?;
+            let (_, rises) = saliencies(weight, hessian, &mask)?;
             let scores = rises.f_add(&mask.f_to_kind(Kind::Float)?.f_mul_scalar(LEAST)?)?;
             mask = best(&scores, left, problem.pattern)?;
         }
-        let weight = refit(&weight, &hessian, &mask)?.f_div(&scale)?;
-        Ok(LayerSolution { weight, mask })
+        scaled.refitted(mask)
+    }
+
+    fn on_mask(&self, problem: &LayerProblem, mask: &Tensor) -> Result<Option<LayerSolution>, SolveError> {
+        Scaled::new(problem)?.refitted(mask.shallow_clone()).map(Some)
     }
 }

@@ -25,6 +25,8 @@ pub struct Pruning<'a> {
     pub stream: bool,
     /// How much the outputs of a layer count; absent layers: all the same.
     pub influence: Influence,
+    /// Masks chosen before, by weight name: of these layers the values alone are sought, if the solver can.
+    pub masks: BTreeMap<String, Mask>,
 }
 
 /// What a layer may keep.
@@ -204,23 +206,28 @@ pub fn solve_layer(
     let parts = weight.f_flatten(1, -1)?.f_chunk(hessians.len() as i64, 0)?;
     let power = pruning.influence.features.get(&node.name).map(|power| power.f_unsqueeze(1)).transpose()?;
     let powers = power.map(|power| power.f_chunk(hessians.len() as i64, 0)).transpose()?;
+    let matrix = weight.f_flatten(1, -1)?.size();
+    let mask = pruning.masks.get(&node.weight());
+    let mask = mask.map(|mask| mask_to_tensor(mask, &matrix, weight.device())).transpose()?;
+    let masks = mask.map(|mask| mask.f_chunk(hessians.len() as i64, 0)).transpose()?;
     let mut solved = Vec::with_capacity(parts.len());
     for (group, (weight, hessian)) in parts.iter().zip(hessians).enumerate() {
         let keep = keep * (group + 1) / parts.len() - keep * group / parts.len();
-        let power = powers.as_ref().map(|powers| &powers[group]);
-        solved.push(solve_group(weight, hessian, pruning, power, Quota { keep, pattern })?);
+        let [power, mask] = [&powers, &masks].map(|of| of.as_ref().map(|of| &of[group]));
+        solved.push(solve_group(weight, hessian, pruning, [power, mask], Quota { keep, pattern })?);
     }
     let joined =
         |of: fn(&LayerSolution) -> &Tensor| Tensor::f_cat(&solved.iter().map(of).collect::<Vec<_>>(), 0);
     Ok(LayerSolution { weight: joined(|s| &s.weight)?, mask: joined(|s| &s.mask)? })
 }
 
-/// One group of a layer: corrected for what happened before it, its rows scaled by how much they count.
+/// One group of a layer: corrected for what happened before it, its rows scaled by how much they count, on a mask if one
+/// was chosen before.
 fn solve_group(
     weight: &Tensor,
     hessian: &Hessian,
     pruning: &Pruning,
-    power: Option<&Tensor>,
+    [power, mask]: [Option<&Tensor>; 2],
     Quota { keep, pattern }: Quota,
 ) -> Result<LayerSolution, SolveError> {
     let Pruning { solver, damping, correction, .. } = *pruning;
@@ -234,7 +241,9 @@ fn solve_group(
         Some(roots) => target.f_mul(roots)?,
         None => target,
     };
-    let solution = solver.solve(&LayerProblem { weight: &scaled, hessian, keep, pattern, damping })?;
+    let problem = LayerProblem { weight: &scaled, hessian, keep, pattern, damping };
+    let refitted = mask.map(|mask| solver.on_mask(&problem, mask)).transpose()?.flatten();
+    let solution = refitted.map_or_else(|| solver.solve(&problem), Ok)?;
     Ok(match &roots {
         Some(roots) => LayerSolution { weight: solution.weight.f_div(roots)?, ..solution },
         None => solution,

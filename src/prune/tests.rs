@@ -1,5 +1,7 @@
 //! The laws that every solver must obey.
 
+use std::collections::BTreeMap;
+
 use margay_core::{Granularity, Op, Sparsity, hidden};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -140,6 +142,7 @@ fn what_is_left_of_pruned_channels_is_the_same_network() {
             correction: 1.0,
             stream: true,
             influence: Influence::default(),
+            masks: BTreeMap::new(),
         };
         let calibration = Calibration::new(&images, None, 3).unwrap();
         let pruned = sequential(&mut model, &calibration, &pruning, &keep, &mut Silent).unwrap();
@@ -257,6 +260,46 @@ fn network(variant: &str, width: Option<usize>, depth: Option<usize>) -> TorchMo
     model
 }
 
+/// Any weight may go, all outputs count the same.
+fn plainly(solver: &dyn Solver) -> Pruning<'_> {
+    Pruning {
+        solver,
+        granularity: Granularity::UNSTRUCTURED,
+        damping: 0.1,
+        correction: 1.0,
+        stream: true,
+        influence: Influence::default(),
+        masks: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn values_are_found_on_masks_chosen_before() {
+    let dense = network("resnet18", Some(8), None);
+    let layers = profiles(&dense.graph);
+    let keep = layers.iter().map(|layer| (layer.name.clone(), layer.weights() / 5)).collect();
+    let [images, others] = [5, 6].map(|seed| normal([24, 3 * 32 * 32], seed).reshape([24, 3, 32, 32]));
+    let pruned = |pruning: &Pruning, images: &Tensor| {
+        let mut model = dense.deep_clone().unwrap();
+        let calibration = Calibration::new(images, None, 8).unwrap();
+        let pruned = sequential(&mut model, &calibration, pruning, &keep, &mut Silent).unwrap();
+        (pruned.masks, model.to_params().unwrap())
+    };
+    for solver in [&Alps as &dyn Solver, &Obc] {
+        let (masks, params) = pruned(&plainly(solver), &images);
+        let (own, _) = pruned(&plainly(solver), &others);
+        assert_ne!(own, masks, "{}", solver.name());
+        let given = Pruning { masks: masks.clone(), ..plainly(solver) };
+        assert_eq!(pruned(&given, &images), (masks.clone(), params.clone()), "{}", solver.name());
+        let (kept, values) = pruned(&given, &others);
+        assert!(kept == masks && values != params, "{}", solver.name());
+    }
+    // Where the values are those of the network, the masks are all that there is to find.
+    let (masks, _) = pruned(&plainly(&Alps), &images);
+    let own = pruned(&plainly(&Magnitude), &images);
+    assert_eq!(pruned(&Pruning { masks, ..plainly(&Magnitude) }, &images), own);
+}
+
 #[test]
 fn branches_that_make_good_the_stream_leave_it_nearer_to_the_dense_one() {
     let networks =
@@ -274,9 +317,7 @@ fn branches_that_make_good_the_stream_leave_it_nearer_to_the_dense_one() {
         let wanted = outputs(&dense);
         let error = |stream: bool| {
             let mut model = dense.deep_clone().unwrap();
-            let (granularity, influence) = (Granularity::UNSTRUCTURED, Influence::default());
-            let pruning =
-                Pruning { solver: &Alps, granularity, damping: 0.01, correction: 1.0, stream, influence };
+            let pruning = Pruning { damping: 0.01, stream, ..plainly(&Alps) };
             let calibration = Calibration::new(&images, None, 8).unwrap();
             sequential(&mut model, &calibration, &pruning, &keep, &mut Silent).unwrap();
             let got = outputs(&model);

@@ -67,9 +67,10 @@ fn no_choice_sees_val() {
     (recipe.shots.general, recipe.shots.general_pool, recipe.shots.unlabelled) = (11, 20, 13);
     recipe.prune.allocation = "dp".into();
     recipe.prune.damping = Tuned::Auto;
-    recipe.prune.max_class_drop = Some(1.0);
+    (recipe.prune.max_class_drop, recipe.prune.max_drop) = (Some(1.0), Some(1.0));
     recipe.recovery.schedule = Schedule::OneShot;
     recipe.recovery.try_epochs = vec![1, 2];
+    (recipe.recovery.freeze, recipe.recovery.fixed_views) = (0.3, 2);
     let out = root.path().join("out");
     fs_err::create_dir_all(&out).unwrap();
     let mut hidden = Hidden::hide(&data.join("val"));
@@ -78,7 +79,7 @@ fn no_choice_sees_val() {
     let last = hidden.stages.iter().rposition(|stage| stage.starts_with("finetune")).unwrap();
     assert!(hidden.shown_after.unwrap() > last, "{:?}", hidden.stages);
     let decided: Vec<&str> = record.choices.iter().map(|choice| choice.what.as_str()).collect();
-    for what in ["compression", "damping", "general photos", "epochs"] {
+    for what in ["no class loses", "held-out accuracy falls", "damping", "general photos", "epochs"] {
         assert!(decided.iter().any(|decided| decided.contains(what)), "{what} in {decided:?}");
     }
     assert!(record.choices.iter().all(|choice| choice.candidates.iter().any(|c| c.name == choice.taken)));
@@ -238,6 +239,41 @@ fn less_is_pruned_where_a_class_would_pay_too_much() {
     let drops: Vec<f64> = choice.candidates.iter().map(|c| c.class_drop.unwrap()).collect();
     assert!(drops[0] > 0.1 && *drops.last().unwrap() <= 0.1, "{drops:?}");
     assert!(kept(&with) > kept(&without));
+}
+
+#[test]
+fn less_is_pruned_where_the_network_would_be_ruined_and_said_before_val_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let data = photos(&root.path().join("photos"));
+    let mut recipe = recipe(data.clone());
+    (recipe.shots.per_class, recipe.shots.holdout) = (10, 0.4);
+    recipe.prune.solver = "magnitude".into();
+    recipe.prune.sparsity = margay_core::Sparsity::new(0.99).unwrap();
+    recipe.prune.max_drop = Some(0.03);
+    let compressed = |recipe: &Recipe, out: &str| {
+        let out = root.path().join(out);
+        fs_err::create_dir_all(&out).unwrap();
+        let mut hidden = Hidden::hide(&data.join("val"));
+        let record = compress(recipe, &out, &CompressOptions::default(), &mut hidden).unwrap();
+        let last = hidden.stages.iter().rposition(|stage| stage == "prune").unwrap();
+        assert!(hidden.shown_after.unwrap() > last, "{:?}", hidden.stages);
+        record
+    };
+    let record = compressed(&recipe, "limited");
+    let choice = record.choices.iter().find(|choice| choice.what.contains("held-out accuracy")).unwrap();
+    assert!(choice.candidates.len() > 1 && choice.candidates[0].name == "100.0x", "{choice:?}");
+    assert_eq!(choice.taken, choice.candidates.last().unwrap().name);
+    let told = record.warnings.iter().filter(|warning| warning.contains("--max-drop")).count();
+    assert_eq!(told, choice.candidates.len() - 1, "{:?}", record.warnings);
+    let kept = record.nonzeros.sparse as f64 / record.nonzeros.dense as f64;
+    let fold: f64 = choice.taken.trim_end_matches('x').parse().unwrap();
+    assert!(kept > 0.012 && (kept * fold - 1.0).abs() < 0.02, "{kept} of {}", choice.taken);
+    // The recipe that was written makes the same network again, with nothing left to relax.
+    let again = compressed(&Recipe::from_toml(&record.recipe).unwrap(), "again");
+    assert_eq!((again.nonzeros, again.specialist), (record.nonzeros, record.specialist));
+    recipe.prune.max_drop = Some(1.0);
+    let ruined = compressed(&recipe, "ruined");
+    assert!((ruined.nonzeros.sparse as f64 / ruined.nonzeros.dense as f64) < 0.011);
 }
 
 #[test]
