@@ -5,6 +5,7 @@ use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_
 
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros, own_session, pack};
+use super::forecast::forecast;
 use super::limit::pruned;
 use super::recover::{decide, recover};
 use super::sparsify::{Base, Specialist, timed, trained};
@@ -51,6 +52,7 @@ pub fn compress(
     Isa::choose(None).map_err(RuntimeError::from)?;
     let mut seconds = Stages::default();
     let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
+    forecast(&task, recipe, progress)?;
     let (recipe, base, decision) = pruned(&task, recipe, &mut seconds, progress)?;
     let recipe = &ran(&task, &recipe);
     let decision = match decision {

@@ -13,6 +13,8 @@ use crate::record::{Candidate, Choice, Stages};
 
 /// Times that the target is relaxed at most.
 const STEPS: u32 = 8;
+/// Standard errors by which a loss exceeds what is allowed before it counts: chance alone does so once in twenty times.
+const DOUBT: f64 = 1.645;
 
 /// Held-out accuracy that a network loses.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +46,7 @@ impl Loss {
 
     /// Whether more is lost than is allowed, by more than chance is likely to make of the photos. One photo tells nothing.
     pub fn exceeds(&self, allowed: f64) -> bool {
-        self.top1[0] - self.top1[1] - self.error > allowed
+        self.top1[0] - self.top1[1] - DOUBT * self.error > allowed
     }
 }
 
@@ -123,7 +125,7 @@ mod tests {
         assert_eq!(three.top1, [1.0, 0.625]);
         // Variance of three ones of eight: 15/56; of their mean: 15/448.
         assert!((three.error - (15.0_f64 / 448.0).sqrt()).abs() < 1e-12);
-        assert!(three.exceeds(0.19) && !three.exceeds(0.2));
+        assert!(three.exceeds(0.07) && !three.exceeds(0.08));
         // What is lost on some photos and won on others is no loss.
         let even = Loss::of(&score(&[1, 1, 0, 0]), &score(&[0, 0, 1, 1]));
         assert!(!even.exceeds(0.0));

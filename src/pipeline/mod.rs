@@ -11,6 +11,7 @@ mod evaluate;
 mod experiment;
 mod export;
 mod footprint;
+mod forecast;
 mod front;
 mod general;
 mod guard;
