@@ -83,21 +83,39 @@ pub fn decide(
     let mut decision = Decision { course, choices: Vec::new(), loss: None };
     let Some(trial) = trial else { return Ok(decision) };
     timed(seconds, "decide", || {
-        let sparse = if recipe.recovery.asks_fold() {
-            let Decided { course, choice, score } = decided(task, trial, recipe, progress)?;
+        if recipe.recovery.asks_fold() {
+            let Decided { course, choice, score: sparse } = decided(task, trial, recipe, progress)?;
             progress.note(&format!("epochs of finetuning by the held-out fold: {}", course.name()));
+            if recipe.prune.max_drop.is_some() {
+                decision.loss = Some(Loss::of(&score(&trial.dense, &task.heldout)?, &sparse));
+            }
             decision.course = course;
             decision.choices.push(choice);
-            score
-        } else {
-            score(&recovered(trial, course, recipe, &mut Stages::default(), progress)?.model, &task.heldout)?
-        };
-        if recipe.prune.max_drop.is_some() {
-            decision.loss = Some(Loss::of(&score(&trial.dense, &task.heldout)?, &sparse));
+        } else if let Some(allowed) = recipe.prune.max_drop {
+            decision.loss = Some(lost(task, trial, course, recipe, allowed, progress)?);
         }
         Ok(())
     })?;
     Ok(decision)
+}
+
+/// What a trial loses on the fold when it is finetuned along a course, which is spared where no more than `allowed` is lost
+/// without it.
+fn lost(
+    task: &Task,
+    trial: &Base,
+    course: Course,
+    recipe: &Recipe,
+    allowed: f64,
+    progress: &mut dyn Progress,
+) -> Result<Loss, PipelineError> {
+    let dense = score(&trial.dense, &task.heldout)?;
+    let oneshot = Loss::of(&dense, &score(&trial.oneshot, &task.heldout)?);
+    if !oneshot.exceeds(allowed) {
+        return Ok(oneshot);
+    }
+    let finetuned = recovered(trial, course, recipe, &mut Stages::default(), progress)?;
+    Ok(Loss::of(&dense, &score(&finetuned.model, &task.heldout)?))
 }
 
 /// The last finetuning, as was decided: of every surviving weight, or of an adapter that is then merged.
