@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use margay_core::{Graph, Mask, Sparsity};
+use margay_core::{Graph, Mask, Node, Op, Sparsity};
 use tch::Tensor;
 
 use super::PipelineError;
@@ -139,7 +139,8 @@ pub fn trial(pruner: &Pruner, chosen: Chosen, progress: &mut dyn Progress) -> Re
     base(pruner, chosen, shots, known, &mut Stages::default(), progress)
 }
 
-/// The base of all the shots: on the masks of its trial if there is one, so that the fold has no part in them.
+/// The base of all the shots: on the masks of its trial if there is one, which spares the search for others. Transformers lose by
+/// masks that have not seen all shots (docs/results.md).
 pub fn of_all_shots(
     pruner: &Pruner,
     chosen: Chosen,
@@ -147,7 +148,10 @@ pub fn of_all_shots(
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<Base, PipelineError> {
-    let known = trial.as_ref().map_or(Known::Nothing, |trial| Known::Masks(&trial.masks));
+    let attends = |node: &Node| matches!(node.op, Op::Attention(_));
+    let transformer = pruner.task.pretrained.graph.nodes().iter().any(attends);
+    let trusted = trial.as_ref().filter(|_| !transformer);
+    let known = trusted.map_or(Known::Nothing, |trial| Known::Masks(&trial.masks));
     let base = base(pruner, chosen, pruner.task.all_shots()?, known, seconds, progress)?;
     Ok(Base { trial: trial.map(Box::new), ..base })
 }
