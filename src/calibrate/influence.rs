@@ -29,11 +29,8 @@ pub struct Influence {
 /// How much the loss of the examples hangs on every prunable layer's outputs.
 pub fn influence(model: &TorchModel, examples: &Examples) -> Result<Influence, TorchError> {
     let (mut features, mut positions) = (BTreeMap::new(), BTreeMap::new());
-    let batches = examples
-        .images
-        .f_split(AT_A_TIME as i64, 0)?
-        .into_iter()
-        .zip(examples.classes.f_split(AT_A_TIME as i64, 0)?);
+    let split = |of: &Tensor| of.f_split(AT_A_TIME as i64, 0);
+    let batches = split(&examples.images)?.into_iter().zip(split(&examples.classes)?);
     for (images, classes) in batches {
         let watched = Watched { model, outputs: RefCell::default() };
         let out = forward(&model.graph, &watched, Norms::Stored, &images, &[])?;

@@ -21,8 +21,11 @@ pub(crate) fn frozen_nodes(graph: &Graph, share: f64) -> usize {
         Some(*sum as f64)
     });
     let cut = |(node, (sum, on_trunk)): (usize, (f64, bool))| (on_trunk && sum <= limit).then_some(node + 1);
+    if share == 0.0 {
+        return 0;
+    }
     let cut = up_to.zip(graph.trunk()).enumerate().filter_map(cut).max();
-    if share > 0.0 { cut.unwrap_or(0) } else { 0 }
+    cut.expect("the node of the image is on the trunk and multiplies nothing")
 }
 
 /// The outputs of the frozen start, each computed once where the view that it belongs to has a number.

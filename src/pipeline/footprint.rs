@@ -1,6 +1,6 @@
 //! What a run will hold in memory, before it begins.
 
-use margay_core::{Graph, Shape};
+use margay_core::{Graph, NodeId, Shape};
 
 use crate::allocate::{LayerProfile, profiles};
 use crate::calibrate::AT_A_TIME;
@@ -41,22 +41,19 @@ pub fn peak_bytes(graph: &Graph, images: usize, recipe: &Recipe) -> u64 {
 /// and moments of the widest layer with a factor and work space.
 fn pruning(graph: &Graph, sizes: &[usize], images: usize, recipe: &Recipe) -> usize {
     let flows = if recipe.prune.correction > 0.0 { 2 } else { 1 };
-    let largest = sizes.iter().max().copied().unwrap_or(0);
-    let columns = profiles(graph).iter().map(|layer: &LayerProfile| layer.weights() / layer.out.max(1)).max();
-    let moments = (6 + 4 * flows) * columns.unwrap_or(0).pow(2);
+    let largest = sizes.iter().copied().fold(0, usize::max);
+    let columns = |layer: &LayerProfile| layer.weights() / layer.out;
+    let moments = (6 + 4 * flows) * profiles(graph).iter().map(columns).fold(0, usize::max).pow(2);
     flows * images * live(graph, sizes) + PASSING * recipe.prune.batch.min(images) * largest + moments
 }
 
 /// The most values of an image that layers which are pruned, or anything behind them, have yet to read.
 fn live(graph: &Graph, sizes: &[usize]) -> usize {
-    let mut last_reader = vec![0; sizes.len()];
-    for (reader, node) in graph.nodes().iter().enumerate() {
-        node.inputs.iter().for_each(|input| last_reader[input.index()] = reader);
-    }
-    let at = |id: margay_core::NodeId| -> usize {
+    let last_reader = graph.last_readers();
+    let at = |id: NodeId| -> usize {
         (0..id.index()).filter(|node| last_reader[*node] >= id.index()).map(|node| sizes[node]).sum()
     };
-    graph.prunable().map(at).max().unwrap_or(0)
+    graph.prunable().map(at).fold(0, usize::max)
 }
 
 /// Numbers that a step of finetuning holds.

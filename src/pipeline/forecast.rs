@@ -75,7 +75,7 @@ fn shown(Photos { calibration, heldout, unlabelled }: Photos, recipe: &Recipe) -
         return 0;
     }
     let (levels, lengths) = (before(recipe).len(), recipe.recovery.lengths());
-    let longest = lengths.iter().max().copied().unwrap_or(0);
+    let longest = lengths.iter().copied().fold(0, usize::max);
     let trial = if recipe.recovery.asks_fold() && heldout > 0 { calibration } else { 0 };
     let all = (levels + 1) * longest * (calibration + heldout);
     let shots = all + (levels * longest + lengths.iter().sum::<usize>()) * trial;

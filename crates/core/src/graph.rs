@@ -251,16 +251,21 @@ impl Graph {
         live
     }
 
+    /// The last node that reads each node, by index; 0 where none does.
+    pub fn last_readers(&self) -> Vec<usize> {
+        let mut last = vec![0; self.nodes.len()];
+        for (reader, node) in self.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|input| last[input.index()] = reader);
+        }
+        last
+    }
+
     /// By node, whether everything on its way to the output passes it: no shortcut leads around it, and after it no
     /// earlier value is read any more.
     pub fn trunk(&self) -> Vec<bool> {
-        let mut last_reader = vec![0; self.nodes.len()];
-        for (reader, node) in self.nodes.iter().enumerate() {
-            node.inputs.iter().for_each(|input| last_reader[input.index()] = reader);
-        }
         // Nodes stand in the order of execution: an edge over a node is a way around it.
         let mut reach = 0;
-        let passed = last_reader.into_iter().enumerate().map(|(node, last)| {
+        let passed = self.last_readers().into_iter().enumerate().map(|(node, last)| {
             let on_trunk = reach <= node;
             reach = reach.max(last);
             on_trunk
