@@ -41,6 +41,7 @@ pub(super) fn activation(config: &Config, own: Activation, variant: &str) -> Res
     match config.text("hidden_act").or_else(|| config.text("act_layer")) {
         None => Ok(own),
         Some("relu") => Ok(Activation::Relu),
+        Some("relu6") => Ok(Activation::Relu6),
         Some("gelu") => Ok(Activation::Gelu),
         Some("silu" | "swish") => Ok(Activation::Silu),
         Some(other) => Err(unsupported(variant, format!("the activation `{other}`"))),

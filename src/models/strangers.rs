@@ -5,13 +5,12 @@ use super::{ModelError, Shapes};
 /// Parts of keys, all of which occur, and never in a network that a family reads; and what has them.
 ///
 /// A part begins where a name in the key does, unless it begins with a point or an underscore.
-const STRANGERS: [(&[&str], &str); 49] = [
+const STRANGERS: [(&[&str], &str); 47] = [
     (&["relative_position_bias_table"], "a transformer with relative positions (Swin, BEiT, MaxViT)"),
     (&[".cpb_mlp."], "a transformer with relative positions (Swin V2)"),
     (&["vision_model.encoder."], "the image tower of a CLIP model"),
     (&["transformer.resblocks."], "the image tower of a CLIP model"),
     (&[".xca."], "a network with cross-covariance attention (EdgeNeXt, XCiT)"),
-    (&["features.1.conv.0.0.weight", "features.18.0.weight"], "a MobileNet V2"),
     (&["blocks.0.0.conv_dw.weight", "conv_head.bias"], "a MobileNet V3"),
     (&["features.1.block.0.0.weight", "classifier.3.weight"], "a MobileNet V3"),
     (&[".dw_start.conv.weight"], "a MobileNet V4"),
@@ -48,10 +47,6 @@ const STRANGERS: [(&[&str], &str); 49] = [
     (&["beit.encoder."], "a BEiT"),
     (&[".mixer.A_log"], "a network of state spaces (Vim, VMamba)"),
     (&[".A_logs"], "a network of state spaces (Vim, VMamba)"),
-    (
-        &["_conv_stem.weight", "_blocks.0."],
-        "an EfficientNet of efficientnet_pytorch, whose padding is its own",
-    ),
     (&["to_patch_embedding.", "transformer.layers.0."], "a transformer of vit-pytorch"),
     (
         &["layer1.0.conv1.weight", "layer2.0.shortcut.0.weight"],

@@ -228,6 +228,11 @@ impl Layer<'_> {
     fn activation(&self, function: Activation, to: &mut Builder) -> String {
         match function {
             Activation::Relu => to.node("Relu", &[self.x()], vec![]),
+            Activation::Relu6 => {
+                let [least, most] =
+                    [("least", 0.0), ("most", 6.0)].map(|(name, value)| to.float(name, value));
+                to.node("Clip", &[self.x(), &least, &most], vec![])
+            }
             Activation::Sigmoid => to.node("Sigmoid", &[self.x()], vec![]),
             Activation::Silu => {
                 let gate = to.node("Sigmoid", &[self.x()], vec![]);

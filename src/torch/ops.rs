@@ -21,6 +21,7 @@ pub(super) fn columns(x: &Tensor) -> Result<Tensor> {
 pub(super) fn activate(function: Activation, x: &Tensor) -> Result<Tensor> {
     match function {
         Activation::Relu => x.f_relu(),
+        Activation::Relu6 => x.f_clamp(0.0, 6.0),
         Activation::Gelu => x.f_gelu("none"),
         Activation::Silu => x.f_silu(),
         Activation::Sigmoid => x.f_sigmoid(),

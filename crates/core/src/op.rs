@@ -171,6 +171,8 @@ pub struct Scale {
 pub enum Activation {
     /// `max(x, 0)`.
     Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
     /// `x Φ(x)` with the exact normal distribution function.
     Gelu,
     /// `x σ(x)`.

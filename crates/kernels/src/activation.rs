@@ -14,6 +14,7 @@ pub(crate) fn activate<S: Simd>(s: S, function: Option<Activation>, x: S::V) -> 
     match function {
         None => x,
         Some(Activation::Relu) => s.relu(x),
+        Some(Activation::Relu6) => s.at_most(s.relu(x), s.splat(6.0)),
         Some(Activation::Gelu) => math::gelu(s, x),
         Some(Activation::Silu) => s.mul(x, math::sigmoid(s, x)),
         Some(Activation::Sigmoid) => math::sigmoid(s, x),

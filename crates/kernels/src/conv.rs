@@ -170,7 +170,7 @@ impl Bent {
     /// How many rows of `vectors` vectors of `lanes` values to compute before they are bent.
     pub(crate) fn rows(job: &Job, vectors: usize, lanes: usize) -> usize {
         match job.frame.activation {
-            None | Some(Activation::Relu) => usize::MAX,
+            None | Some(Activation::Relu | Activation::Relu6) => usize::MAX,
             _ => (BENT_VALUES / (vectors * lanes)).clamp(1, BENT_ROWS),
         }
     }
@@ -203,8 +203,12 @@ pub(crate) unsafe fn finish<S: Simd, const V: usize>(
             }
             match frame.activation {
                 None => s.store(output.add(index), value, frame.interior.bits(place)),
-                Some(Activation::Relu) => {
-                    s.store(output.add(index), s.relu(value), frame.interior.bits(place));
+                Some(Activation::Relu | Activation::Relu6) => {
+                    s.store(
+                        output.add(index),
+                        activate(s, frame.activation, value),
+                        frame.interior.bits(place),
+                    );
                 }
                 Some(_) => s.spill(bent.0.as_mut_ptr().add((waiting * V + v) * S::LANES), value),
             }
@@ -226,7 +230,7 @@ pub(crate) unsafe fn bend<S: Simd>(
     bent: &Bent,
 ) {
     let frame = job.frame;
-    if matches!(frame.activation, None | Some(Activation::Relu)) {
+    if matches!(frame.activation, None | Some(Activation::Relu | Activation::Relu6)) {
         return;
     }
     let output = job.output.cast::<S::E>();

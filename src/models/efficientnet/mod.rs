@@ -1,7 +1,8 @@
-//! `EfficientNet` V2, Tan & Le 2021, arXiv 2104.00298, and V1, Tan & Le 2019, arXiv 1905.11946.
+//! `EfficientNet` V2, Tan & Le 2021, arXiv 2104.00298, V1, Tan & Le 2019, arXiv 1905.11946, V1 Lite, which has no gates and
+//! `ReLU6`, and `MobileNet` V2, Sandler et al. 2018, arXiv 1801.04381, of which V1 is made.
 //!
 //! Canonical names are timm's. Kinds and widths of blocks are read from keys and shapes; strides, which
-//! weights do not tell, are those of the papers: both have the same.
+//! weights do not tell, are those of the papers: all have the same.
 
 mod dialects;
 #[cfg(test)]
@@ -11,7 +12,7 @@ use margay_core::{
     Activation, BatchNorm, Conv2d, Graph, GraphBuilder, Linear, NodeId, Op, Role, SamePad, Shape,
 };
 
-use super::read::{check_colours, extents, matrix, unsupported};
+use super::read::{activation, check_colours, extents, matrix, unsupported};
 use super::{Architecture, Config, Design, Dialect, ModelError, Shapes};
 
 /// Both versions of any width and depth.
@@ -35,6 +36,10 @@ const SIZES_V1: [(&str, usize, usize); 10] = [
     ("b8", 2816, 61),
     ("l2", 5504, 88),
 ];
+/// Name and blocks; V1 Lite, all of the same stem and features.
+const SIZES_LITE: [(&str, usize); 4] = [("0", 16), ("1 or 2", 23), ("3", 26), ("4", 32)];
+/// Channels of the stem, and blocks, of `MobileNet` V2 as published.
+const MOBILE: [usize; 2] = [32, 17];
 /// Name, features before the classifier, blocks; V2.
 const SIZES_V2: [(&str, usize, usize); 11] = [
     ("s", 1280, 40),
@@ -51,6 +56,7 @@ const SIZES_V2: [(&str, usize, usize); 11] = [
 ];
 /// Kernels of V1's stages, by which its relatives are told from it.
 const KERNELS_V1: [usize; 7] = [3, 3, 5, 3, 5, 5, 3];
+const KERNELS_MOBILE: [usize; 7] = [3; 7];
 
 /// Everything that tells one network from another.
 struct Geometry {
@@ -62,11 +68,15 @@ struct Geometry {
     classes: usize,
     padding: Padding,
     eps: f64,
+    activation: Activation,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
     V1,
+    /// V1 without gates.
+    Lite,
+    Mobile,
     V2,
 }
 
@@ -81,6 +91,7 @@ enum Padding {
 
 /// One residual block; `out` are the channels it writes.
 struct Block {
+    name: String,
     kind: Kind,
     kernel: usize,
     out: usize,
@@ -92,10 +103,10 @@ enum Kind {
     Plain,
     /// A convolution to more channels, a 1 × 1 one back.
     Fused { hidden: usize },
-    /// A depthwise convolution, a gate, a 1 × 1 convolution.
-    Depthwise { squeezed: usize },
+    /// A depthwise convolution, a gate if it squeezes to some channels, a 1 × 1 convolution.
+    Depthwise { squeezed: Option<usize> },
     /// A 1 × 1 convolution to more channels, a depthwise one, a gate, a 1 × 1 one back.
-    Inverted { hidden: usize, squeezed: usize },
+    Inverted { hidden: usize, squeezed: Option<usize> },
 }
 
 impl Architecture for EfficientNet {
@@ -104,7 +115,14 @@ impl Architecture for EfficientNet {
     }
 
     fn variants(&self) -> &'static [&'static str] {
-        &["efficientnetv2_s", "efficientnetv2_m", "efficientnetv2_l"]
+        &[
+            "efficientnetv2_s",
+            "efficientnetv2_m",
+            "efficientnetv2_l",
+            "efficientnet_b0",
+            "efficientnet_lite0",
+            "mobilenetv2",
+        ]
     }
 
     fn marks(&self) -> &'static [&'static str] {
@@ -131,7 +149,7 @@ impl Architecture for EfficientNet {
         let is = |key: &str, test: fn(&[usize]) -> bool| shapes.get(key).is_some_and(|shape| test(shape));
         let depthwise = |shape: &[usize]| matches!(shape, [_, 1, _, _]);
         let fused = |shape: &[usize]| matches!(shape, [_, _, kernel, _] if *kernel > 1);
-        let first = has(&"blocks.0.0.se.conv_reduce.weight") && is("blocks.0.0.conv_dw.weight", depthwise);
+        let first = is("blocks.0.0.conv_dw.weight", depthwise);
         let second = is("blocks.1.0.conv_exp.weight", fused);
         ["conv_stem.weight", "conv_head.weight", "bn2.weight"].iter().all(has) && (first || second)
     }
@@ -141,49 +159,122 @@ impl Architecture for EfficientNet {
     }
 
     fn build(&self, design: &Design) -> Result<Graph, ModelError> {
-        // Blocks, expansion and channels of each stage, for the usual 24 or 32 channels of the stem.
-        let (stem, stages): (_, &[[usize; 3]]) = match design.variant.as_str() {
-            "efficientnetv2_s" => {
-                (24, &[[2, 1, 24], [4, 4, 48], [4, 4, 64], [6, 4, 128], [9, 6, 160], [15, 6, 256]])
-            }
-            "efficientnetv2_m" => (
-                24,
-                &[[3, 1, 24], [5, 4, 48], [5, 4, 80], [7, 4, 160], [14, 6, 176], [18, 6, 304], [5, 6, 512]],
-            ),
-            "efficientnetv2_l" => (
-                32,
-                &[[4, 1, 32], [7, 4, 64], [7, 4, 96], [10, 4, 192], [19, 6, 224], [25, 6, 384], [7, 6, 640]],
-            ),
-            _ => return Err(ModelError::UnknownVariant { name: design.variant.clone(), nearest: None }),
-        };
-        let own = stem;
-        let stem = design.width.unwrap_or(own);
-        let scaled = |channels: usize| channels * stem / own;
+        let unknown = || ModelError::UnknownVariant { name: design.variant.clone(), nearest: None };
+        let plan = PLANS.iter().find(|plan| plan.name == design.variant).ok_or_else(unknown)?;
+        plan.geometry(design).graph(design.image)
+    }
+}
+
+/// A published size, to be built anew.
+struct Plan {
+    name: &'static str,
+    version: Version,
+    /// Channels of the stem.
+    stem: usize,
+    /// Blocks, expansion and channels of each stage.
+    stages: &'static [[usize; 3]],
+}
+
+/// Stages of B0.
+const B0: &[[usize; 3]] =
+    &[[1, 1, 16], [2, 6, 24], [2, 6, 40], [3, 6, 80], [3, 6, 112], [4, 6, 192], [1, 6, 320]];
+
+const PLANS: [Plan; 6] = [
+    Plan {
+        name: "efficientnetv2_s",
+        version: Version::V2,
+        stem: 24,
+        stages: &[[2, 1, 24], [4, 4, 48], [4, 4, 64], [6, 4, 128], [9, 6, 160], [15, 6, 256]],
+    },
+    Plan {
+        name: "efficientnetv2_m",
+        version: Version::V2,
+        stem: 24,
+        stages: &[[3, 1, 24], [5, 4, 48], [5, 4, 80], [7, 4, 160], [14, 6, 176], [18, 6, 304], [5, 6, 512]],
+    },
+    Plan {
+        name: "efficientnetv2_l",
+        version: Version::V2,
+        stem: 32,
+        stages: &[[4, 1, 32], [7, 4, 64], [7, 4, 96], [10, 4, 192], [19, 6, 224], [25, 6, 384], [7, 6, 640]],
+    },
+    Plan { name: "efficientnet_b0", version: Version::V1, stem: 32, stages: B0 },
+    Plan { name: "efficientnet_lite0", version: Version::Lite, stem: 32, stages: B0 },
+    Plan {
+        name: "mobilenetv2",
+        version: Version::Mobile,
+        stem: 32,
+        stages: &[[1, 1, 16], [2, 6, 24], [3, 6, 32], [4, 6, 64], [3, 6, 96], [3, 6, 160], [1, 6, 320]],
+    },
+];
+
+impl Plan {
+    fn geometry(&self, design: &Design) -> Geometry {
+        let stem = design.width.unwrap_or(self.stem);
         let mut channels = stem;
-        let stage = |(index, &[blocks, expansion, out]): (usize, &[usize; 3])| {
-            let stage = (0..blocks).map(|_| {
-                let from = std::mem::replace(&mut channels, scaled(out));
-                let (hidden, squeezed) = (expansion * from, (from / 4).max(1));
-                let kind = match index {
-                    0 => Kind::Plain,
-                    1 | 2 => Kind::Fused { hidden },
-                    _ => Kind::Inverted { hidden, squeezed },
-                };
-                Block { kind, kernel: 3, out: scaled(out) }
+        let stage = |(s, &[blocks, expansion, out]): (usize, &[usize; 3])| {
+            let stage = (0..blocks).map(|b| {
+                let out = (out * stem / self.stem).max(1);
+                let from = std::mem::replace(&mut channels, out);
+                let kind = self.kind(s, expansion, from);
+                Block { name: format!("blocks.{s}.{b}"), kind, kernel: self.kernel(s), out }
             });
             stage.collect()
         };
-        let geometry = Geometry {
-            version: Version::V2,
+        let tensorflow = self.version == Version::V2;
+        Geometry {
+            version: self.version,
             stem: [3, stem],
             kernel: 3,
-            stages: stages.iter().enumerate().map(stage).collect(),
+            stages: self.stages.iter().enumerate().map(stage).collect(),
             features: 1280,
             classes: design.classes,
-            padding: Padding::Same,
-            eps: TENSORFLOW_EPS,
-        };
-        geometry.graph(design.image)
+            padding: if tensorflow { Padding::Same } else { Padding::Symmetric },
+            eps: if tensorflow { TENSORFLOW_EPS } else { EPS },
+            activation: self.version.activation(),
+        }
+    }
+
+    fn kind(&self, stage: usize, expansion: usize, from: usize) -> Kind {
+        let (hidden, squeezed) = (expansion * from, Some((from / 4).max(1)));
+        match (self.version, stage) {
+            (Version::V2, 0) => Kind::Plain,
+            (Version::V2, 1 | 2) => Kind::Fused { hidden },
+            (Version::V1, 0) => Kind::Depthwise { squeezed },
+            (Version::V1 | Version::V2, _) => Kind::Inverted { hidden, squeezed },
+            (Version::Lite | Version::Mobile, 0) => Kind::Depthwise { squeezed: None },
+            (Version::Lite | Version::Mobile, _) => Kind::Inverted { hidden, squeezed: None },
+        }
+    }
+
+    fn kernel(&self, stage: usize) -> usize {
+        match self.version {
+            Version::V2 => 3,
+            Version::V1 | Version::Lite => KERNELS_V1[stage],
+            Version::Mobile => KERNELS_MOBILE[stage],
+        }
+    }
+}
+
+impl Version {
+    fn of(stages: &[Vec<Block>]) -> Self {
+        let expands = |stage: &Vec<Block>| matches!(stage[0].kind, Kind::Fused { .. });
+        if stages.get(1).is_some_and(expands) {
+            return Self::V2;
+        }
+        match (stages.iter().flatten().any(Block::has_gate), stages.iter().all(|stage| stage[0].kernel == 3))
+        {
+            (true, _) => Self::V1,
+            (false, false) => Self::Lite,
+            (false, true) => Self::Mobile,
+        }
+    }
+
+    const fn activation(self) -> Activation {
+        match self {
+            Self::V1 | Self::V2 => Activation::Silu,
+            Self::Lite | Self::Mobile => Activation::Relu6,
+        }
     }
 }
 
@@ -196,16 +287,25 @@ impl Geometry {
             let blocks: Result<Vec<_>, _> = blocks.collect();
             blocks.map(|blocks| (!blocks.is_empty()).then_some(blocks)).transpose()
         });
+        let mut stages: Vec<Vec<Block>> = stages.collect::<Result<_, _>>()?;
+        if stages.len() == 1 {
+            // Counted through: each stage has channels of its own.
+            let all = stages.remove(0);
+            stages = split(all, |block, next| block.out != next.out);
+        }
         let classes = has("classifier.weight").then(|| matrix(shapes, "classifier.weight").map(|m| m[0]));
+        let version = Version::of(&stages);
+        let name = Self::family(version);
         let mut geometry = Self {
-            version: if has("blocks.1.0.conv_exp.weight") { Version::V2 } else { Version::V1 },
+            version,
             stem: [colours, stem],
             kernel,
-            stages: stages.collect::<Result<_, _>>()?,
+            stages,
             features: extents::<4>(shapes, "conv_head.weight")?[0],
             classes: classes.transpose()?.unwrap_or(0),
             padding: Padding::Symmetric,
             eps: EPS,
+            activation: activation(config, version.activation(), name)?,
         };
         geometry.check()?;
         geometry.padding = geometry.padding(config);
@@ -218,14 +318,18 @@ impl Geometry {
     fn check(&self) -> Result<(), ModelError> {
         let name = self.name();
         check_colours(self.stem[0], &name)?;
-        let stages = || self.stages.iter().zip(1..);
+        let kernels = || self.stages.iter().map(|stage| stage[0].kernel);
         let known = match self.version {
-            Version::V1 => self.stages.iter().map(|stage| stage[0].kernel).eq(KERNELS_V1),
+            Version::V1 | Version::Lite => kernels().eq(KERNELS_V1),
+            Version::Mobile => kernels().eq(KERNELS_MOBILE),
             Version::V2 => [6, 7].contains(&self.stages.len()),
         };
-        let gated = |block: &Block| matches!(block.kind, Kind::Depthwise { .. } | Kind::Inverted { .. });
-        let gates = stages().filter(|(stage, _)| stage.iter().all(gated)).count();
-        if known && gates >= 3 { Ok(()) } else { Err(unsupported(&name, "stages of another design")) }
+        let gates = self.stages.iter().filter(|stage| stage.iter().all(Block::has_gate)).count();
+        let gated = match self.version {
+            Version::V1 | Version::V2 => gates >= 3,
+            Version::Lite | Version::Mobile => !self.stages.iter().flatten().any(Block::has_gate),
+        };
+        if known && gated { Ok(()) } else { Err(unsupported(&name, "stages of another design")) }
     }
 
     /// As configured; without configuration, as the published weights of this variant have it.
@@ -235,21 +339,45 @@ impl Geometry {
             (None, Some(name)) => name.starts_with("tf_") || name.ends_with("_pruned"),
             (None, None) => match self.version {
                 Version::V1 => self.features > 2048,
+                // timm trained the smallest itself.
+                Version::Lite => self.blocks() > SIZES_LITE[0].1,
+                Version::Mobile => false,
                 Version::V2 => matches!(self.stages[0][0].kind, Kind::Plain),
             },
         };
         if same { Padding::Same } else { Padding::Symmetric }
     }
 
+    fn blocks(&self) -> usize {
+        self.stages.iter().map(Vec::len).sum()
+    }
+
+    const fn family(version: Version) -> &'static str {
+        match version {
+            Version::V1 => "efficientnet",
+            Version::Lite => "efficientnet_lite",
+            Version::Mobile => "mobilenetv2",
+            Version::V2 => "efficientnetv2",
+        }
+    }
+
     fn name(&self) -> String {
-        let blocks = self.stages.iter().map(Vec::len).sum::<usize>();
-        let (family, sizes): (_, &[_]) = match self.version {
-            Version::V1 => ("efficientnet", &SIZES_V1),
-            Version::V2 => ("efficientnetv2", &SIZES_V2),
+        let (family, blocks) = (Self::family(self.version), self.blocks());
+        let by_features = |sizes: &[(&'static str, usize, usize)]| {
+            sizes
+                .iter()
+                .find(|(_, features, count)| (*features, *count) == (self.features, blocks))
+                .map(|size| size.0)
         };
-        let size = sizes.iter().find(|(_, features, count)| (*features, *count) == (self.features, blocks));
-        let size = size.map_or_else(|| format!("{}x{blocks}", self.stem[1]), |size| size.0.to_owned());
-        format!("{family}_{size}")
+        let size = match self.version {
+            Version::V1 => by_features(&SIZES_V1).map(|size| format!("_{size}")),
+            Version::V2 => by_features(&SIZES_V2).map(|size| format!("_{size}")),
+            Version::Lite => {
+                SIZES_LITE.iter().find(|(_, count)| *count == blocks).map(|size| size.0.to_owned())
+            }
+            Version::Mobile => ([self.stem[1], blocks] == MOBILE).then(String::new),
+        };
+        format!("{family}{}", size.unwrap_or_else(|| format!("_{}x{blocks}", self.stem[1])))
     }
 
     fn graph(&self, [height, width]: [usize; 2]) -> Result<Graph, ModelError> {
@@ -260,10 +388,10 @@ impl Geometry {
         x = net.norm("bn1", x, channels);
         net.builder.role(Role::Body);
         x = net.activate("bn1.act", x);
-        for ((s, stage), stride) in self.stages.iter().enumerate().zip(STRIDES) {
+        for (stage, stride) in self.stages.iter().zip(STRIDES) {
             for (b, block) in stage.iter().enumerate() {
                 let stride = if b == 0 { stride } else { 1 };
-                x = net.block(&format!("blocks.{s}.{b}"), x, block, channels, stride);
+                x = net.block(x, block, channels, stride);
                 channels = block.out;
             }
         }
@@ -282,7 +410,9 @@ impl Block {
         let key = |layer: &str| format!("{name}.{layer}.weight");
         let has = |layer: &str| shapes.contains_key(&key(layer));
         let conv = |layer: &str| extents::<4>(shapes, &key(layer));
-        let squeezed = || matrix(shapes, &key("se.conv_reduce")).map(|m| m[0]);
+        let squeezed = || {
+            has("se.conv_reduce").then(|| matrix(shapes, &key("se.conv_reduce")).map(|m| m[0])).transpose()
+        };
         let kind = match () {
             () if has("conv") => conv("conv").map(|c| (Kind::Plain, c[2], c[0])),
             () if has("conv_exp") => {
@@ -296,7 +426,11 @@ impl Block {
                 .and_then(|c| Ok((Kind::Depthwise { squeezed: squeezed()? }, c[2], conv("conv_pw")?[0]))),
             () => return None,
         };
-        Some(kind.map(|(kind, kernel, out)| Self { kind, kernel, out }))
+        Some(kind.map(|(kind, kernel, out)| Self { name: name.to_owned(), kind, kernel, out }))
+    }
+
+    const fn has_gate(&self) -> bool {
+        matches!(self.kind, Kind::Depthwise { squeezed: Some(_) } | Kind::Inverted { squeezed: Some(_), .. })
     }
 }
 
@@ -306,9 +440,9 @@ struct Net<'a> {
 }
 
 impl Net<'_> {
-    fn block(&mut self, name: &str, x: NodeId, block: &Block, channels: usize, stride: usize) -> NodeId {
+    fn block(&mut self, x: NodeId, block: &Block, channels: usize, stride: usize) -> NodeId {
+        let Block { ref name, ref kind, kernel, out } = *block;
         let layer = |layer: &str| format!("{name}.{layer}");
-        let Block { ref kind, kernel, out } = *block;
         let mut y = match *kind {
             Kind::Plain => {
                 let y = self.conv(&layer("conv"), x, Conv2d::square([channels, out], kernel, stride));
@@ -323,7 +457,7 @@ impl Net<'_> {
             Kind::Depthwise { squeezed } => {
                 let y = self.conv(&layer("conv_dw"), x, depthwise(channels, kernel, stride));
                 let y = self.normed(&layer("bn1"), y, channels);
-                let y = self.gate(&layer("se"), y, [channels, squeezed]);
+                let y = self.gate(&layer("se"), y, channels, squeezed);
                 let y = self.conv(&layer("conv_pw"), y, Conv2d::square([channels, out], 1, 1));
                 self.norm(&layer("bn2"), y, out)
             }
@@ -332,7 +466,7 @@ impl Net<'_> {
                 let y = self.normed(&layer("bn1"), y, hidden);
                 let y = self.conv(&layer("conv_dw"), y, depthwise(hidden, kernel, stride));
                 let y = self.normed(&layer("bn2"), y, hidden);
-                let y = self.gate(&layer("se"), y, [hidden, squeezed]);
+                let y = self.gate(&layer("se"), y, hidden, squeezed);
                 let y = self.conv(&layer("conv_pwl"), y, Conv2d::square([hidden, out], 1, 1));
                 self.norm(&layer("bn3"), y, out)
             }
@@ -344,8 +478,9 @@ impl Net<'_> {
         y
     }
 
-    /// Squeeze and excitation, arXiv 1709.01507.
-    fn gate(&mut self, name: &str, x: NodeId, [channels, squeezed]: [usize; 2]) -> NodeId {
+    /// Squeeze and excitation, arXiv 1709.01507, if the block has it.
+    fn gate(&mut self, name: &str, x: NodeId, channels: usize, squeezed: Option<usize>) -> NodeId {
+        let Some(squeezed) = squeezed else { return x };
         self.builder.role(Role::Side);
         let y = self.builder.push(format!("{name}.pool"), Op::GlobalAvgPool, &[x]);
         let y = self.linear(&format!("{name}.conv_reduce"), y, [channels, squeezed]);
@@ -377,13 +512,25 @@ impl Net<'_> {
     }
 
     fn activate(&mut self, name: &str, x: NodeId) -> NodeId {
-        self.builder.push(name, Op::Activation(Activation::Silu), &[x])
+        self.builder.push(name, Op::Activation(self.geometry.activation), &[x])
     }
 
     fn linear(&mut self, name: &str, x: NodeId, [from, to]: [usize; 2]) -> NodeId {
         let linear = Linear { in_features: from, out_features: to, bias: true };
         self.builder.push(name, Op::Linear(linear), &[x])
     }
+}
+
+/// Runs of items, a new one wherever two neighbours differ.
+fn split<T>(items: Vec<T>, differ: impl Fn(&T, &T) -> bool) -> Vec<Vec<T>> {
+    let mut runs: Vec<Vec<T>> = Vec::new();
+    for item in items {
+        match runs.last_mut().filter(|run| run.last().is_some_and(|last| !differ(last, &item))) {
+            Some(run) => run.push(item),
+            None => runs.push(vec![item]),
+        }
+    }
+    runs
 }
 
 fn depthwise(channels: usize, kernel: usize, stride: usize) -> Conv2d {

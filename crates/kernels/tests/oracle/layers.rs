@@ -174,7 +174,7 @@ proptest! {
 
     #[test]
     fn linear_layers_match_the_definition(
-        rows in 1_usize..most(150), columns in 1_usize..most(70), activation in 0_usize..5, seed in 0_u64..1 << 40,
+        rows in 1_usize..most(150), columns in 1_usize..most(70), activation in 0_usize..ACTIVATIONS.len(), seed in 0_u64..1 << 40,
     ) {
         let (x, w, bias) = (noise(columns, seed), noise(rows * columns, seed + 1), noise(rows, seed + 2));
         let expected: Vec<f64> = (0..rows).map(|r| {

@@ -91,6 +91,7 @@ pub(crate) fn activated(function: Option<Activation>, x: f64) -> f64 {
     match function {
         None => x,
         Some(Activation::Relu) => x.max(0.0),
+        Some(Activation::Relu6) => x.clamp(0.0, 6.0),
         Some(Activation::Gelu) => x / 2.0 * (1.0 + erf(x / std::f64::consts::SQRT_2)),
         Some(Activation::Silu) => x / (1.0 + (-x).exp()),
         Some(Activation::Sigmoid) => 1.0 / (1.0 + (-x).exp()),
@@ -110,5 +111,11 @@ fn erf(x: f64) -> f64 {
     sum * std::f64::consts::FRAC_2_SQRT_PI
 }
 
-pub(crate) const ACTIVATIONS: [Option<Activation>; 5] =
-    [None, Some(Activation::Relu), Some(Activation::Gelu), Some(Activation::Silu), Some(Activation::Sigmoid)];
+pub(crate) const ACTIVATIONS: [Option<Activation>; 6] = [
+    None,
+    Some(Activation::Relu),
+    Some(Activation::Relu6),
+    Some(Activation::Gelu),
+    Some(Activation::Silu),
+    Some(Activation::Sigmoid),
+];
