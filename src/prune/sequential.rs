@@ -85,6 +85,20 @@ pub fn sequential(
         let Some(&kept) = keep.get(&node.name) else { continue };
         progress.status(&node.name);
         let started = Instant::now();
+        let matrix = node.matrix().expect("only layers with a weight matrix are pruned");
+        if dense.is_none() && kept == matrix[0] * matrix[1] {
+            // Whole, and nothing before it is to be made good.
+            pruned.masks.insert(node.weight(), Mask::ones(kept));
+            pruned.layers.push(LayerOutcome {
+                name: node.name.clone(),
+                matrix,
+                kept,
+                error: 0.0,
+                seconds: 0.0,
+            });
+            progress.advance(1);
+            continue;
+        }
         flow.advance(id.index(), model)?;
         if let Some((dense, beside)) = &mut dense {
             beside.advance(id.index(), dense)?;
@@ -97,7 +111,6 @@ pub fn sequential(
         let read = hidden.iter().find(|hidden| hidden.reader == id);
         let quota = Quota { keep: kept, pattern: pruning.granularity.pattern(node, read) };
         let (mask, error) = prune_layer(model, node, &hessians, pruning, quota)?;
-        let matrix = node.matrix().expect("only layers with a weight matrix are pruned");
         let seconds = started.elapsed().as_secs_f64();
         let kept = mask.count();
         pruned.layers.push(LayerOutcome { name: node.name.clone(), matrix, kept, error, seconds });
