@@ -45,6 +45,10 @@ pub struct RunRecord {
     pub adapter: Option<Trained>,
     /// The pruned layers in the order of the graph.
     pub layers: Vec<LayerRecord>,
+    /// How far the network that was pruned without the held-out fold is from the dense one after each block; empty where nothing
+    /// asked the fold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<BlockRecord>,
     /// Decisions made on the held-out fold.
     pub choices: Vec<Choice>,
     /// Photos that were skipped.
@@ -314,6 +318,17 @@ pub struct LayerRecord {
     pub error: f64,
     /// Seconds to solve it.
     pub seconds: f64,
+}
+
+/// One block of a pruned network beside the dense one, before finetuning: on shots that it was pruned on, and on those held out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockRecord {
+    /// Name of the block.
+    pub name: String,
+    /// `‖x̃ − x‖² / ‖x‖²` of what the block hands on.
+    pub error: [f64; 2],
+    /// Mean divergence KL(dense ‖ pruned) of the answers in nats, where the network is pruned up to this block only.
+    pub divergence: [f64; 2],
 }
 
 /// A decision made on the held-out fold.

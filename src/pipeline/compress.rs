@@ -3,6 +3,7 @@ use std::path::Path;
 use margay_core::{SparseModel, output};
 use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_name};
 
+use super::damage::damage;
 use super::evaluate::{Answers, on_runtime, on_torch};
 use super::export::{Exported, export, latency, macs, nonzeros, own_session, pack};
 use super::forecast::forecast;
@@ -60,6 +61,10 @@ pub fn compress(
         None => decide(&task, base.trial.as_deref(), recipe, &mut seconds, progress)?,
     };
     let specialist = recover(&base, decision, recipe, &mut seconds, progress)?;
+    let blocks = match &base.trial {
+        Some(trial) => timed(&mut seconds, "compare", || damage(trial, &task.heldout))?,
+        None => Vec::new(),
+    };
     let exported = timed(&mut seconds, "export", || export(&task, recipe, &base.dense, &specialist, out))?;
     let val = timed(&mut seconds, "read val", || task.load_val(progress))?;
     let judged =
@@ -87,6 +92,7 @@ pub fn compress(
         peak_rss_bytes: host::peak_rss_bytes(),
         adapter: specialist.adapter.as_ref().map(|saved| trained(saved, &base.dense.graph)),
         layers: layers(&base),
+        blocks,
         choices: [&task.choices[..], &base.chosen.choices, &specialist.choices].concat(),
         bad_photos: task.bad.clone(),
         noted_photos: task.noted.clone(),

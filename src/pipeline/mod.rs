@@ -6,6 +6,7 @@ mod adapt;
 mod budget;
 mod choose;
 mod compress;
+mod damage;
 mod demo;
 mod evaluate;
 mod experiment;

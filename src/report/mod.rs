@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::names;
 use crate::record::{ChangedAnswer, Evaluation, RunRecord};
 use format::{ABSENT, bytes, count, fold, interval, maybe_percent, milliseconds, percent};
-use plot::{Bar, ClassPlot, LayerPlot};
+use plot::{Bar, BlockPlot, ClassPlot, LayerPlot};
 pub use table::table;
 use words::ClassChange;
 
@@ -54,6 +54,7 @@ struct Page<'a> {
     changes: Vec<ClassChange<'a>>,
     classes: ClassPlot,
     layers: [Layers; 2],
+    blocks: [Blocks; 2],
     grown: Vec<confusion::Confusion>,
     shrunk: Vec<confusion::Confusion>,
     matrix: Vec<confusion::Row>,
@@ -81,6 +82,11 @@ struct Layers {
     title: &'static str,
     kind: &'static str,
     plot: LayerPlot,
+}
+
+struct Blocks {
+    title: &'static str,
+    plot: BlockPlot,
 }
 
 struct Bars {
@@ -128,6 +134,16 @@ impl<'a> Page<'a> {
                     title: "Relative reconstruction error on the calibration images",
                     kind: "error",
                     plot: LayerPlot::error(&record.layers),
+                },
+            ],
+            blocks: [
+                Blocks {
+                    title: "How far what a block hands on is off: share of its energy",
+                    plot: BlockPlot::error(&record.blocks),
+                },
+                Blocks {
+                    title: "How far the answers are off if the network is pruned up to a block only: divergence in nats",
+                    plot: BlockPlot::divergence(&record.blocks),
                 },
             ],
             grown,

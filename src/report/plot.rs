@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::format::{bytes, error, fold, interval, maybe_percent, milliseconds, percent, seconds};
 use super::words::ClassChange;
-use crate::record::{ClassRecall, LayerRecord, RunRecord};
+use crate::record::{BlockRecord, ClassRecall, LayerRecord, RunRecord};
 
 /// Width of every plot in user units.
 pub(super) const WIDTH: f64 = 960.0;
@@ -180,6 +180,59 @@ impl LayerPlot {
             height: Px(if named { 230.0 } else { 150.0 }),
             ticks: [0.0, 0.5, 1.0].map(|t| Tick { at: Px(y(t * top)), text: text(t * top) }).into(),
             columns: layers.iter().enumerate().map(column).collect(),
+        }
+    }
+}
+
+/// A point of a line.
+pub(super) struct Point {
+    pub(super) x: Px,
+    pub(super) y: Px,
+    pub(super) title: String,
+}
+
+/// A figure per block, on shots and on held-out ones, as lines.
+pub(super) struct BlockPlot {
+    pub(super) height: Px,
+    pub(super) ticks: Vec<Tick>,
+    /// Names of the blocks under the plot; empty where there is no room.
+    pub(super) names: Vec<Tick>,
+    /// The line of the shots, then that of the held-out ones.
+    pub(super) lines: [Vec<Point>; 2],
+}
+
+impl BlockPlot {
+    /// How far blocks' outputs are off.
+    pub(super) fn error(blocks: &[BlockRecord]) -> Self {
+        Self::new(blocks, |block| block.error)
+    }
+
+    /// How far answers are off with the network pruned up to a block.
+    pub(super) fn divergence(blocks: &[BlockRecord]) -> Self {
+        Self::new(blocks, |block| block.divergence)
+    }
+
+    fn new(blocks: &[BlockRecord], value: impl Fn(&BlockRecord) -> [f64; 2]) -> Self {
+        let top = ceiling(blocks.iter().flat_map(&value).filter(|v| v.is_finite()).fold(0.0, f64::max));
+        let step = (WIDTH - LayerPlot::LEFT - 10.0) / blocks.len().max(1) as f64;
+        let x = |at: usize| Px(LayerPlot::LEFT + step * (at as f64 + 0.5));
+        let y = |v: f64| Px(LayerPlot::TOP + LayerPlot::HEIGHT * (1.0 - v / top));
+        let named = blocks.len() <= LayerPlot::NAMED;
+        let line = |which: usize| {
+            let point = |(at, block): (usize, &BlockRecord)| {
+                let value = value(block)[which];
+                let title = format!("{}, {}: {}", block.name, ["shots", "held out"][which], error(value));
+                Point { x: x(at), y: y(value), title }
+            };
+            blocks.iter().enumerate().map(point).collect()
+        };
+        let name =
+            |(at, block): (usize, &BlockRecord)| named.then(|| Tick { at: x(at), text: short(&block.name) });
+        Self {
+            height: Px(if named { 230.0 } else { 150.0 }),
+            ticks: [0.0, 0.5, 1.0].map(|t| Tick { at: y(t * top), text: error(t * top) }).into(),
+            names: blocks.iter().enumerate().filter_map(name).collect(),
+            lines: [line(0), line(1)],
         }
     }
 }

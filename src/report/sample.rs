@@ -1,6 +1,6 @@
 use crate::record::{
-    Answer, BadPhoto, Candidate, ChangedAnswer, Choice, DataInfo, Evaluation, Latency, LayerRecord, Machine,
-    ModelInfo, Nonzeros, NotedPhoto, Pair, Parity, RunRecord, Stages, Trained,
+    Answer, BadPhoto, BlockRecord, Candidate, ChangedAnswer, Choice, DataInfo, Evaluation, Latency,
+    LayerRecord, Machine, ModelInfo, Nonzeros, NotedPhoto, Pair, Parity, RunRecord, Stages, Trained,
 };
 
 const LABELS: [&str; 5] = ["deer", "empty", "fox", "hare", "lynx"];
@@ -62,6 +62,7 @@ pub(super) fn sample() -> RunRecord {
         peak_rss_bytes: Some(310_000_000),
         adapter: Some(Trained { adapter: 4_218, beside: 3_012, share: 0.006 }),
         layers: layers(),
+        blocks: blocks(),
         choices: vec![Choice {
             what: "batch norm re-estimation".into(),
             candidates: vec![
@@ -112,6 +113,17 @@ fn layers() -> Vec<LayerRecord> {
             nonzeros: ((1.0 - sparsity) * 36_864.0) as usize,
             error,
             seconds: 1.5,
+        })
+        .collect()
+}
+
+fn blocks() -> Vec<BlockRecord> {
+    [("layer1.0", 0.004, 0.01), ("layer1.1", 0.09, 0.2), ("layer2.0", 0.06, 0.45)]
+        .into_iter()
+        .map(|(name, error, divergence)| BlockRecord {
+            name: name.into(),
+            error: [error, 1.5 * error],
+            divergence: [divergence, 2.0 * divergence],
         })
         .collect()
 }
