@@ -1,5 +1,6 @@
 //! What the held-out fold decides before the final network is made from all shots.
 
+use std::borrow::Borrow;
 use std::cell::OnceCell;
 use std::rc::Rc;
 
@@ -160,8 +161,11 @@ impl Fold<'_> {
 }
 
 /// The candidate with the least held-out loss, the first of equals; a loss that is no number is the largest.
-pub fn least_loss(what: &str, names: &[String], scores: &[Score]) -> (usize, Choice) {
-    let loss = |at: usize| if scores[at].loss.is_nan() { f64::INFINITY } else { scores[at].loss };
+pub fn least_loss(what: &str, names: &[String], scores: &[impl Borrow<Score>]) -> (usize, Choice) {
+    let loss = |at: usize| {
+        let loss = scores[at].borrow().loss;
+        if loss.is_nan() { f64::INFINITY } else { loss }
+    };
     let best = (0..scores.len()).min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap_or(0);
     let candidate = |(name, score): (&String, &Score)| Candidate {
         name: name.clone(),
@@ -169,6 +173,7 @@ pub fn least_loss(what: &str, names: &[String], scores: &[Score]) -> (usize, Cho
         loss: Some(score.loss),
         class_drop: None,
     };
+    let scores = scores.iter().map(Borrow::borrow);
     let candidates = names.iter().zip(scores).map(candidate).collect();
     (best, Choice { what: what.to_owned(), candidates, taken: names[best].clone() })
 }

@@ -162,8 +162,9 @@ fn within(drop: f64, allowed: f64) -> bool {
     drop <= allowed + ROUNDING
 }
 
-/// The held-out photos from several sides: one or two photos of a rare class would tell its recall in steps of a half.
-fn views(examples: &Examples) -> Result<Examples, TorchError> {
+/// The held-out photos from several sides, all from one and then all from the next: one or two photos of a rare class would tell
+/// its recall in steps of a half.
+pub fn views(examples: &Examples) -> Result<Examples, TorchError> {
     let images = corners(&examples.images)?;
     let classes = examples.classes.f_repeat([images.len() as i64])?;
     Ok(Examples::new(Tensor::f_cat(&images, 0)?, classes))

@@ -2,13 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use margay_core::Mask;
+use margay_core::{Graph, Mask};
 use std::collections::BTreeMap;
 
 use super::PipelineError;
 use super::choose::{can_decide, least_loss};
 use super::evaluate::{Score, score, score_of};
-use super::limit::Loss;
+use super::limit::{Loss, Sides};
 use super::sparsify::{Base, Specialist, before, timed};
 use super::task::Task;
 use crate::adapt::{self, Adapter, Merged};
@@ -16,7 +16,7 @@ use crate::distill::{Student, Training, Watch, to_the_end, train};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecoverySpec, Schedule};
 use crate::record::{Choice, Stages};
-use crate::torch::{Norms, TorchModel};
+use crate::torch::{Effective, Norms, TorchError, TorchModel};
 
 /// Factor on every learning rate once a training has diverged.
 const SLOWER: f64 = 0.1;
@@ -83,16 +83,17 @@ pub fn decide(
     let mut decision = Decision { course, choices: Vec::new(), loss: None };
     let Some(trial) = trial else { return Ok(decision) };
     timed(seconds, "decide", || {
+        let sides = recipe.prune.max_drop.map(|_| Sides::of(&task.heldout)).transpose()?;
         if recipe.recovery.asks_fold() {
-            let Decided { course, choice, score: sparse } = decided(task, trial, recipe, progress)?;
+            let Decided { course, choice, right } = decided(task, trial, recipe, sides.as_ref(), progress)?;
             progress.note(&format!("epochs of finetuning by the held-out fold: {}", course.name()));
-            if recipe.prune.max_drop.is_some() {
-                decision.loss = Some(Loss::of(&score(&trial.dense, &task.heldout)?, &sparse));
+            if let Some((sides, sparse)) = sides.zip(right) {
+                decision.loss = Some(Loss::of(&sides.right(&trial.dense.graph, &trial.dense)?, &sparse));
             }
             decision.course = course;
             decision.choices.push(choice);
-        } else if let Some(allowed) = recipe.prune.max_drop {
-            decision.loss = Some(lost(task, trial, course, recipe, allowed, progress)?);
+        } else if let Some((allowed, sides)) = recipe.prune.max_drop.zip(sides) {
+            decision.loss = Some(lost(&sides, trial, course, recipe, allowed, progress)?);
         }
         Ok(())
     })?;
@@ -102,20 +103,21 @@ pub fn decide(
 /// What a trial loses on the fold when it is finetuned along a course, which is spared where no more than `allowed` is lost
 /// without it.
 fn lost(
-    task: &Task,
+    sides: &Sides,
     trial: &Base,
     course: Course,
     recipe: &Recipe,
     allowed: f64,
     progress: &mut dyn Progress,
 ) -> Result<Loss, PipelineError> {
-    let dense = score(&trial.dense, &task.heldout)?;
-    let oneshot = Loss::of(&dense, &score(&trial.oneshot, &task.heldout)?);
+    let right = |model: &TorchModel| sides.right(&model.graph, model);
+    let dense = right(&trial.dense)?;
+    let oneshot = Loss::of(&dense, &right(&trial.oneshot)?);
     if !oneshot.exceeds(allowed) {
         return Ok(oneshot);
     }
     let finetuned = recovered(trial, course, recipe, &mut Stages::default(), progress)?;
-    Ok(Loss::of(&dense, &score(&finetuned.model, &task.heldout)?))
+    Ok(Loss::of(&dense, &right(&finetuned.model)?))
 }
 
 /// The last finetuning, as was decided: of every surviving weight, or of an adapter that is then merged.
@@ -155,11 +157,33 @@ pub fn recovered_on_fold(
     Ok(best.expect("there is a number of epochs in every recipe").1)
 }
 
-/// What was decided, and the score of the network that decided it.
+/// What was decided.
 struct Decided {
     course: Course,
     choice: Choice,
+    /// What the network that decided it gets right of the fold's sides, if they were asked for.
+    right: Option<Vec<f64>>,
+}
+
+/// A trial finetuned along a course.
+struct Way {
+    course: Course,
     score: Score,
+    /// What it gets right of the fold's sides, if they were asked for.
+    right: Option<Vec<f64>>,
+}
+
+impl Way {
+    fn seen(
+        task: &Task,
+        course: Course,
+        graph: &Graph,
+        weights: &dyn Effective,
+        sides: Option<&Sides>,
+    ) -> Result<Self, TorchError> {
+        let right = sides.map(|sides| sides.right(graph, weights)).transpose()?;
+        Ok(Self { course, score: score_of(graph, weights, &task.heldout)?, right })
+    }
 }
 
 /// The course after which the held-out loss is least.
@@ -167,23 +191,23 @@ fn decided(
     task: &Task,
     trial: &Base,
     recipe: &Recipe,
+    sides: Option<&Sides>,
     progress: &mut dyn Progress,
 ) -> Result<Decided, PipelineError> {
     let lengths = recipe.recovery.lengths();
-    let (mut courses, mut scores) = (Vec::new(), Vec::new());
+    let mut ways = Vec::new();
     for epochs in lengths.iter().copied().filter(|epochs| *epochs > 0) {
-        for (course, score) in followed(task, trial, recipe, epochs, progress)? {
-            courses.push(course);
-            scores.push(score);
-        }
+        ways.extend(followed(task, trial, recipe, epochs, sides, progress)?);
     }
-    if recipe.recovery.early_stopping || lengths.contains(&0) || courses.is_empty() {
-        courses.insert(0, Course::NONE);
-        scores.insert(0, score(&trial.oneshot, &task.heldout)?);
+    if recipe.recovery.early_stopping || lengths.contains(&0) || ways.is_empty() {
+        let base = &trial.oneshot;
+        ways.insert(0, Way::seen(task, Course::NONE, &base.graph, base, sides)?);
     }
-    let names: Vec<String> = courses.iter().map(|course| course.name()).collect();
+    let names: Vec<String> = ways.iter().map(|way| way.course.name()).collect();
+    let scores: Vec<&Score> = ways.iter().map(|way| &way.score).collect();
     let (taken, choice) = least_loss("epochs of the last finetuning", &names, &scores);
-    Ok(Decided { course: courses[taken], choice, score: scores.swap_remove(taken) })
+    let Way { course, right, .. } = ways.swap_remove(taken);
+    Ok(Decided { course, choice, right })
 }
 
 /// What the held-out fold says at the ends of the parts of a finetuning; nothing where it diverges.
@@ -192,16 +216,17 @@ fn followed(
     trial: &Base,
     recipe: &Recipe,
     epochs: usize,
+    sides: Option<&Sides>,
     progress: &mut dyn Progress,
-) -> Result<Vec<(Course, Score)>, PipelineError> {
+) -> Result<Vec<Way>, PipelineError> {
     let ends = if recipe.recovery.early_stopping { ends(epochs) } else { vec![epochs] };
     let seen = steady(1.0, progress, |pace, progress| {
         let course = Course { pace, ..Course::whole(epochs) };
         let mut seen = Vec::with_capacity(ends.len());
         let mut look = |epoch: usize, student: &dyn Student| {
             if ends.contains(&epoch) {
-                let score = score_of(student.graph(), student, &task.heldout)?;
-                seen.push((Course { stop: epoch, ..course }, score));
+                let course = Course { stop: epoch, ..course };
+                seen.push(Way::seen(task, course, student.graph(), student, sides)?);
             }
             Ok(ControlFlow::Continue(()))
         };
