@@ -105,6 +105,7 @@ REFERENCES = {
     "augreg": ("timm", timm_model("vit_base_patch16_224.augreg_in21k_ft_in1k")),
     "deit": ("timm", timm_model("deit_base_patch16_224.fb_in1k")),
     "convnext": ("timm", timm_model("convnext_tiny.fb_in1k")),
+    "efficientnet-lite": ("timm", timm_model("tf_efficientnet_lite0.in1k")),
     "efficientnet-v2": ("timm", timm_model("tf_efficientnetv2_s.in21k_ft_in1k")),
     "hf-vit": ("transformers", hugging_face("ViTImageProcessor")),
     "hf-deit": ("transformers", hugging_face("DeiTImageProcessor")),

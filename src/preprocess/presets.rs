@@ -103,6 +103,13 @@ pub static PRESETS: &[Preset] = &[
         spec: crop(300, 300, Bicubic, INCEPTION),
     },
     Preset {
+        name: "efficientnet-lite",
+        about: "EfficientNet Lite 0 of Google (tf_) in timm and EfficientNet-PyTorch: crop 0.875, bicubic, -1 to 1",
+        source: "timm tf_efficientnet_lite0.in1k",
+        resamples: false,
+        spec: crop(224, 256, Bicubic, INCEPTION),
+    },
+    Preset {
         name: "hf-vit",
         about: "ViT on Hugging Face (google/vit-*): squash, -1 to 1",
         source: "transformers ViTImageProcessor",
