@@ -36,8 +36,9 @@ const SIZES_V1: [(&str, usize, usize); 10] = [
     ("b8", 2816, 61),
     ("l2", 5504, 88),
 ];
-/// Name and blocks; V1 Lite, all of the same stem and features.
-const SIZES_LITE: [(&str, usize); 4] = [("0", 16), ("1 or 2", 23), ("3", 26), ("4", 32)];
+/// Name, channels of the last stage, blocks; V1 Lite, whose stem and features are all the same.
+const SIZES_LITE: [(&str, usize, usize); 5] =
+    [("0", 320, 16), ("1", 320, 21), ("2", 352, 21), ("3", 384, 24), ("4", 448, 30)];
 /// Channels of the stem, and blocks, of `MobileNet` V2 as published.
 const MOBILE: [usize; 2] = [32, 17];
 /// Name, features before the classifier, blocks; V2.
@@ -340,7 +341,7 @@ impl Geometry {
             (None, None) => match self.version {
                 Version::V1 => self.features > 2048,
                 // timm trained the smallest itself.
-                Version::Lite => self.blocks() > SIZES_LITE[0].1,
+                Version::Lite => self.blocks() > SIZES_LITE[0].2,
                 Version::Mobile => false,
                 Version::V2 => matches!(self.stages[0][0].kind, Kind::Plain),
             },
@@ -363,18 +364,14 @@ impl Geometry {
 
     fn name(&self) -> String {
         let (family, blocks) = (Self::family(self.version), self.blocks());
-        let by_features = |sizes: &[(&'static str, usize, usize)]| {
-            sizes
-                .iter()
-                .find(|(_, features, count)| (*features, *count) == (self.features, blocks))
-                .map(|size| size.0)
+        let published = |sizes: &[(&'static str, usize, usize)], width: usize| {
+            sizes.iter().find(|(_, of, count)| (*of, *count) == (width, blocks)).map(|size| size.0)
         };
+        let last = || self.stages.last().and_then(|stage| stage.last()).map_or(0, |block| block.out);
         let size = match self.version {
-            Version::V1 => by_features(&SIZES_V1).map(|size| format!("_{size}")),
-            Version::V2 => by_features(&SIZES_V2).map(|size| format!("_{size}")),
-            Version::Lite => {
-                SIZES_LITE.iter().find(|(_, count)| *count == blocks).map(|size| size.0.to_owned())
-            }
+            Version::V1 => published(&SIZES_V1, self.features).map(|size| format!("_{size}")),
+            Version::V2 => published(&SIZES_V2, self.features).map(|size| format!("_{size}")),
+            Version::Lite => published(&SIZES_LITE, last()).map(str::to_owned),
             Version::Mobile => ([self.stem[1], blocks] == MOBILE).then(String::new),
         };
         format!("{family}{}", size.unwrap_or_else(|| format!("_{}x{blocks}", self.stem[1])))
