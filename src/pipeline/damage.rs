@@ -16,7 +16,7 @@ const LOOKED_AT: usize = 32;
 const AT_A_TIME: i64 = 8;
 
 /// How far a network that was pruned without the held-out fold is from the dense one after each block, before finetuning: on the
-/// shots that it was pruned on, and on those held out. What the first lose and the second keep is learnt by heart.
+/// shots that it was pruned on, and on those held out. Where the second are far worse, pruning learnt its shots by heart.
 pub fn damage(trial: &Base, heldout: &Examples) -> Result<Vec<BlockRecord>, PipelineError> {
     let graph = &trial.dense.graph;
     let trunk = graph.trunk();

@@ -169,20 +169,23 @@ struct Decided {
 struct Way {
     course: Course,
     score: Score,
-    /// What it gets right of the fold's sides, if they were asked for.
+    /// What it gets right of the fold's sides, if they were asked for and no earlier way is as good.
     right: Option<Vec<f64>>,
 }
 
 impl Way {
+    /// What the fold says of a network after a course. Its sides are asked only where no `earlier` way is as good.
     fn seen(
         task: &Task,
         course: Course,
-        graph: &Graph,
-        weights: &dyn Effective,
+        (graph, weights): (&Graph, &dyn Effective),
         sides: Option<&Sides>,
+        earlier: &[Self],
     ) -> Result<Self, TorchError> {
-        let right = sides.map(|sides| sides.right(graph, weights)).transpose()?;
-        Ok(Self { course, score: score_of(graph, weights, &task.heldout)?, right })
+        let score = score_of(graph, weights, &task.heldout)?;
+        let beaten = earlier.iter().any(|way| way.score.loss <= score.loss);
+        let sides = sides.filter(|_| !beaten);
+        Ok(Self { course, score, right: sides.map(|sides| sides.right(graph, weights)).transpose()? })
     }
 }
 
@@ -201,7 +204,7 @@ fn decided(
     }
     if recipe.recovery.early_stopping || lengths.contains(&0) || ways.is_empty() {
         let base = &trial.oneshot;
-        ways.insert(0, Way::seen(task, Course::NONE, &base.graph, base, sides)?);
+        ways.insert(0, Way::seen(task, Course::NONE, (&base.graph, base), sides, &[])?);
     }
     let names: Vec<String> = ways.iter().map(|way| way.course.name()).collect();
     let scores: Vec<&Score> = ways.iter().map(|way| &way.score).collect();
@@ -226,7 +229,7 @@ fn followed(
         let mut look = |epoch: usize, student: &dyn Student| {
             if ends.contains(&epoch) {
                 let course = Course { stop: epoch, ..course };
-                seen.push(Way::seen(task, course, student.graph(), student, sides)?);
+                seen.push(Way::seen(task, course, (student.graph(), student), sides, &seen)?);
             }
             Ok(ControlFlow::Continue(()))
         };

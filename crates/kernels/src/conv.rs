@@ -169,11 +169,16 @@ impl Bent {
 
     /// How many rows of `vectors` vectors of `lanes` values to compute before they are bent.
     pub(crate) fn rows(job: &Job, vectors: usize, lanes: usize) -> usize {
-        match job.frame.activation {
-            None | Some(Activation::Relu | Activation::Relu6) => usize::MAX,
-            _ => (BENT_VALUES / (vectors * lanes)).clamp(1, BENT_ROWS),
+        if straight(job.frame.activation) {
+            return usize::MAX;
         }
+        (BENT_VALUES / (vectors * lanes)).clamp(1, BENT_ROWS)
     }
+}
+
+/// Whether sums are stored as they come, none or rectifiers: what else they go through waits for several rows.
+const fn straight(activation: Option<Activation>) -> bool {
+    matches!(activation, None | Some(Activation::Relu | Activation::Relu6))
 }
 
 /// Stores `acc + residual`, rectified if asked, at place `at` of output row `row`, zero in padding columns.
@@ -230,7 +235,7 @@ pub(crate) unsafe fn bend<S: Simd>(
     bent: &Bent,
 ) {
     let frame = job.frame;
-    if matches!(frame.activation, None | Some(Activation::Relu | Activation::Relu6)) {
+    if straight(frame.activation) {
         return;
     }
     let output = job.output.cast::<S::E>();

@@ -116,14 +116,7 @@ impl Architecture for EfficientNet {
     }
 
     fn variants(&self) -> &'static [&'static str] {
-        &[
-            "efficientnetv2_s",
-            "efficientnetv2_m",
-            "efficientnetv2_l",
-            "efficientnet_b0",
-            "efficientnet_lite0",
-            "mobilenetv2",
-        ]
+        &VARIANTS
     }
 
     fn marks(&self) -> &'static [&'static str] {
@@ -209,6 +202,17 @@ const PLANS: [Plan; 6] = [
     },
 ];
 
+/// Names of the plans.
+const VARIANTS: [&str; PLANS.len()] = {
+    let mut names = [""; PLANS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = PLANS[at].name;
+        at += 1;
+    }
+    names
+};
+
 impl Plan {
     fn geometry(&self, design: &Design) -> Geometry {
         let stem = design.width.unwrap_or(self.stem);
@@ -271,6 +275,15 @@ impl Version {
         }
     }
 
+    const fn family(self) -> &'static str {
+        match self {
+            Self::V1 => "efficientnet",
+            Self::Lite => "efficientnet_lite",
+            Self::Mobile => "mobilenetv2",
+            Self::V2 => "efficientnetv2",
+        }
+    }
+
     const fn activation(self) -> Activation {
         match self {
             Self::V1 | Self::V2 => Activation::Silu,
@@ -292,11 +305,12 @@ impl Geometry {
         if stages.len() == 1 {
             // Counted through: each stage has channels of its own.
             let all = stages.remove(0);
-            stages = split(all, |block, next| block.out != next.out);
+            let lengths: Vec<usize> = all.chunk_by(|a, b| a.out == b.out).map(<[_]>::len).collect();
+            let mut all = all.into_iter();
+            stages = lengths.into_iter().map(|length| all.by_ref().take(length).collect()).collect();
         }
         let classes = has("classifier.weight").then(|| matrix(shapes, "classifier.weight").map(|m| m[0]));
         let version = Version::of(&stages);
-        let name = Self::family(version);
         let mut geometry = Self {
             version,
             stem: [colours, stem],
@@ -306,7 +320,7 @@ impl Geometry {
             classes: classes.transpose()?.unwrap_or(0),
             padding: Padding::Symmetric,
             eps: EPS,
-            activation: activation(config, version.activation(), name)?,
+            activation: activation(config, version.activation(), version.family())?,
         };
         geometry.check()?;
         geometry.padding = geometry.padding(config);
@@ -353,17 +367,8 @@ impl Geometry {
         self.stages.iter().map(Vec::len).sum()
     }
 
-    const fn family(version: Version) -> &'static str {
-        match version {
-            Version::V1 => "efficientnet",
-            Version::Lite => "efficientnet_lite",
-            Version::Mobile => "mobilenetv2",
-            Version::V2 => "efficientnetv2",
-        }
-    }
-
     fn name(&self) -> String {
-        let (family, blocks) = (Self::family(self.version), self.blocks());
+        let (family, blocks) = (self.version.family(), self.blocks());
         let published = |sizes: &[(&'static str, usize, usize)], width: usize| {
             sizes.iter().find(|(_, of, count)| (*of, *count) == (width, blocks)).map(|size| size.0)
         };
@@ -516,18 +521,6 @@ impl Net<'_> {
         let linear = Linear { in_features: from, out_features: to, bias: true };
         self.builder.push(name, Op::Linear(linear), &[x])
     }
-}
-
-/// Runs of items, a new one wherever two neighbours differ.
-fn split<T>(items: Vec<T>, differ: impl Fn(&T, &T) -> bool) -> Vec<Vec<T>> {
-    let mut runs: Vec<Vec<T>> = Vec::new();
-    for item in items {
-        match runs.last_mut().filter(|run| run.last().is_some_and(|last| !differ(last, &item))) {
-            Some(run) => run.push(item),
-            None => runs.push(vec![item]),
-        }
-    }
-    runs
 }
 
 fn depthwise(channels: usize, kernel: usize, stride: usize) -> Conv2d {
