@@ -118,11 +118,57 @@ impl ClassPlot {
     }
 }
 
+/// Axis, scale and names of a plot with something for each layer or block, side by side.
+pub(super) struct Frame {
+    pub(super) height: Px,
+    pub(super) ticks: Vec<Tick>,
+    /// Names under the plot; empty where there is no room.
+    pub(super) names: Vec<Tick>,
+    /// The value at the upper end of the scale.
+    top: f64,
+    /// Distance of neighbours.
+    step: f64,
+}
+
+impl Frame {
+    const LEFT: f64 = 60.0;
+    const TOP: f64 = 10.0;
+    const HEIGHT: f64 = 130.0;
+    /// Most names that fit.
+    const NAMED: usize = 30;
+
+    /// A frame that holds all the values, with something for each name.
+    fn new(names: &[&str], values: impl Iterator<Item = f64>, text: impl Fn(f64) -> String) -> Self {
+        let top = ceiling(values.filter(|value| value.is_finite()).fold(0.0, f64::max));
+        let step = (WIDTH - Self::LEFT - 10.0) / names.len().max(1) as f64;
+        let named = names.len() <= Self::NAMED;
+        let mut frame = Self {
+            height: Px(if named { 230.0 } else { 150.0 }),
+            ticks: Vec::new(),
+            names: Vec::new(),
+            top,
+            step,
+        };
+        frame.ticks = [0.0, 0.5, 1.0].map(|t| Tick { at: Px(frame.y(t * top)), text: text(t * top) }).into();
+        if named {
+            let name = |(at, name): (usize, &&str)| Tick { at: Px(frame.x(at)), text: short(name) };
+            frame.names = names.iter().enumerate().map(name).collect();
+        }
+        frame
+    }
+
+    /// The middle of what belongs to a name.
+    fn x(&self, at: usize) -> f64 {
+        Self::LEFT + self.step * (at as f64 + 0.5)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        Self::TOP + Self::HEIGHT * (1.0 - value / self.top)
+    }
+}
+
 /// One layer as a column.
 pub(super) struct Column {
-    /// Name under the column; empty where there is no room for names.
-    pub(super) name: String,
-    pub(super) middle: Px,
     pub(super) x: Px,
     pub(super) y: Px,
     pub(super) width: Px,
@@ -132,18 +178,11 @@ pub(super) struct Column {
 
 /// A figure per layer, as columns.
 pub(super) struct LayerPlot {
-    pub(super) height: Px,
-    pub(super) ticks: Vec<Tick>,
+    pub(super) frame: Frame,
     pub(super) columns: Vec<Column>,
 }
 
 impl LayerPlot {
-    const LEFT: f64 = 60.0;
-    const TOP: f64 = 10.0;
-    const HEIGHT: f64 = 130.0;
-    /// Most layers whose names fit.
-    const NAMED: usize = 30;
-
     /// Weights that stay, as a fraction.
     pub(super) fn density(layers: &[LayerRecord]) -> Self {
         Self::new(layers, |layer| 1.0 - layer.sparsity, percent)
@@ -159,28 +198,21 @@ impl LayerPlot {
         value: impl Fn(&LayerRecord) -> f64,
         text: impl Fn(f64) -> String,
     ) -> Self {
-        let top = ceiling(layers.iter().map(&value).filter(|v| v.is_finite()).fold(0.0, f64::max));
-        let step = (WIDTH - Self::LEFT - 10.0) / layers.len().max(1) as f64;
-        let y = |v: f64| Self::TOP + Self::HEIGHT * (1.0 - v / top);
-        let named = layers.len() <= Self::NAMED;
-        let column = |(i, layer): (usize, &LayerRecord)| {
-            let height = Self::HEIGHT * value(layer) / top;
-            let (middle, width) = (Self::LEFT + step * (i as f64 + 0.5), (0.76 * step).min(48.0));
+        let names: Vec<&str> = layers.iter().map(|layer| layer.name.as_str()).collect();
+        let frame = Frame::new(&names, layers.iter().map(&value), &text);
+        let width = (0.76 * frame.step).min(48.0);
+        let column = |(at, layer): (usize, &LayerRecord)| {
+            let [y, bottom] = [value(layer), 0.0].map(|value| frame.y(value));
             Column {
-                name: if named { short(&layer.name) } else { String::new() },
-                middle: Px(middle),
-                x: Px(middle - width / 2.0),
-                y: Px(Self::TOP + Self::HEIGHT - height),
+                x: Px(frame.x(at) - width / 2.0),
+                y: Px(y),
                 width: Px(width),
-                height: Px(height.max(0.5)),
+                height: Px((bottom - y).max(0.5)),
                 title: format!("{} {:?}: {}", layer.name, layer.shape, text(value(layer))),
             }
         };
-        Self {
-            height: Px(if named { 230.0 } else { 150.0 }),
-            ticks: [0.0, 0.5, 1.0].map(|t| Tick { at: Px(y(t * top)), text: text(t * top) }).into(),
-            columns: layers.iter().enumerate().map(column).collect(),
-        }
+        let columns = layers.iter().enumerate().map(column).collect();
+        Self { frame, columns }
     }
 }
 
@@ -193,10 +225,7 @@ pub(super) struct Point {
 
 /// A figure per block, on shots and on held-out ones, as lines.
 pub(super) struct BlockPlot {
-    pub(super) height: Px,
-    pub(super) ticks: Vec<Tick>,
-    /// Names of the blocks under the plot; empty where there is no room.
-    pub(super) names: Vec<Tick>,
+    pub(super) frame: Frame,
     /// The line of the shots, then that of the held-out ones.
     pub(super) lines: [Vec<Point>; 2],
 }
@@ -213,27 +242,18 @@ impl BlockPlot {
     }
 
     fn new(blocks: &[BlockRecord], value: impl Fn(&BlockRecord) -> [f64; 2]) -> Self {
-        let top = ceiling(blocks.iter().flat_map(&value).filter(|v| v.is_finite()).fold(0.0, f64::max));
-        let step = (WIDTH - LayerPlot::LEFT - 10.0) / blocks.len().max(1) as f64;
-        let x = |at: usize| Px(LayerPlot::LEFT + step * (at as f64 + 0.5));
-        let y = |v: f64| Px(LayerPlot::TOP + LayerPlot::HEIGHT * (1.0 - v / top));
-        let named = blocks.len() <= LayerPlot::NAMED;
+        let names: Vec<&str> = blocks.iter().map(|block| block.name.as_str()).collect();
+        let frame = Frame::new(&names, blocks.iter().flat_map(&value), error);
         let line = |which: usize| {
             let point = |(at, block): (usize, &BlockRecord)| {
                 let value = value(block)[which];
                 let title = format!("{}, {}: {}", block.name, ["shots", "held out"][which], error(value));
-                Point { x: x(at), y: y(value), title }
+                Point { x: Px(frame.x(at)), y: Px(frame.y(value)), title }
             };
             blocks.iter().enumerate().map(point).collect()
         };
-        let name =
-            |(at, block): (usize, &BlockRecord)| named.then(|| Tick { at: x(at), text: short(&block.name) });
-        Self {
-            height: Px(if named { 230.0 } else { 150.0 }),
-            ticks: [0.0, 0.5, 1.0].map(|t| Tick { at: y(t * top), text: error(t * top) }).into(),
-            names: blocks.iter().enumerate().filter_map(name).collect(),
-            lines: [line(0), line(1)],
-        }
+        let lines = [line(0), line(1)];
+        Self { frame, lines }
     }
 }
 

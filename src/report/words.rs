@@ -64,7 +64,7 @@ pub(super) fn sign_test(a: usize, b: usize) -> f64 {
 pub(super) fn verdict(record: &RunRecord) -> String {
     let (dense, specialist) = (&record.dense, &record.specialist);
     format!(
-        "With {} of the prunable weights ({} fewer), the specialist answers {} of {} val images right (95 % \
+        "With {} of the weights ({} fewer), the specialist answers {} of {} val images right (95 % \
          interval {}); the dense model {}. Its file has {} instead of {}, and an image takes {} instead of {}.",
         percent(record.nonzeros.sparse as f64 / (record.nonzeros.dense as f64).max(1.0)),
         fold(record.nonzeros.dense as f64, record.nonzeros.sparse as f64),
