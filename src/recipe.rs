@@ -175,9 +175,9 @@ pub struct PruneSpec {
 #[serde(rename_all = "kebab-case")]
 pub enum Count {
     /// Those of layers that can be pruned.
-    #[default]
     Prunable,
     /// Every parameter of the network but statistics of norms: stem, head, norms, biases and positions, too.
+    #[default]
     All,
 }
 
@@ -688,7 +688,7 @@ impl Default for PruneSpec {
             solver: "alps".into(),
             allocation: "erk".into(),
             sparsity,
-            count: Count::Prunable,
+            count: Count::All,
             target: None,
             max_drop: None,
             max_class_drop: None,
@@ -730,10 +730,10 @@ impl Default for RecoverySpec {
         Self {
             recalibrate: Recalibration::Auto,
             schedule: Schedule::OneShot,
-            epochs: 60,
+            epochs: 30,
             try_epochs: Vec::new(),
             early_stopping: true,
-            batch: 64,
+            batch: 32,
             optimizer: OptimizerChoice::Auto,
             learning_rate: None,
             max_grad_norm: 10.0,
@@ -742,10 +742,10 @@ impl Default for RecoverySpec {
             label_smoothing: 0.1,
             distillation: 1.0,
             temperature: 4.0,
-            square_head: 1.0,
+            square_head: 0.0,
             crop: 0.5,
-            freeze: 0.0,
-            fixed_views: 0,
+            freeze: 0.5,
+            fixed_views: 8,
             recompute: false,
         }
     }

@@ -203,6 +203,9 @@ pub struct Evaluation {
     pub top1: Option<f64>,
     /// Wilson 95 % interval of `top1`.
     pub top1_interval: [f64; 2],
+    /// Mean of −ln p(true class) over the images; absent where only answers are known. Tells networks apart that top-1 cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<f64>,
     /// Right answers.
     pub correct: usize,
     /// Images.
@@ -248,16 +251,16 @@ pub struct Pair<T> {
     pub sparse: T,
 }
 
-/// Weights that are not zero: over the prunable weights (also at the top level) and over all.
+/// Weights that are not zero: over those that the compression counts, over the prunable ones and over all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nonzeros {
-    /// Same as `prunable.dense`.
+    /// `all.dense`, or `prunable.dense` where a compression counts these.
     pub dense: u64,
-    /// Same as `prunable.sparse`.
+    /// `all.sparse`, or `prunable.sparse` where a compression counts these.
     pub sparse: u64,
-    /// Over the weights that the recipe lets the pruner touch.
+    /// Over the weights of the layers that can be pruned.
     pub prunable: Pair<u64>,
-    /// Over every parameter of the model.
+    /// Over every parameter of the model; statistics of norms are none.
     pub all: Pair<u64>,
 }
 
@@ -435,6 +438,7 @@ impl Evaluation {
         Self {
             top1: fraction(correct, truth.len()),
             top1_interval: wilson(correct, truth.len()),
+            cross_entropy: None,
             correct,
             total: truth.len(),
             classes,
@@ -466,9 +470,9 @@ impl ClassRecall {
 }
 
 impl Nonzeros {
-    /// Counts over the prunable weights and over all.
-    pub fn new(prunable: Pair<u64>, all: Pair<u64>) -> Self {
-        Self { dense: prunable.dense, sparse: prunable.sparse, prunable, all }
+    /// Counts over the prunable weights and over all, of which a compression counts some.
+    pub fn new(counted: Pair<u64>, prunable: Pair<u64>, all: Pair<u64>) -> Self {
+        Self { dense: counted.dense, sparse: counted.sparse, prunable, all }
     }
 }
 

@@ -27,7 +27,7 @@ const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 const RESIZES: &[(&str, ResizeChoice)] =
     &[("squash", ResizeChoice::Squash), ("short-side", ResizeChoice::ShortSide), ("pad", ResizeChoice::Pad)];
-const COUNTS: &[(&str, Count)] = &[("prunable", Count::Prunable), ("all", Count::All)];
+const COUNTS: &[(&str, Count)] = &[("all", Count::All), ("prunable", Count::Prunable)];
 const RECALIBRATIONS: &[(&str, Recalibration)] =
     &[("auto", Recalibration::Auto), ("on", Recalibration::On), ("off", Recalibration::Off)];
 /// Optimisers by their names on the command line.
@@ -125,7 +125,7 @@ pub struct PruneArgs {
     /// How sparsity is spread over layers, see `margay list` [default: erk]
     #[arg(long, value_name = "NAME")]
     pub allocation: Option<String>,
-    /// Fraction of zeros over the prunable weights [default: 0.95]
+    /// Fraction of zeros over the weights that count, see --count [default: 0.95]
     #[arg(long, value_name = "FRACTION", value_parser = parse_sparsity)]
     pub sparsity: Option<Sparsity>,
     /// The same as a factor, such as 20x
@@ -139,8 +139,7 @@ pub struct PruneArgs {
         long, value_name = "TARGET", value_parser = parse_target, conflicts_with_all = ["sparsity", "compression"],
     )]
     pub target: Option<Wanted>,
-    /// Which weights a compression counts: prunable (those of layers that can be pruned), all (stem, head, norms, biases, too)
-    /// [default: prunable]
+    /// Which weights a compression counts: all, or prunable (without stem, head, norms, biases, positions) [default: all]
     #[arg(long, value_parser = choice(COUNTS))]
     pub count: Option<Count>,
     /// Most that a class's recall may fall, in points, by cross-validation on the shots; beyond it less is pruned
@@ -187,13 +186,13 @@ pub struct RecoveryArgs {
     /// [default: auto]
     #[arg(long, value_parser = choice(RECALIBRATIONS))]
     pub recalibrate: Option<Recalibration>,
-    /// Passes over the shots, per halving when gradual; of several (20,60) the held-out fold chooses [default: 60]
+    /// Passes over the shots, per halving when gradual; of several (10,30) the held-out fold chooses [default: 30]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub epochs: Vec<usize>,
     /// Finetune for all passes, without asking the held-out fold whether and how far it helps
     #[arg(long)]
     pub no_early_stopping: bool,
-    /// Images per finetuning step [default: 64]
+    /// Images per finetuning step [default: 32]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
     /// What takes the steps; auto: sgd for batch-norm networks, adamw for layer-norm ones [default: auto]
@@ -220,18 +219,18 @@ pub struct RecoveryArgs {
     /// Temperature of the distillation [default: 4]
     #[arg(long, value_name = "X")]
     pub temperature: Option<f64>,
-    /// Weight of the feature error per block [default: 1]
+    /// Weight of the feature error per block, which asks the teacher at every step [default: 0]
     #[arg(long, value_name = "X")]
     pub square_head: Option<f64>,
     /// Smallest share of a photo's area that random crops show; 1 shows whole photos only [default: 0.5]
     #[arg(long, value_name = "FRACTION")]
     pub crop: Option<f64>,
     /// Share of the network's multiply-adds, from its input, that finetuning leaves as they are: faster; not for adapters
-    /// [default: 0]
+    /// [default: 0.5]
     #[arg(long, value_name = "FRACTION")]
     pub freeze: Option<f64>,
     /// Views that training has of each photo, each answered by the teacher once; 0: a new one whenever the photo is shown
-    /// [default: 0]
+    /// [default: 8]
     #[arg(long, value_name = "N")]
     pub fixed_views: Option<usize>,
     /// Compute activations twice and hold fewer of them: slower, for large networks and little memory

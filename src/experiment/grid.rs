@@ -365,7 +365,8 @@ fn effective(mut recipe: Recipe) -> Recipe {
 
 /// Hash of margay's version and the recipe; neither the device nor the number of threads changes it.
 pub(super) fn key(version: &str, recipe: &Recipe) -> Result<String, ExperimentError> {
-    let neutral = Recipe { device: "auto".to_owned(), threads: 0, ..recipe.clone() };
+    // Of a run that is kept, what changes nothing may have had other defaults.
+    let neutral = Recipe { device: "auto".to_owned(), threads: 0, ..effective(recipe.clone()) };
     let text = format!("{version}\n{}", neutral.to_toml()?);
     let hash = Sha256::digest(text.as_bytes());
     Ok(hash.iter().take(8).fold(String::new(), |mut hex, byte| {

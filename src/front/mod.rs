@@ -28,7 +28,7 @@ pub struct Front {
 pub struct Point {
     /// What was asked for, such as `20x`.
     pub target: String,
-    /// Prunable weights of the dense network for each that is left.
+    /// Weights of the dense network for each that is left, of those that a compression counts.
     pub compression: f64,
     /// Multiply-adds left, as a fraction of the dense network's.
     pub macs: f64,

@@ -1,6 +1,6 @@
 //! What a recipe allows all layers together: weights, multiply-adds or milliseconds on this machine.
 
-use margay_core::{Graph, ParamRole, Sparsity};
+use margay_core::{Graph, Sparsity};
 
 use super::PipelineError;
 use super::task::Task;
@@ -51,8 +51,7 @@ pub fn of_weights(
     if count == Count::Prunable {
         return Ok(Budget::of_weights(layers, sparsity));
     }
-    let all = graph.params().filter(|spec| spec.role != ParamRole::Statistic);
-    let all: usize = all.map(|spec| spec.shape.iter().product::<usize>()).sum();
+    let all = graph.parameters();
     let rest = all - layers.iter().map(LayerProfile::weights).sum::<usize>();
     // A layer without any weight passes nothing on.
     let least = rest + layers.len();
@@ -121,8 +120,7 @@ mod tests {
         for variant in ["resnet18", "vit_tiny_patch16", "convnext_atto"] {
             let graph = design(variant);
             let layers = profiles(&graph);
-            let trained = graph.params().filter(|spec| spec.role != ParamRole::Statistic);
-            let all: usize = trained.map(|spec| spec.shape.iter().product::<usize>()).sum();
+            let all = graph.parameters();
             let prunable: usize = layers.iter().map(LayerProfile::weights).sum();
             let of = |count, fold: f64| {
                 of_weights(&graph, &layers, count, Sparsity::from_compression(fold).unwrap())

@@ -83,7 +83,7 @@ pub fn compress(
         dense: judged.dense,
         oneshot: judged.oneshot,
         specialist: judged.specialist,
-        nonzeros: nonzeros(&specialist.model, &specialist.masks),
+        nonzeros: nonzeros(&specialist.model, &specialist.masks, recipe.prune.count),
         bytes: exported.bytes,
         macs: macs(&specialist.model, &specialist.masks),
         latency_ms: latency,

@@ -40,15 +40,26 @@ impl Answers {
     /// Softmax probability of class `class` for image `image`.
     pub fn probability(&self, image: usize, class: usize) -> f64 {
         let row = &self.logits[image * self.classes..][..self.classes];
-        let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |logit: f32| f64::from(logit - top).exp();
-        weight(row[class]) / row.iter().copied().map(weight).sum::<f64>()
+        (f64::from(row[class]) - log_sum_exp(row)).exp()
     }
 
-    /// Counts of right answers per class.
-    pub fn evaluate(&self, labels: &[String], truth: &[usize]) -> Evaluation {
-        Evaluation::from_predictions(labels, truth, &self.predicted())
+    /// Mean of −ln p(true class); none of no images.
+    fn cross_entropy(&self, truth: &[usize]) -> Option<f64> {
+        let loss = |(row, class): (&[f32], &usize)| log_sum_exp(row) - f64::from(row[*class]);
+        let total: f64 = self.logits.chunks_exact(self.classes).zip(truth).map(loss).sum();
+        (!truth.is_empty()).then(|| total / truth.len() as f64)
     }
+
+    /// Counts of right answers per class, and the cross-entropy.
+    pub fn evaluate(&self, labels: &[String], truth: &[usize]) -> Evaluation {
+        let counts = Evaluation::from_predictions(labels, truth, &self.predicted());
+        Evaluation { cross_entropy: self.cross_entropy(truth), ..counts }
+    }
+}
+
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    f64::from(top) + logits.iter().map(|logit| f64::from(logit - top).exp()).sum::<f64>().ln()
 }
 
 /// Accuracy and loss of a torch model.
@@ -92,4 +103,24 @@ pub fn on_runtime(
         session.run(images, logits)?;
     }
     Ok(Answers { logits, classes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cross_entropy_is_that_of_the_true_class() {
+        // Three images of two classes: p = 3/4, 1/2 and, far beyond what exp can hold, 1 - e^-1000.
+        let logits = vec![3.0_f32.ln(), 0.0, 7.0, 7.0, 0.0, 1000.0];
+        let answers = Answers { logits, classes: 2 };
+        let labels = ["a".to_owned(), "b".to_owned()];
+        let evaluation = answers.evaluate(&labels, &[0, 1, 1]);
+        let expected = -(0.75_f64.ln() + 0.5_f64.ln()) / 3.0;
+        assert!((evaluation.cross_entropy.unwrap() - expected).abs() < 1e-7, "{evaluation:?}");
+        assert_eq!(evaluation.correct, 2);
+        assert!((answers.probability(0, 1) - 0.25).abs() < 1e-7);
+        let nothing = Answers { logits: Vec::new(), classes: 2 }.evaluate(&labels, &[]);
+        assert_eq!(nothing.cross_entropy, None);
+    }
 }

@@ -1,7 +1,5 @@
 use std::path::Path;
 
-use margay_core::ParamRole;
-
 use super::evaluate::on_torch;
 use super::export::{latency, nonzeros, own_session, packed};
 use super::limit::pruned;
@@ -109,14 +107,14 @@ impl Shared {
         let evaluation = timed(&mut seconds, "evaluate", || self.evaluate(&specialist.model, &val))?;
         let latency_ms = options.latency.then(|| self.latency(recipe, &specialist)).transpose()?;
         let [worst, largest_drop] = ClassChange::of(&val.dense, &evaluation);
-        let nonzeros = nonzeros(&specialist.model, &specialist.masks);
+        let nonzeros = nonzeros(&specialist.model, &specialist.masks, recipe.prune.count);
         let measured = Measured {
             dense: val.dense.clone(),
             oneshot: val.oneshot.clone(),
             specialist: evaluation,
             worst,
             largest_drop,
-            trainable: trainable(&self.base.dense, &specialist, &nonzeros),
+            trainable: trainable(&specialist, &nonzeros),
             nonzeros,
             same_support: specialist.masks == self.base.masks,
             choices: [&self.task.choices[..], &self.base.chosen.choices, &specialist.choices].concat(),
@@ -160,17 +158,11 @@ impl Shared {
 }
 
 /// Counts what recovery trained. Without an adapter it is every surviving parameter, or none.
-fn trainable(dense: &TorchModel, specialist: &Specialist, nonzeros: &Nonzeros) -> Trainable {
+fn trainable(specialist: &Specialist, nonzeros: &Nonzeros) -> Trainable {
     let (layers, beside) = match &specialist.adapter {
         Some(adapter) => (adapter.trained as u64, adapter.beside as u64),
         None if !specialist.trained => (0, 0),
-        None => (nonzeros.prunable.sparse, parameters(dense) - nonzeros.prunable.dense),
+        None => (nonzeros.prunable.sparse, nonzeros.all.dense - nonzeros.prunable.dense),
     };
     Trainable { layers, beside, all: nonzeros.all.dense }
-}
-
-/// Parameters that gradients can train.
-fn parameters(model: &TorchModel) -> u64 {
-    let specs = model.graph.params().filter(|spec| spec.role != ParamRole::Statistic);
-    specs.map(|spec| spec.shape.iter().product::<usize>() as u64).sum()
 }

@@ -11,7 +11,7 @@ use super::PipelineError;
 use super::sparsify::Specialist;
 use super::task::Task;
 use crate::checkpoint::write_safetensors;
-use crate::recipe::Recipe;
+use crate::recipe::{Count, Recipe};
 use crate::record::{Latency, Nonzeros, Pair};
 use crate::torch::{TorchError, TorchModel};
 
@@ -116,21 +116,22 @@ fn kept_patterns(model: &SparseModel, granularity: Granularity) -> BTreeMap<Stri
     names.map(|name| (name, pattern)).collect()
 }
 
-/// Weights kept, over the prunable layers and over every parameter of the checkpoint.
-pub fn nonzeros(model: &TorchModel, masks: &BTreeMap<String, Mask>) -> Nonzeros {
+/// Weights kept, over the prunable layers and over every parameter of the network.
+pub fn nonzeros(model: &TorchModel, masks: &BTreeMap<String, Mask>, counted: Count) -> Nonzeros {
     let graph = &model.graph;
-    let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
-    let all: u64 = graph.params().map(|spec| size(&spec.shape)).sum();
+    let all = graph.parameters() as u64;
     let prunable: u64 = graph
         .prunable()
         .filter_map(|id| graph.node(id).matrix())
         .map(|[rows, columns]| (rows * columns) as u64)
         .sum();
     let pruned: u64 = masks.values().map(|mask| (mask.len() - mask.count()) as u64).sum();
-    Nonzeros::new(
-        Pair { dense: prunable, sparse: prunable - pruned },
-        Pair { dense: all, sparse: all - pruned },
-    )
+    let [prunable, all] = [prunable, all].map(|dense| Pair { dense, sparse: dense - pruned });
+    let counted = match counted {
+        Count::Prunable => prunable,
+        Count::All => all,
+    };
+    Nonzeros::new(counted, prunable, all)
 }
 
 /// Multiply-adds per image, dense and over the kept weights only.

@@ -2,6 +2,7 @@
 
 use margay_core::{Graph, NodeId, Shape};
 
+use super::recover::frozen_share;
 use crate::allocate::{LayerProfile, profiles};
 use crate::calibrate::AT_A_TIME;
 use crate::distill::frozen_nodes;
@@ -58,8 +59,8 @@ fn live(graph: &Graph, sizes: &[usize]) -> usize {
 
 /// Numbers that a step of finetuning holds.
 fn training(graph: &Graph, sizes: &[usize], recipe: &Recipe) -> usize {
-    let RecoverySpec { schedule, batch, freeze, recompute, .. } = recipe.recovery;
-    let trained: usize = sizes[frozen_nodes(graph, freeze)..].iter().sum();
+    let RecoverySpec { schedule, batch, recompute, .. } = recipe.recovery;
+    let trained: usize = sizes[frozen_nodes(graph, frozen_share(recipe))..].iter().sum();
     match (schedule, recompute) {
         (Schedule::None, _) => 0,
         // What passes between parts and one part: far less, as in `segments`.

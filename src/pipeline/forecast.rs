@@ -5,6 +5,7 @@ use std::time::Instant;
 use margay_core::Graph;
 
 use super::PipelineError;
+use super::recover::frozen_share;
 use super::sparsify::{before, logits};
 use super::task::Task;
 use crate::distill::frozen_nodes;
@@ -58,9 +59,9 @@ struct Photos {
 
 /// Passes of a photo that finetuning makes at most, each as long as an answer.
 fn passes(graph: &Graph, photos: Photos, recipe: &Recipe) -> f64 {
-    let RecoverySpec { fixed_views, square_head, freeze, recompute, .. } = recipe.recovery;
+    let RecoverySpec { fixed_views, square_head, recompute, .. } = recipe.recovery;
     let macs = graph.macs().expect("a model's graph was checked");
-    let start: u64 = macs[..frozen_nodes(graph, freeze)].iter().sum();
+    let start: u64 = macs[..frozen_nodes(graph, frozen_share(recipe))].iter().sum();
     let frozen = start as f64 / macs.iter().sum::<u64>() as f64;
     let shown = shown(photos, recipe) as f64;
     let trained = (1.0 - frozen) * (1.0 + GRADIENTS + if recompute { 1.0 } else { 0.0 });
@@ -96,6 +97,8 @@ mod tests {
         let passes = |change: &dyn Fn(&mut RecoverySpec)| {
             let mut recipe = Recipe::new("model".into(), "data".into());
             (recipe.recovery.epochs, recipe.recovery.early_stopping) = (10, false);
+            (recipe.recovery.fixed_views, recipe.recovery.square_head, recipe.recovery.freeze) =
+                (0, 1.0, 0.0);
             change(&mut recipe.recovery);
             super::passes(&graph, photos, &recipe)
         };

@@ -55,13 +55,13 @@ pub fn front(recipes: &[Recipe], progress: &mut dyn Progress) -> Result<Front, P
         let judged = score(&specialist.model, &task.heldout)?;
         let exported = packed(&task, recipe, &dense, &specialist)?;
         let times = latency(&exported.dense, &exported.sparse, &options)?;
-        let (kept, work) =
-            (nonzeros(&specialist.model, &specialist.masks), macs(&specialist.model, &specialist.masks));
+        let kept = nonzeros(&specialist.model, &specialist.masks, recipe.prune.count);
+        let work = macs(&specialist.model, &specialist.masks);
         let (class_drop, _) = largest_drop(&recall, &held_out_recall(&task, &specialist.model)?);
         dense_times.push(times.dense);
         front.points.push(Point {
             target: recipe.cost(),
-            compression: kept.prunable.dense as f64 / kept.prunable.sparse.max(1) as f64,
+            compression: kept.dense as f64 / kept.sparse.max(1) as f64,
             macs: work.sparse as f64 / work.dense.max(1) as f64,
             ms: times.sparse,
             top1: judged.top1,

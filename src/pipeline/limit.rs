@@ -3,15 +3,17 @@
 use margay_core::Graph;
 
 use super::PipelineError;
+use super::budget::of_weights;
 use super::evaluate::score_of;
 use super::guard::{decided, views};
 use super::pruning::Pruner;
 use super::recover::{Decision, asks_fold, decide};
 use super::sparsify::{Base, of_all_shots, timed, trial};
 use super::task::Task;
+use crate::allocate::profiles;
 use crate::distill::Examples;
 use crate::progress::Progress;
-use crate::recipe::Recipe;
+use crate::recipe::{PruneSpec, Recipe};
 use crate::record::{Candidate, Choice, Stages};
 use crate::torch::{Effective, TorchError};
 
@@ -85,7 +87,12 @@ pub fn pruned(
     progress: &mut dyn Progress,
 ) -> Result<(Recipe, Base, Option<Decision>), PipelineError> {
     let mut candidates = Vec::new();
-    let mut step = 0;
+    let mut step = first_step(&task.graph(), recipe)?;
+    if step > 0 {
+        let (asked, first) = (recipe.cost(), recipe.relaxed(step).cost());
+        progress
+            .warn(&format!("{asked} of all weights is out of reach (--count all): {first} is tried first"));
+    }
     loop {
         let wanted = if step == 0 { recipe.clone() } else { recipe.relaxed(step) };
         let (taken, chosen) = timed(seconds, "choose", || decided(task, &wanted, progress))?;
@@ -120,6 +127,24 @@ pub fn pruned(
     }
 }
 
+/// Steps by which the recipe is relaxed before anything is tried: none, or with a limit as many as what cannot be pruned asks for.
+pub fn first_step(graph: &Graph, recipe: &Recipe) -> Result<u32, PipelineError> {
+    let layers = profiles(graph);
+    let within_reach = |step: u32| {
+        let PruneSpec { count, sparsity, target, .. } = recipe.relaxed(step).prune;
+        target.map_or_else(|| of_weights(graph, &layers, count, sparsity).map(drop), |_| Ok(()))
+    };
+    let last = if recipe.prune.max_drop.is_some() { STEPS } else { 0 };
+    let mut step = 0;
+    while let Err(error) = within_reach(step) {
+        if step == last {
+            return Err(error);
+        }
+        step += 1;
+    }
+    Ok(step)
+}
+
 fn told(name: &str, loss: &Loss, allowed: f64, last: bool) -> String {
     let Loss { top1: [dense, sparse], error, photos } = loss;
     let then = if last { "it is the least that is tried" } else { "less is pruned" };
@@ -141,6 +166,7 @@ mod tests {
     use super::*;
     use crate::models::{Design, build};
     use crate::pipeline::random_params;
+    use crate::recipe::Count;
     use crate::torch::TorchModel;
 
     #[test]
@@ -159,6 +185,23 @@ mod tests {
         assert!(everywhere.error < 1e-9 && everywhere.exceeds(0.19) && !everywhere.exceeds(0.21));
         let one = Loss::of(&[1.0], &[0.0]);
         assert!(!one.exceeds(0.0), "one photo tells nothing: {one:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_pruned_relaxes_the_target_only_under_a_limit() {
+        let (variant, image) = ("vit_tiny_patch16".to_owned(), [64, 64]);
+        let graph = build(&Design { variant, width: Some(64), depth: Some(2), classes: 3, image }).unwrap();
+        let mut recipe = Recipe::new("model".into(), "data".into());
+        assert!(matches!(first_step(&graph, &recipe), Err(PipelineError::OutOfWeights { .. })));
+        recipe.prune.max_drop = Some(0.03);
+        let step = first_step(&graph, &recipe).unwrap();
+        let reaches = |step| {
+            let PruneSpec { count, sparsity, .. } = recipe.relaxed(step).prune;
+            of_weights(&graph, &profiles(&graph), count, sparsity).is_ok()
+        };
+        assert!(step > 0 && reaches(step) && !reaches(step - 1), "{step}");
+        recipe.prune.count = Count::Prunable;
+        assert_eq!(first_step(&graph, &recipe).unwrap(), 0);
     }
 
     #[test]

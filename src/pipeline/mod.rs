@@ -103,8 +103,8 @@ pub enum PipelineError {
     },
     /// What cannot be pruned is more than may stay.
     #[error(
-        "{asked:.1}x of all weights is out of reach: {rest} of {all} cannot be pruned (stem, head, norms, biases, depthwise \
-         kernels, positions); ask for less than {most:.1}x, or count prunable weights only (--count prunable)"
+        "{asked:.1}x of all weights is out of reach: {rest} of {all} cannot be pruned (stem, head, norms, biases, \
+         positions); ask for less than {most:.1}x, or count prunable weights only (--count prunable)"
     )]
     OutOfWeights {
         /// Compression that was asked for.

@@ -2,6 +2,7 @@ use margay_core::{Granularity, NodeId, nearest_name};
 use serde::Serialize;
 
 use super::footprint::peak_bytes;
+use super::limit::first_step;
 use super::preprocess::prepared;
 use super::pruning::Method;
 use super::task::{bad_photo, head_plan, opened, with_head};
@@ -92,10 +93,11 @@ pub fn plan(recipe: &Recipe, progress: &mut dyn Progress) -> Result<Plan, Pipeli
         progress
             .note("what layers keep is measured in the run; shown is what their shapes and the sparsity say");
     }
-    let budget = budget::of_weights(&graph, &profiles, recipe.prune.count, recipe.prune.sparsity)?;
+    let PruneSpec { count, sparsity, .. } = recipe.relaxed(first_step(&graph, recipe)?).prune;
+    let budget = budget::of_weights(&graph, &profiles, count, sparsity)?;
     let kept = method.by_shape(&graph, &budget)?.left;
     let macs = graph.macs().map_err(crate::models::ModelError::from)?;
-    let total: usize = graph.params().map(|spec| spec.shape.iter().product::<usize>()).sum();
+    let total = graph.parameters();
     let dense: usize = profiles.iter().map(LayerProfile::weights).sum();
     let sparse: usize = kept.iter().sum();
     let saved = |(id, (profile, kept)): (NodeId, (&LayerProfile, &usize))| {

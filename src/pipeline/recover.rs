@@ -390,6 +390,12 @@ fn adapted(
     Ok(Specialist { model, masks, adapter: Some(adapter), trained: true, choices: Vec::new() })
 }
 
+/// Share of the multiply-adds at the network's start that its finetuning leaves as they are. Adapters leave nothing.
+pub fn frozen_share(recipe: &Recipe) -> f64 {
+    let trains_weights = adapt::find(&recipe.adapt.method).is_some_and(|adapter| adapter.trains_weights());
+    if trains_weights { recipe.recovery.freeze } else { 0.0 }
+}
+
 /// Looks up the adapter.
 pub fn adapter(name: &str) -> Result<&'static dyn Adapter, PipelineError> {
     adapt::find(name).ok_or_else(|| PipelineError::Unknown {

@@ -193,6 +193,7 @@ fn recovery(spec: &TrainSpec, graph: &Graph) -> RecoverySpec {
         temperature: spec.teacher.as_ref().map_or(1.0, |t| t.temperature),
         square_head: 0.0,
         crop: 1.0,
+        freeze: 0.0,
         fixed_views: if spec.teacher.is_some() { VIEWS } else { 0 },
         max_grad_norm: 0.0,
         ..unset

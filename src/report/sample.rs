@@ -37,6 +37,7 @@ pub(super) fn sample() -> RunRecord {
         specialist: evaluate(&specialist),
         nonzeros: Nonzeros::new(
             Pair { dense: 700_000, sparse: 35_000 },
+            Pair { dense: 700_000, sparse: 35_000 },
             Pair { dense: 703_000, sparse: 38_000 },
         ),
         bytes: Pair { dense: 2_812_000, sparse: 180_500 },

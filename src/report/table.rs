@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use super::format::{ABSENT, bytes, count, fold, interval, maybe_percent, milliseconds};
 use super::words::{ClassChange, caveats, class_changes};
-use crate::record::{Evaluation, RunRecord};
+use crate::record::{Evaluation, Nonzeros, Pair, RunRecord};
 
 /// Most classes named in the line of losses.
 const NAMED: usize = 4;
@@ -20,7 +20,9 @@ pub fn table(record: &RunRecord) -> String {
         text += line.trim_end();
         text.push('\n');
     }
-    let _ = write!(text, "\n{}\n", losses(&class_changes(record)));
+    text.push('\n');
+    text += &beside(&record.nonzeros);
+    let _ = writeln!(text, "{}", losses(&class_changes(record)));
     for caveat in caveats(record) {
         text += &caveat;
         text.push('\n');
@@ -45,6 +47,16 @@ fn rows(record: &RunRecord) -> [[String; 6]; 4] {
         row("one-shot", &record.oneshot, [kept.clone(), ABSENT.to_owned(), ABSENT.to_owned()]),
         row("specialist", &record.specialist, [kept, small, fast]),
     ]
+}
+
+/// How many of the prunable weights stay, where the compression counts others, too.
+fn beside(nonzeros: &Nonzeros) -> String {
+    let Pair { dense, sparse } = nonzeros.prunable;
+    if nonzeros.dense == dense {
+        return String::new();
+    }
+    let fewer = fold(dense as f64, sparse as f64);
+    format!("Of {} prunable weights {} stay ({fewer}); the others all stay.\n", count(dense), count(sparse))
 }
 
 fn losses(changes: &[ClassChange]) -> String {

@@ -93,7 +93,7 @@ fn check_record(record: &RunRecord, out: &Path) {
         model.weights.values().filter(|w| matches!(w, Weight::Csr(_))).map(Weight::stored).sum();
     let kept: usize = record.layers.iter().filter(|l| l.sparsity > 0.0).map(|l| l.nonzeros).sum();
     let dense: usize = record.layers.iter().filter(|l| l.sparsity == 0.0).map(|l| l.nonzeros).sum();
-    assert_eq!((kept + dense) as u64, nonzeros.sparse);
+    assert_eq!((kept + dense) as u64, nonzeros.prunable.sparse);
     assert!(stored == kept || stored == kept + dense, "{stored} {kept} {dense}");
     assert!(fs_err::read_to_string(out.join("report.html")).unwrap().contains("</html>"));
 }

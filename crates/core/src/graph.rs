@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::footprint::macs;
-use crate::{LogSumExp, Op, ParamSpec, Shape};
+use crate::{LogSumExp, Op, ParamRole, ParamSpec, Shape};
 
 /// Values of one weight or activation: 8 GiB.
 pub(crate) const MAX_VALUES: usize = 1 << 31;
@@ -69,10 +69,9 @@ impl Node {
         self.op.matrix()
     }
 
-    /// Whether the weight may be pruned: body layers, but not depthwise convolutions.
+    /// Whether the weight may be pruned: that of a layer of the body.
     pub fn is_prunable(&self) -> bool {
-        let depthwise = matches!(&self.op, Op::Conv2d(c) if c.groups > 1 && c.groups == c.in_channels);
-        self.role == Role::Body && self.matrix().is_some() && !depthwise
+        self.role == Role::Body && self.matrix().is_some()
     }
 }
 
@@ -170,6 +169,12 @@ impl Graph {
     /// Every parameter in execution order.
     pub fn params(&self) -> impl Iterator<Item = ParamSpec> + '_ {
         self.nodes.iter().flat_map(Node::params)
+    }
+
+    /// Number of its parameters: all that it learns, but no statistics of norms.
+    pub fn parameters(&self) -> usize {
+        let learnt = self.params().filter(|spec| spec.role != ParamRole::Statistic);
+        learnt.map(|spec| spec.shape.iter().product::<usize>()).sum()
     }
 
     /// Nodes whose weight may be pruned, in execution order.

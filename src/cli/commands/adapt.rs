@@ -122,6 +122,8 @@ fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
         distillation: 0.0,
         square_head: 0.0,
         crop: 1.0,
+        freeze: 0.0,
+        fixed_views: 0,
         early_stopping: false,
         recompute: args.recompute,
         ..RecoverySpec::default()
