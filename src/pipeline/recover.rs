@@ -392,7 +392,7 @@ fn adapted(
 
 /// Share of the multiply-adds at the network's start that its finetuning leaves as they are. Adapters leave nothing.
 pub fn frozen_share(recipe: &Recipe) -> f64 {
-    let trains_weights = adapt::find(&recipe.adapt.method).is_some_and(|adapter| adapter.trains_weights());
+    let trains_weights = adapt::find(&recipe.adapt.method).is_some_and(Adapter::trains_weights);
     if trains_weights { recipe.recovery.freeze } else { 0.0 }
 }
 

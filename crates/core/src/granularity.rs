@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Graph, Hidden, Node, Pattern};
+use crate::{Graph, Hidden, Node, Op, Pattern};
 
 /// What stays or goes as one (Mao et al., arXiv 1705.08922).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +29,18 @@ impl Granularity {
         }
     }
 
-    /// The pattern of a layer's weights, `hidden` being the channels that it reads: whole columns of these.
+    /// The pattern of a layer's weights, `hidden` being the channels that it reads: whole columns of these. Groups of a convolution
+    /// are pruned one by one: no block is higher than a group.
     pub fn pattern(self, node: &Node, hidden: Option<&Hidden>) -> Pattern {
+        let groups = match &node.op {
+            Op::Conv2d(conv) => conv.groups,
+            _ => 1,
+        };
         match (self, hidden, node.matrix()) {
+            (Self::Weights(Pattern::Block { rows, cols }), _, Some([out, _])) => {
+                let highest = u32::try_from(out / groups).unwrap_or(u32::MAX);
+                Pattern::Block { rows: rows.min(highest), cols }
+            }
             (Self::Weights(pattern), ..) => pattern,
             (Self::Channels, Some(hidden), Some([rows, _])) => {
                 Pattern::Block { rows: rows as u32, cols: hidden.columns as u32 }
@@ -64,6 +73,23 @@ impl FromStr for Granularity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Conv2d, Role};
+
+    #[test]
+    fn blocks_are_no_higher_than_a_group() {
+        let conv = |groups| {
+            let op = Op::Conv2d(Conv2d { groups, ..Conv2d::square([16, 16], 3, 1) });
+            Node { name: "conv".into(), op, inputs: Vec::new(), role: Role::Body }
+        };
+        let rows =
+            |name: &str, groups| match name.parse::<Granularity>().unwrap().pattern(&conv(groups), None) {
+                Pattern::Block { rows, cols: 1 } => rows,
+                other => panic!("{other:?}"),
+            };
+        assert_eq!([rows("4x1", 1), rows("4x1", 8), rows("4x1", 16)], [4, 2, 1]);
+        let two_of_four = "2:4".parse::<Granularity>().unwrap();
+        assert_eq!(two_of_four.pattern(&conv(16), None), Pattern::NM { n: 2, m: 4 });
+    }
 
     #[test]
     fn names_round_trip_and_others_are_refused() {
