@@ -8,14 +8,6 @@ use crate::torch::{TorchError, rows};
 /// Floats of an unfolded input that are held at once.
 const CHUNK_FLOATS: usize = 1 << 25;
 
-/// Number of groups of a layer.
-pub(super) fn groups(node: &Node) -> usize {
-    match &node.op {
-        Op::Conv2d(conv) => conv.groups,
-        _ => 1,
-    }
-}
-
 /// Ranges of images of a batch, `(start, length)`, whose unfolded inputs are small enough to be held.
 pub(super) fn chunks(node: &Node, batch: &Tensor) -> Vec<(i64, i64)> {
     let images = batch.size()[0];

@@ -11,7 +11,7 @@ pub use hessian::{Hessian, Inverse};
 pub use influence::{AT_A_TIME, Influence, influence};
 
 use crate::torch::{TorchError, rows};
-use columns::{chunks, columns_of_group, groups};
+use columns::{chunks, columns_of_group};
 
 /// Images that layers are judged on, in batches: those of the task, then general ones.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ pub fn hessians(node: &Node, inputs: &[Tensor]) -> Result<Vec<Hessian>, TorchErr
 fn empty(node: &Node, inputs: &[Tensor]) -> Result<Vec<Hessian>, TorchError> {
     let [_, columns] = node.matrix().expect("only layers with a weight matrix have moments");
     let device = inputs.first().map_or(Device::Cpu, Tensor::device);
-    (0..groups(node)).map(|_| Hessian::new(columns, device)).collect()
+    (0..node.groups()).map(|_| Hessian::new(columns, device)).collect()
 }
 
 /// Adds the samples of a batch, of which an image counts as `weights[n]` say.

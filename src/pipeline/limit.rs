@@ -129,10 +129,13 @@ pub fn pruned(
 
 /// Steps by which the recipe is relaxed before anything is tried: none, or with a limit as many as what cannot be pruned asks for.
 pub fn first_step(graph: &Graph, recipe: &Recipe) -> Result<u32, PipelineError> {
+    if recipe.prune.target.is_some() {
+        return Ok(0);
+    }
     let layers = profiles(graph);
     let within_reach = |step: u32| {
-        let PruneSpec { count, sparsity, target, .. } = recipe.relaxed(step).prune;
-        target.map_or_else(|| of_weights(graph, &layers, count, sparsity).map(drop), |_| Ok(()))
+        let PruneSpec { count, sparsity, .. } = recipe.relaxed(step).prune;
+        of_weights(graph, &layers, count, sparsity)
     };
     let last = if recipe.prune.max_drop.is_some() { STEPS } else { 0 };
     let mut step = 0;

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Graph, Hidden, Node, Op, Pattern};
+use crate::{Graph, Hidden, Node, Pattern};
 
 /// What stays or goes as one (Mao et al., arXiv 1705.08922).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +32,9 @@ impl Granularity {
     /// The pattern of a layer's weights, `hidden` being the channels that it reads: whole columns of these. Groups of a convolution
     /// are pruned one by one: no block is higher than a group.
     pub fn pattern(self, node: &Node, hidden: Option<&Hidden>) -> Pattern {
-        let groups = match &node.op {
-            Op::Conv2d(conv) => conv.groups,
-            _ => 1,
-        };
         match (self, hidden, node.matrix()) {
             (Self::Weights(Pattern::Block { rows, cols }), _, Some([out, _])) => {
-                let highest = u32::try_from(out / groups).unwrap_or(u32::MAX);
+                let highest = u32::try_from(out / node.groups()).unwrap_or(u32::MAX);
                 Pattern::Block { rows: rows.min(highest), cols }
             }
             (Self::Weights(pattern), ..) => pattern,
@@ -73,7 +69,7 @@ impl FromStr for Granularity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Conv2d, Role};
+    use crate::{Conv2d, Op, Role};
 
     #[test]
     fn blocks_are_no_higher_than_a_group() {

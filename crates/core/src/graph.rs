@@ -69,6 +69,14 @@ impl Node {
         self.op.matrix()
     }
 
+    /// Groups of channels that it computes one by one: one, but in grouped convolutions.
+    pub fn groups(&self) -> usize {
+        match &self.op {
+            Op::Conv2d(conv) => conv.groups,
+            _ => 1,
+        }
+    }
+
     /// Whether the weight may be pruned: that of a layer of the body.
     pub fn is_prunable(&self) -> bool {
         self.role == Role::Body && self.matrix().is_some()
