@@ -1,5 +1,7 @@
 use serde::Serialize;
 
+use crate::record::Z;
+
 /// A mean with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
@@ -27,6 +29,13 @@ impl Estimate {
         Some(Self { mean, half_width, count })
     }
 
+    /// The same with another error beside that of its values, a standard error that is independent of it.
+    #[must_use]
+    pub fn with_error(self, error: f64) -> Self {
+        let half = self.half_width.unwrap_or(0.0).hypot(Z * error);
+        Self { half_width: Some(half), ..self }
+    }
+
     /// Ends of the interval; the mean twice for a single value.
     pub fn interval(&self) -> [f64; 2] {
         let half = self.half_width.unwrap_or(0.0);
@@ -44,7 +53,7 @@ fn student_t(freedom: usize) -> f64 {
     if let Some(exact) = freedom.checked_sub(1).and_then(|index| FEW.get(index)) {
         return *exact;
     }
-    let (z, n) = (1.959_963_984_540_054_f64, freedom as f64);
+    let (z, n) = (Z, freedom as f64);
     let terms = [
         z,
         (z.powi(3) + z) / 4.0,

@@ -62,10 +62,14 @@ pub struct Row {
     pub top1: Estimate,
     /// Top-1 minus that of the reference with the same seed.
     pub difference: Option<Estimate>,
+    /// Top-1 of the final network minus that of the dense one, image by image; absent where a run is too old to tell.
+    pub against_dense: Option<Estimate>,
     /// Recall of the class that is known worst.
     pub worst_recall: Option<Estimate>,
     /// Recall that the class lost which lost most.
     pub largest_drop: Option<Estimate>,
+    /// Milliseconds an image of the dense and of the final network on the runtime, if every run was timed.
+    pub latency_ms: Option<[f64; 2]>,
     /// Parameters trained in layers, as a fraction of all.
     pub trained: f64,
     /// Parameters trained beside them, as a fraction of all.
@@ -198,8 +202,12 @@ impl Row {
             oneshot: over(&|m| m.oneshot.top1)?,
             top1: over(&|m| m.specialist.top1)?,
             difference: None,
+            against_dense: paired(runs),
             worst_recall: over(&|m| Some(m.worst.as_ref()?.specialist)),
             largest_drop: over(&|m| Some(m.largest_drop.as_ref()?.loss())),
+            latency_ms: over(&|m| Some(m.latency_ms?.dense))
+                .zip(over(&|m| Some(m.latency_ms?.sparse)))
+                .map(|(dense, sparse)| [dense.mean, sparse.mean]),
             trained: share(|t| t.layers),
             beside: share(|t| t.beside),
             seconds: over(&|m| Some(recovery(m)))?,
@@ -231,6 +239,16 @@ impl Row {
     fn adapter(&self) -> Option<&str> {
         self.settings.get("adapter").map(String::as_str)
     }
+}
+
+/// What the final networks of some runs lose or win against the dense ones. All runs of a row see the same images of val, so their
+/// doubts about these do not average out: the mean of their squares counts beside the spread over seeds.
+fn paired(runs: &[&Finished]) -> Option<Estimate> {
+    let of = |run: &&Finished| run.measured.specialist.against_dense.map(|paired| paired.top1);
+    let all = runs.iter().map(of).collect::<Option<Vec<_>>>()?;
+    let of_images = all.iter().map(|top1| top1.error().powi(2)).sum::<f64>() / all.len() as f64;
+    let means: Vec<f64> = all.iter().map(|top1| top1.mean).collect();
+    Some(Estimate::of(&means)?.with_error(of_images.sqrt()))
 }
 
 fn recovery(measured: &Measured) -> f64 {

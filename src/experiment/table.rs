@@ -53,6 +53,16 @@ impl Group {
         self.rows.iter().map(|row| row.dense.mean).sum::<f64>() / self.rows.len().max(1) as f64
     }
 
+    /// Whether a row knows what changed image by image.
+    pub(super) fn paired(&self) -> bool {
+        self.rows.iter().any(|row| row.against_dense.is_some())
+    }
+
+    /// Whether a row was timed.
+    pub(super) fn timed(&self) -> bool {
+        self.rows.iter().any(|row| row.latency_ms.is_some())
+    }
+
     /// Whether any row was recovered; what was not ends where pruning left it.
     pub(super) fn recovered(&self) -> bool {
         self.rows.iter().any(|row| row.trained + row.beside > 0.0)
@@ -66,15 +76,21 @@ fn table(text: &mut String, summary: &Summary, group: &Group) {
     if group.recovered() {
         head.push("final".to_owned());
     }
+    if group.paired() {
+        head.push("against dense".to_owned());
+    }
     head.extend(summary.reference.iter().map(|name| format!("against {name}")));
     head.extend(["worst class", "largest drop"].map(str::to_owned));
+    if group.timed() {
+        head.push("ms an image".to_owned());
+    }
     if group.recovered() {
         head.extend(["trained", "seconds"].map(str::to_owned));
     }
     line(text, &head);
     line(text, &vec!["---".to_owned(); head.len()]);
     for row in &group.rows {
-        line(text, &cells(row, &columns, group.recovered(), summary.reference.is_some()));
+        line(text, &cells(row, &columns, group, summary.reference.is_some()));
     }
 }
 
@@ -92,7 +108,8 @@ pub(super) fn columns<'a>(summary: &'a Summary, group: &Group) -> Vec<&'a str> {
     columns.filter(|axis| *axis == "adapter" || varies(axis)).collect()
 }
 
-fn cells(row: &Row, columns: &[&str], recovered: bool, compared: bool) -> Vec<String> {
+fn cells(row: &Row, columns: &[&str], group: &Group, compared: bool) -> Vec<String> {
+    let recovered = group.recovered();
     let setting = |axis: &&str| row.settings.get(*axis).cloned().unwrap_or_else(|| ABSENT.to_owned());
     let mut cells: Vec<String> = columns.iter().map(setting).collect();
     cells.push(row.seeds.len().to_string());
@@ -100,11 +117,18 @@ fn cells(row: &Row, columns: &[&str], recovered: bool, compared: bool) -> Vec<St
     if recovered {
         cells.push(percent(&row.top1));
     }
+    if group.paired() {
+        cells.push(row.against_dense.as_ref().map_or_else(|| ABSENT.to_owned(), points));
+    }
     if compared {
         cells.push(row.difference.as_ref().map_or_else(|| ABSENT.to_owned(), points));
     }
     let maybe = |estimate: &Option<Estimate>| estimate.as_ref().map_or_else(|| ABSENT.to_owned(), percent);
     cells.extend([maybe(&row.worst_recall), maybe(&row.largest_drop)]);
+    if group.timed() {
+        let times = |[dense, sparse]: [f64; 2]| format!("{dense:.1} → {sparse:.1}");
+        cells.push(row.latency_ms.map_or_else(|| ABSENT.to_owned(), times));
+    }
     if recovered {
         cells.push(format!("{:.2} + {:.2} %", 100.0 * row.trained, 100.0 * row.beside));
         cells.push(format!("{:.0}", row.seconds.mean));

@@ -1,12 +1,12 @@
 //! Results that nobody measured.
 
 use super::{ClassChange, Experiment, Line, Measured, Outcome, Results, Run, Trainable};
-use crate::record::{Evaluation, Nonzeros, Stages};
+use crate::record::{Evaluation, Nonzeros, Paired, Stages};
 
 /// Two adapters, one of them with two ranks, on three seeds.
 pub(super) fn experiment() -> Experiment {
     let text = "[experiment]\nname = 'try'\nreference = 'lora'\n[checkpoints.small]\nmodel = 'small.pth'\n
-        [tasks.birds]\ndata = 'birds'\n[recipe.recovery]\nearly-stopping = false\n
+        [tasks.birds]\ndata = 'birds'\n[recipe.recovery]\npilot = false\n
         [[sweep]]\ncheckpoint = 'small'\ntask = 'birds'\nshots = 5\nadapter = ['none', 'lora']\nseed = [0, 1, 2]\n
         [[sweep]]\ncheckpoint = 'small'\ntask = 'birds'\nshots = 5\nadapter = 'rosa'\nr = [2, 4]\nseed = [0, 1, 2]\n";
     Experiment::parse(text).unwrap()
@@ -20,7 +20,12 @@ pub(super) fn line(run: &Run, right: usize) -> Line {
         let answer = |i: usize| if i < 90 { usize::from(i >= right) } else { usize::from(i - 90 < rare) };
         Evaluation::from_predictions(&labels, &truth, &(0..100).map(answer).collect::<Vec<_>>())
     };
-    let (dense, specialist) = (evaluation(80, 5), evaluation(right, 1));
+    let hits = |right: usize, rare: usize| -> Vec<bool> {
+        (0..100).map(|i| if i < 90 { i < right } else { i - 90 < rare }).collect()
+    };
+    let none = [0.0; 100];
+    let against_dense = Paired::of([&hits(80, 5), &hits(right, 1)], [&none, &none]);
+    let (dense, specialist) = (evaluation(80, 5), Evaluation { against_dense, ..evaluation(right, 1) });
     let [worst, largest_drop] = ClassChange::of(&dense, &specialist);
     let mut seconds = Stages::default();
     seconds.add("adapt", 20.0);

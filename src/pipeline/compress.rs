@@ -123,10 +123,11 @@ fn judge(
     let labels = &task.dataset.classes;
     let dense = on_torch(&base.dense, &examples(val, task.device)?)?;
     let (specialist, parity) = answered(task, &result.model, &exported.sparse, val)?;
-    let specialist_evaluation = specialist.evaluate(labels, &val.classes);
+    let specialist_evaluation = specialist.evaluate_against(&dense, labels, &val.classes);
     let oneshot = if result.trained {
         let pruned = pack(task, recipe, &base.oneshot, &base.masks)?;
-        on_runtime(&pruned, val, &own_session(task.threads))?.evaluate(labels, &val.classes)
+        let answers = on_runtime(&pruned, val, &own_session(task.threads))?;
+        answers.evaluate_against(&dense, labels, &val.classes)
     } else {
         specialist_evaluation.clone()
     };

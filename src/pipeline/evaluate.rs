@@ -6,7 +6,7 @@ use super::PipelineError;
 use super::sparsify::{logits, logits_of};
 use crate::data::Loaded;
 use crate::distill::Examples;
-use crate::record::Evaluation;
+use crate::record::{Evaluation, Paired};
 use crate::torch::{Effective, TorchError, TorchModel};
 
 /// Images per batch of an evaluation.
@@ -43,17 +43,28 @@ impl Answers {
         (f64::from(row[class]) - log_sum_exp(row)).exp()
     }
 
-    /// Mean of −ln p(true class); none of no images.
-    fn cross_entropy(&self, truth: &[usize]) -> Option<f64> {
+    /// −ln p(true class) of each image.
+    fn losses(&self, truth: &[usize]) -> Vec<f64> {
         let loss = |(row, class): (&[f32], &usize)| log_sum_exp(row) - f64::from(row[*class]);
-        let total: f64 = self.logits.chunks_exact(self.classes).zip(truth).map(loss).sum();
-        (!truth.is_empty()).then(|| total / truth.len() as f64)
+        self.logits.chunks_exact(self.classes).zip(truth).map(loss).collect()
     }
 
     /// Counts of right answers per class, and the cross-entropy.
     pub fn evaluate(&self, labels: &[String], truth: &[usize]) -> Evaluation {
         let counts = Evaluation::from_predictions(labels, truth, &self.predicted());
-        Evaluation { cross_entropy: self.cross_entropy(truth), ..counts }
+        let mean = self.losses(truth).iter().sum::<f64>() / truth.len() as f64;
+        Evaluation { cross_entropy: (!truth.is_empty()).then_some(mean), ..counts }
+    }
+
+    /// The same beside the dense network's answers to the same images.
+    pub fn evaluate_against(&self, dense: &Self, labels: &[String], truth: &[usize]) -> Evaluation {
+        let right = |answers: &Self| -> Vec<bool> {
+            answers.predicted().iter().zip(truth).map(|(answer, class)| answer == class).collect()
+        };
+        let (before, after) = (right(dense), right(self));
+        let losses = [dense, self].map(|answers| answers.losses(truth));
+        let paired = Paired::of([&before, &after], [&losses[0], &losses[1]]);
+        Evaluation { against_dense: paired, ..self.evaluate(labels, truth) }
     }
 }
 
@@ -120,6 +131,12 @@ mod tests {
         assert!((evaluation.cross_entropy.unwrap() - expected).abs() < 1e-7, "{evaluation:?}");
         assert_eq!(evaluation.correct, 2);
         assert!((answers.probability(0, 1) - 0.25).abs() < 1e-7);
+        // The second image is a tie, which goes to the first class.
+        let surer = Answers { logits: vec![9.0_f32.ln(), 0.0, 0.0, 1.0, 0.0, 1000.0], classes: 2 };
+        let paired = surer.evaluate_against(&answers, &labels, &[0, 1, 1]).against_dense.unwrap();
+        assert_eq!((paired.lost, paired.won), (0, 1));
+        let gain = (0.9_f64 / 0.75).ln() + (1.0 / (1.0 + (-1.0_f64).exp()) / 0.5).ln();
+        assert!((paired.cross_entropy.mean + gain / 3.0).abs() < 1e-7, "{paired:?}");
         let nothing = Answers { logits: Vec::new(), classes: 2 }.evaluate(&labels, &[]);
         assert_eq!(nothing.cross_entropy, None);
     }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::evaluate::on_torch;
+use super::evaluate::{Answers, on_torch};
 use super::export::{latency, nonzeros, own_session, packed};
 use super::limit::pruned;
 use super::recover::{decide, recover};
@@ -12,7 +12,6 @@ use crate::experiment::{ClassChange, Line, Measured, Outcome, Run, Trainable};
 use crate::progress::{Progress, Recorder};
 use crate::recipe::{PruneSpec, Recipe};
 use crate::record::{Evaluation, Latency, Nonzeros, Stages};
-use crate::torch::TorchModel;
 
 /// How the runs of an experiment are carried out; nothing here changes a network.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +70,8 @@ struct Shared {
 struct Val {
     images: Examples,
     classes: Vec<usize>,
+    /// What the dense network answers.
+    answers: Answers,
     dense: Evaluation,
     oneshot: Evaluation,
 }
@@ -104,7 +105,10 @@ impl Shared {
             Some(val) => val,
             None => self.read_val(progress)?,
         };
-        let evaluation = timed(&mut seconds, "evaluate", || self.evaluate(&specialist.model, &val))?;
+        let evaluation = timed(&mut seconds, "evaluate", || {
+            let answers = on_torch(&specialist.model, &val.images)?;
+            Ok(brief(answers.evaluate_against(&val.answers, &self.task.dataset.classes, &val.classes)))
+        })?;
         let latency_ms = options.latency.then(|| self.latency(recipe, &specialist)).transpose()?;
         let [worst, largest_drop] = ClassChange::of(&val.dense, &evaluation);
         let nonzeros = nonzeros(&specialist.model, &specialist.masks, recipe.prune.count);
@@ -131,23 +135,17 @@ impl Shared {
     fn read_val(&mut self, progress: &mut Recorder) -> Result<Val, PipelineError> {
         let mut seconds = std::mem::take(&mut self.seconds);
         let loaded = timed(&mut seconds, "read val", || self.task.load_val(progress))?;
-        let none = Evaluation::default();
-        let images = examples(&loaded, self.task.device)?;
-        let mut val = Val { images, classes: loaded.classes, dense: none.clone(), oneshot: none };
-        timed(&mut seconds, "evaluate", || {
-            val.dense = self.evaluate(&self.base.dense, &val)?;
-            val.oneshot = self.evaluate(&self.base.oneshot, &val)?;
-            Ok(())
+        let (images, classes) = (examples(&loaded, self.task.device)?, loaded.classes);
+        let val = timed(&mut seconds, "evaluate", || {
+            let [answers, oneshot] =
+                [&self.base.dense, &self.base.oneshot].map(|model| on_torch(model, &images));
+            let (answers, labels) = (answers?, &self.task.dataset.classes);
+            let dense = brief(answers.evaluate(labels, &classes));
+            let oneshot = brief(oneshot?.evaluate_against(&answers, labels, &classes));
+            Ok(Val { images, classes, answers, dense, oneshot })
         })?;
         self.seconds = seconds;
         Ok(val)
-    }
-
-    /// Answers on val, without the confusion matrix.
-    fn evaluate(&self, model: &TorchModel, val: &Val) -> Result<Evaluation, PipelineError> {
-        let answers = on_torch(model, &val.images)?;
-        let evaluation = answers.evaluate(&self.task.dataset.classes, &val.classes);
-        Ok(Evaluation { confusion: Vec::new(), ..evaluation })
     }
 
     fn latency(&self, recipe: &Recipe, specialist: &Specialist) -> Result<Latency, PipelineError> {
@@ -155,6 +153,11 @@ impl Shared {
         let exported = packed(&self.task, recipe, &self.base.dense, specialist)?;
         latency(&exported.dense, &exported.sparse, &options)
     }
+}
+
+/// Without the confusion matrix.
+fn brief(evaluation: Evaluation) -> Evaluation {
+    Evaluation { confusion: Vec::new(), ..evaluation }
 }
 
 /// Counts what recovery trained. Without an adapter it is every surviving parameter, or none.

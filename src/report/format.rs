@@ -31,6 +31,12 @@ pub(super) fn points(difference: f64) -> String {
     format!("{sign}{:.1}", rounded.abs())
 }
 
+/// A number with its sign: `−0.034`, `+1.250`.
+pub(super) fn signed(number: f64) -> String {
+    let sign = if number < 0.0 { "−" } else { "+" };
+    format!("{sign}{:.3}", number.abs())
+}
+
 /// `11.17 M`, `12.3 k`, `950`.
 pub(super) fn count(number: u64) -> String {
     scaled(number, &[(1_000_000_000, " G"), (1_000_000, " M"), (10_000, " k")])

@@ -1,6 +1,6 @@
 use crate::record::{
     Answer, BadPhoto, BlockRecord, Candidate, ChangedAnswer, Choice, DataInfo, Evaluation, Latency,
-    LayerRecord, Machine, ModelInfo, Nonzeros, NotedPhoto, Pair, Parity, RunRecord, Stages, Trained,
+    LayerRecord, Machine, ModelInfo, Nonzeros, NotedPhoto, Pair, Paired, Parity, RunRecord, Stages, Trained,
 };
 
 const LABELS: [&str; 5] = ["deer", "empty", "fox", "hare", "lynx"];
@@ -19,6 +19,14 @@ pub(super) fn sample() -> RunRecord {
     let dense = answers(&[(3, 4), (13, 0), (40, 2)]);
     let specialist = answers(&[(3, 4), (25, 3), (40, 1), (41, 1), (42, 1), (43, 2), (44, 2)]);
     let evaluate = |predicted: &[usize]| Evaluation::from_predictions(&labels, &truth, predicted);
+    let losses = |predicted: &[usize]| -> Vec<f64> {
+        predicted.iter().zip(&truth).map(|(answer, class)| if answer == class { 0.25 } else { 1.5 }).collect()
+    };
+    let right = |predicted: &[usize]| -> Vec<bool> {
+        predicted.iter().zip(&truth).map(|(answer, class)| answer == class).collect()
+    };
+    let against_dense =
+        Paired::of([&right(&dense), &right(&specialist)], [&losses(&dense), &losses(&specialist)]);
     let changed = (0..truth.len()).filter(|&i| dense[i] != specialist[i]);
     RunRecord {
         version: "0.1.0".into(),
@@ -34,7 +42,7 @@ pub(super) fn sample() -> RunRecord {
         },
         dense: evaluate(&dense),
         oneshot: evaluate(&answers(&[(3, 4), (25, 3), (26, 3), (40, 1), (41, 1), (42, 1), (43, 2), (44, 2)])),
-        specialist: evaluate(&specialist),
+        specialist: Evaluation { against_dense, ..evaluate(&specialist) },
         nonzeros: Nonzeros::new(
             Pair { dense: 700_000, sparse: 35_000 },
             Pair { dense: 700_000, sparse: 35_000 },

@@ -1,8 +1,8 @@
 use std::fmt::Write;
 
-use super::format::{ABSENT, bytes, count, fold, interval, maybe_percent, milliseconds};
+use super::format::{ABSENT, bytes, count, fold, interval, maybe_percent, milliseconds, points, signed};
 use super::words::{ClassChange, caveats, class_changes};
-use crate::record::{Evaluation, Nonzeros, Pair, RunRecord};
+use crate::record::{Evaluation, Nonzeros, Pair, Paired, RunRecord};
 
 /// Most classes named in the line of losses.
 const NAMED: usize = 4;
@@ -22,6 +22,7 @@ pub fn table(record: &RunRecord) -> String {
     }
     text.push('\n');
     text += &beside(&record.nonzeros);
+    text += &paired(record);
     let _ = writeln!(text, "{}", losses(&class_changes(record)));
     for caveat in caveats(record) {
         text += &caveat;
@@ -59,6 +60,21 @@ fn beside(nonzeros: &Nonzeros) -> String {
     format!("Of {} prunable weights {} stay ({fewer}); the others all stay.\n", count(dense), count(sparse))
 }
 
+/// What the specialist wins or loses on the same images, and how sure that is.
+fn paired(record: &RunRecord) -> String {
+    let Some(Paired { lost, won, top1, cross_entropy }) = record.specialist.against_dense else {
+        return String::new();
+    };
+    let [low, high] = top1.interval.map(points);
+    let [least, most] = cross_entropy.interval.map(signed);
+    format!(
+        "Against dense, image by image: {} points (95 % interval {low} to {high}; {lost} lost, {won} won), cross-entropy {} \
+         ({least} to {most}).\n",
+        points(top1.mean),
+        signed(cross_entropy.mean)
+    )
+}
+
 fn losses(changes: &[ClassChange]) -> String {
     let lost: Vec<String> = changes
         .iter()
@@ -90,6 +106,7 @@ mod tests {
         one-shot     83.3 %     70.4–91.3 %   35.00 k (20.0×)                  –                –
         specialist   85.4 %     72.8–92.8 %   35.00 k (20.0×)   180.5 kB (15.6×)   0.50 ms (3.8×)
 
+        Against dense, image by image: −8.3 points (95 % interval −18.1 to +2.1; 5 lost, 1 won), cross-entropy +0.104 (−0.019 to +0.227).
         Lost most: hare 91.7 % → 58.3 % (−33.3 points, n = 12), fox 100.0 % → 91.7 % (−8.3 points, n = 12)
         Without val images, so unknown: lynx.
         ");

@@ -33,13 +33,27 @@ fn rows_are_compared_seed_by_seed() {
 }
 
 #[test]
+fn doubts_about_images_do_not_average_out_over_seeds() {
+    let summary = summary();
+    // 80 and 5 right before; 60, 61 and 62 and 1 after: 24, 23 and 22 lost of 100.
+    let paired = summary.groups[0].rows[1].against_dense.unwrap();
+    assert!((paired.mean + 0.23).abs() < 1e-12);
+    let error = |lost: f64| ((lost + 1.0) - lost * lost / 102.0).sqrt() / 102.0;
+    let of_images = ((22..=24).map(|lost| error(f64::from(lost)).powi(2)).sum::<f64>() / 3.0).sqrt();
+    let of_seeds = 0.01 * 4.302_653 / 3.0_f64.sqrt();
+    let expected = of_seeds.hypot(1.959_963_985 * of_images);
+    assert!((paired.half_width.unwrap() - expected).abs() < 1e-9, "{paired:?}");
+}
+
+#[test]
 fn tables_have_a_column_for_what_varies() {
     let text = markdown(&summary(), "plots/");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "### small · birds · 5 shots · 20×");
-    let head = "| adapter | r | seeds | dense | one-shot | final | against lora | worst class | largest drop | trained | seconds |";
+    let head = "| adapter | r | seeds | dense | one-shot | final | against dense | against lora | worst class | largest drop | trained | seconds |";
     assert_eq!(lines[2], head);
-    let none = "| none | – | 3 | 85.0 ± 0.0 | 30.0 ± 0.0 | 42.0 ± 2.5 | −20.0 ± 0.0 | 10.0 ± 0.0 |";
+    let none =
+        "| none | – | 3 | 85.0 ± 0.0 | 30.0 ± 0.0 | 42.0 ± 2.5 | −43.0 ± 10.1 | −20.0 ± 0.0 | 10.0 ± 0.0 |";
     assert!(lines[4].starts_with(none), "{}", lines[4]);
     assert!(lines[4].ends_with("| 0.60 + 0.10 % | 20 |"), "{}", lines[4]);
     assert!(text.contains("(plots/try-small-birds-5-shots-20x.svg)"), "{text}");
@@ -110,7 +124,7 @@ fn methods_share_a_table_for_each_task() {
     assert_eq!([summary.groups[0].rows.len(), summary.groups[1].rows.len()], [7, 6]);
     let text = markdown(&summary, "plots/");
     let lines: Vec<&str> = text.lines().collect();
-    let head = "| method | general-share | shots | seeds | dense | one-shot | worst class | largest drop |";
+    let head = "| method | general-share | shots | seeds | dense | one-shot | against dense | worst class | largest drop |";
     assert_eq!(lines[2], head, "nothing was recovered, and the name says what the solver is");
     assert!(lines[4].starts_with("| ours | 0.0 | 1 | 2 | 85.0"), "{}", lines[4]);
     assert!(lines[10].starts_with("| theirs | auto | 5 | 2 | 85.0"), "{}", lines[10]);
