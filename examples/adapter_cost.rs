@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use margay::adapt::{Problem, adapt, find};
-use margay::distill::{Examples, Training, to_the_end, train};
+use margay::distill::{Examples, Training, train};
 use margay::models::{Design, build};
 use margay::pipeline::{peak_rss_bytes, random_params};
 use margay::progress::Progress;
@@ -83,7 +83,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if method == "full" {
         let (norms, stage) = (Norms::Stored, "full");
         let training = Training { spec: &recovery, teacher: None, norms, seed: 0, stage, pace: 1.0 };
-        train(&mut model, &masks, &examples, &training, &mut to_the_end, &mut clock)?;
+        train(&mut model, &masks, &examples, &training, &mut clock)?;
     } else {
         let problem = Problem {
             base: &model,
@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             seed: 0,
             pace: 1.0,
         };
-        adapt(&problem, find(&method).ok_or("no such adapter")?, &mut to_the_end, &mut clock)?;
+        adapt(&problem, find(&method).ok_or("no such adapter")?, &mut clock)?;
     }
     let mut out = std::io::stdout().lock();
     let way = format!("{} {method} {}, batch {batch}", design.variant, options.join(" "));

@@ -297,8 +297,8 @@ pub struct RecoverySpec {
     /// Numbers of passes of which the held-out fold chooses one; empty: as said above.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub try_epochs: Vec<usize>,
-    /// Whether the held-out fold says how far the last finetuning goes: not at all, or to one of the quarters of its passes.
-    pub early_stopping: bool,
+    /// Whether a pilot of a quarter of the passes, judged on the held-out fold, says if the network is finetuned at all.
+    pub pilot: bool,
     /// Images per step.
     pub batch: usize,
     /// What takes the steps.
@@ -596,9 +596,9 @@ impl RecoverySpec {
         if self.try_epochs.is_empty() { vec![self.epochs] } else { self.try_epochs.clone() }
     }
 
-    /// Whether the held-out fold is asked how far finetuning goes.
+    /// Whether the held-out fold is asked if the network is finetuned, and for how long.
     pub fn asks_fold(&self) -> bool {
-        let open = self.early_stopping || !self.try_epochs.is_empty();
+        let open = self.pilot || !self.try_epochs.is_empty();
         open && self.schedule != Schedule::None && self.lengths().iter().any(|epochs| *epochs > 0)
     }
 }
@@ -732,14 +732,14 @@ impl Default for RecoverySpec {
             schedule: Schedule::OneShot,
             epochs: 30,
             try_epochs: Vec::new(),
-            early_stopping: true,
+            pilot: true,
             batch: 32,
             optimizer: OptimizerChoice::Auto,
             learning_rate: None,
             max_grad_norm: 10.0,
             weight_decay: 1e-4,
-            cross_entropy: 0.1,
-            label_smoothing: 0.1,
+            cross_entropy: 1.0,
+            label_smoothing: 0.0,
             distillation: 1.0,
             temperature: 4.0,
             square_head: 0.0,

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use super::merge::{branched, merge};
 use super::statistics::{principal_inputs, residuals};
 use super::{Adapted, Adapter, Lora, Merged, Site, Size, Statistics, gradients, sizes};
-use crate::distill::{Examples, Stepper, Training, Watch, adopt, fit, to_the_end};
+use crate::distill::{Examples, Stepper, Training, adopt, fit};
 use crate::progress::Progress;
 use crate::recipe::{AdaptSpec, AdapterInit, AdapterSchedule, OptimizerChoice, Policy, RecoverySpec};
 use crate::torch::{Norms, TorchError, TorchModel, mask_to_tensor, seed_everything, tensor_to_mask};
@@ -60,11 +60,10 @@ impl From<tch::TchError> for AdaptError {
 /// Trains an adapter and merges it.
 ///
 /// RoSA's phases: the low-rank part alone for the steps of the warm-up, the gradients that choose the
-/// support of the sparse part, then both from a fresh start. `watch` looks on at the last.
+/// support of the sparse part, then both from a fresh start.
 pub fn adapt(
     problem: &Problem,
     adapter: &dyn Adapter,
-    watch: &mut Watch,
     progress: &mut dyn Progress,
 ) -> Result<Merged, AdaptError> {
     seed_everything(problem.seed);
@@ -75,7 +74,7 @@ pub fn adapt(
     seed_everything(problem.seed);
     let mut model = problem.base.share()?;
     let run = Run { problem, adapter, sizes: &sizes, statistics: &statistics, allowed: &allowed };
-    let mut merged = run.train(&mut model, &masks, watch, progress)?;
+    let mut merged = run.train(&mut model, &masks, progress)?;
     if problem.spec.policy == Policy::Branch {
         merged.model = branched(&merged)?;
     }
@@ -83,9 +82,10 @@ pub fn adapt(
 }
 
 /// How long an adapter is trained.
-enum Course<'a, 'b> {
-    /// For the recipe's epochs, as far as somebody who looks on lets it go on.
-    Whole(&'a mut Watch<'b>),
+#[derive(Clone, Copy)]
+enum Course {
+    /// For the recipe's epochs.
+    Whole,
     /// For some steps.
     WarmUp(usize),
 }
@@ -105,10 +105,9 @@ impl Run<'_> {
         &self,
         model: &mut TorchModel,
         masks: &BTreeMap<String, Mask>,
-        watch: &mut Watch,
         progress: &mut dyn Progress,
     ) -> Result<Merged, AdaptError> {
-        self.with_adapted(model, masks, Course::Whole(watch), progress, |adapted, trained, _| {
+        self.with_adapted(model, masks, Course::Whole, progress, |adapted, trained, _| {
             let mut merged = merge(adapted, self.problem.masks, masks)?;
             merged.adapter.trained = trained;
             merged.adapter.method = self.adapter.name();
@@ -139,16 +138,11 @@ impl Run<'_> {
         let optimizer = OptimizerChoice::Adamw.build(&store, base, 0.0)?;
         let peaks = [base, base, spec.lora_lr, spec.spa_lr].map(|peak| peak * pace);
         let optimizer = Stepper::new(optimizer, &store, &peaks);
-        match course {
-            Course::Whole(watch) => {
-                let training = self.problem.training("adapt");
-                fit(&mut adapted, optimizer, examples, &training, None, watch, progress)?
-            }
-            Course::WarmUp(steps) => {
-                let training = self.problem.training("warm up");
-                fit(&mut adapted, optimizer, examples, &training, Some(steps), &mut to_the_end, progress)?
-            }
+        let (stage, limit) = match course {
+            Course::Whole => ("adapt", None),
+            Course::WarmUp(steps) => ("warm up", Some(steps)),
         };
+        fit(&mut adapted, optimizer, examples, &self.problem.training(stage), limit, progress)?;
         then(&adapted, trained, progress)
     }
 

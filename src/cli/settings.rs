@@ -189,9 +189,9 @@ pub struct RecoveryArgs {
     /// Passes over the shots, per halving when gradual; of several (10,30) the held-out fold chooses [default: 30]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub epochs: Vec<usize>,
-    /// Finetune for all passes, without asking the held-out fold whether and how far it helps
+    /// Finetune in any case, without a pilot of a quarter of the passes that tells on the held-out fold whether it helps
     #[arg(long)]
-    pub no_early_stopping: bool,
+    pub no_pilot: bool,
     /// Images per finetuning step [default: 32]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
@@ -207,10 +207,10 @@ pub struct RecoveryArgs {
     /// L2 penalty on weights [default: 0.0001]
     #[arg(long, value_name = "X")]
     pub weight_decay: Option<f64>,
-    /// Weight of the cross-entropy with the labels [default: 0.1]
+    /// Weight of the cross-entropy with the labels [default: 1]
     #[arg(long, value_name = "X")]
     pub cross_entropy: Option<f64>,
-    /// Label smoothing of the cross-entropy [default: 0.1]
+    /// Label smoothing of the cross-entropy [default: 0]
     #[arg(long, value_name = "X")]
     pub label_smoothing: Option<f64>,
     /// Weight of the divergence from the dense teacher [default: 1]
@@ -479,7 +479,7 @@ fn merge_recovery(args: RecoveryArgs, from: RecoverySpec) -> RecoverySpec {
         recovery,
         recalibrate,
         epochs,
-        no_early_stopping,
+        no_pilot,
         batch,
         optimizer,
         learning_rate,
@@ -504,7 +504,7 @@ fn merge_recovery(args: RecoveryArgs, from: RecoverySpec) -> RecoverySpec {
             1 => Vec::new(),
             _ => epochs,
         },
-        early_stopping: from.early_stopping && !no_early_stopping,
+        pilot: from.pilot && !no_pilot,
         batch: batch.unwrap_or(from.batch),
         learning_rate: learning_rate.or(from.learning_rate),
         max_grad_norm: max_grad_norm.unwrap_or(from.max_grad_norm),

@@ -64,7 +64,7 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
-    use crate::distill::{Examples, Training, to_the_end, train};
+    use crate::distill::{Examples, Training, train};
     use crate::models::{Design, build};
     use crate::pipeline::random_params;
     use crate::progress::Silent;
@@ -120,7 +120,7 @@ mod tests {
                 stage: "test",
                 pace: 1.0,
             };
-            train(&mut model, &BTreeMap::new(), &examples, &training, &mut to_the_end, &mut Silent).unwrap();
+            train(&mut model, &BTreeMap::new(), &examples, &training, &mut Silent).unwrap();
             model.to_params().unwrap()
         };
         let frozen = frozen_nodes(&graph, 0.5);

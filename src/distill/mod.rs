@@ -17,7 +17,7 @@ mod recompute;
 mod teacher;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 use margay_core::{Graph, Mask, Node, NodeId};
 use rand::SeedableRng;
@@ -55,14 +55,6 @@ pub struct Training<'a> {
     pub stage: &'a str,
     /// Factor on every learning rate.
     pub pace: f64,
-}
-
-/// Looks on: gets the number of each epoch that is over, from 1, and the student, and says whether there is another.
-pub type Watch<'a> = dyn FnMut(usize, &dyn Student) -> Result<ControlFlow<()>, TorchError> + 'a;
-
-/// The watch of a training that goes on to its end.
-pub fn to_the_end(_epoch: usize, _student: &dyn Student) -> Result<ControlFlow<()>, TorchError> {
-    Ok(ControlFlow::Continue(()))
 }
 
 /// What a training loop changes.
@@ -103,7 +95,6 @@ pub fn train(
     masks: &BTreeMap<String, Mask>,
     examples: &Examples,
     training: &Training,
-    watch: &mut Watch,
     progress: &mut dyn Progress,
 ) -> Result<f64, TorchError> {
     let spec = training.spec;
@@ -116,21 +107,18 @@ pub fn train(
     let peak = spec.learning_rate.unwrap_or(kind.learning_rate()) * training.pace;
     let optimizer = Stepper::new(kind.build(&store, peak, spec.weight_decay)?, &store, &[peak; 2]);
     let masks = mask_tensors(model, masks)?;
-    let last =
-        fit(&mut Masked { model, masks, frozen }, optimizer, examples, training, None, watch, progress)?;
+    let last = fit(&mut Masked { model, masks, frozen }, optimizer, examples, training, None, progress)?;
     model.freeze()?;
     Ok(last)
 }
 
-/// The training loop; returns the mean loss of the last epoch. Ends early after `limit` steps, if given, and where `watch`
-/// says so.
+/// The training loop; returns the mean loss of the last epoch. Takes `limit` steps in place of the recipe's epochs, if given.
 pub(crate) fn fit(
     student: &mut dyn Student,
     mut optimizer: Stepper,
     examples: &Examples,
     training: &Training,
     limit: Option<usize>,
-    watch: &mut Watch,
     progress: &mut dyn Progress,
 ) -> Result<f64, TorchError> {
     let spec = training.spec;
@@ -161,9 +149,6 @@ pub(crate) fn fit(
             progress.advance(1);
         }
         last = sum / f64::from(steps);
-        if watch(start / per_epoch + 1, student)?.is_break() {
-            break;
-        }
     }
     progress.finish();
     if optimizer.finite()? { Ok(last) } else { Err(diverged()) }

@@ -113,7 +113,7 @@ impl Run {
             // A network that the held-out fold is asked about gets its masks without the fold.
             _ => RecoverySpec {
                 recalibrate: recovery.recalibrate,
-                early_stopping: recovery.asks_fold(),
+                pilot: recovery.asks_fold(),
                 ..RecoverySpec::default()
             },
         };

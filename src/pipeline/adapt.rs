@@ -17,7 +17,6 @@ use super::sparsify::{timed, trained};
 use super::task::{Task, examples};
 use super::{CompressOptions, PipelineError, host};
 use crate::adapt::{self, Merged, Saved};
-use crate::distill::to_the_end;
 use crate::progress::{Progress, Recorder};
 use crate::recipe::{AdaptSpec, AdapterSchedule, Policy, Recipe, RecoverySpec};
 use crate::record::{AdaptRecord, Stages};
@@ -117,7 +116,7 @@ fn adapted(
     progress: &mut dyn Progress,
 ) -> Result<Merged, PipelineError> {
     let made = steady(1.0, progress, |pace, progress| {
-        Ok(adapt::adapt(&adapt::Problem { pace, ..*problem }, method, &mut to_the_end, progress)?)
+        Ok(adapt::adapt(&adapt::Problem { pace, ..*problem }, method, progress)?)
     })?;
     if let Some(made) = made {
         return Ok(made);
@@ -126,7 +125,7 @@ fn adapted(
     let spec =
         AdaptSpec { policy: Policy::Keep, schedule: AdapterSchedule::WarmUp(0), ..problem.spec.clone() };
     let untrained = adapt::Problem { recovery: &recovery, spec: &spec, ..*problem };
-    Ok(adapt::adapt(&untrained, method, &mut to_the_end, progress)?)
+    Ok(adapt::adapt(&untrained, method, progress)?)
 }
 
 /// The model, if the path leads to a `.margay` file and not to a checkpoint.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use margay_core::Graph;
 
 use super::PipelineError;
-use super::recover::frozen_share;
+use super::recover::{frozen_share, tried};
 use super::sparsify::{before, logits};
 use super::task::Task;
 use crate::distill::frozen_nodes;
@@ -79,7 +79,8 @@ fn shown(Photos { calibration, heldout, unlabelled }: Photos, recipe: &Recipe) -
     let longest = lengths.iter().copied().fold(0, usize::max);
     let trial = if recipe.recovery.asks_fold() && heldout > 0 { calibration } else { 0 };
     let all = (levels + 1) * longest * (calibration + heldout);
-    let shots = all + (levels * longest + lengths.iter().sum::<usize>()) * trial;
+    let tried: usize = tried(&recipe.recovery).iter().map(|(_, passes)| passes).sum();
+    let shots = all + (levels * longest + tried) * trial;
     // As many of the unlabelled photos are shown beside them.
     if unlabelled > 0 { 2 * shots } else { shots }
 }
@@ -96,7 +97,7 @@ mod tests {
         let photos = Photos { calibration: 80, heldout: 20, unlabelled: 0 };
         let passes = |change: &dyn Fn(&mut RecoverySpec)| {
             let mut recipe = Recipe::new("model".into(), "data".into());
-            (recipe.recovery.epochs, recipe.recovery.early_stopping) = (10, false);
+            (recipe.recovery.epochs, recipe.recovery.pilot) = (10, false);
             (recipe.recovery.fixed_views, recipe.recovery.square_head, recipe.recovery.freeze) =
                 (0, 1.0, 0.0);
             change(&mut recipe.recovery);
@@ -104,7 +105,7 @@ mod tests {
         };
         // Each photo once for the teacher, once for the student, and about twice for its gradients.
         assert_eq!(passes(&|_| ()), 10.0 * 100.0 * 4.0);
-        assert_eq!(passes(&|recovery| recovery.early_stopping = true), 10.0 * (100.0 + 80.0) * 4.0);
+        assert_eq!(passes(&|recovery| recovery.pilot = true), (10.0 * 100.0 + 3.0 * 80.0) * 4.0);
         assert_eq!(passes(&|recovery| recovery.schedule = Schedule::None), 0.0);
         assert_eq!(passes(&|recovery| recovery.try_epochs = vec![5, 10]), (10.0 * 100.0 + 15.0 * 80.0) * 4.0);
         // Four halvings before 20x.

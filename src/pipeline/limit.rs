@@ -4,7 +4,7 @@ use margay_core::Graph;
 
 use super::PipelineError;
 use super::budget::of_weights;
-use super::evaluate::score_of;
+use super::evaluate::score;
 use super::guard::{decided, views};
 use super::pruning::Pruner;
 use super::recover::{Decision, asks_fold, decide};
@@ -15,7 +15,7 @@ use crate::distill::Examples;
 use crate::progress::Progress;
 use crate::recipe::{PruneSpec, Recipe};
 use crate::record::{Candidate, Choice, Stages};
-use crate::torch::{Effective, TorchError};
+use crate::torch::{TorchError, TorchModel};
 
 /// Times that the target is relaxed at most.
 const STEPS: u32 = 8;
@@ -45,9 +45,9 @@ impl Sides {
         Ok(Self { views: views(photos)?, photos: photos.len() })
     }
 
-    /// The share of each photo's sides that somebody's weights answer right.
-    pub fn right(&self, graph: &Graph, weights: &dyn Effective) -> Result<Vec<f64>, TorchError> {
-        let right = score_of(graph, weights, &self.views)?.right;
+    /// The share of each photo's sides that a network answers right.
+    pub fn right(&self, model: &TorchModel) -> Result<Vec<f64>, PipelineError> {
+        let right = score(model, &self.views)?.right;
         let sides = right.len() / self.photos;
         // All photos from one side, then all from the next.
         let share = |photo: usize| {
@@ -170,7 +170,6 @@ mod tests {
     use crate::models::{Design, build};
     use crate::pipeline::random_params;
     use crate::recipe::Count;
-    use crate::torch::TorchModel;
 
     #[test]
     fn a_loss_counts_where_it_is_more_than_chance() {
@@ -216,10 +215,10 @@ mod tests {
         let images = (Tensor::arange(7 * 3 * 32 * 32, (Kind::Float, Device::Cpu)) * 0.37).sin();
         let photos =
             Examples::new(images.reshape([7, 3, 32, 32]), Tensor::from_slice(&[0_i64, 1, 2, 0, 1, 2, 0]));
-        let shares = Sides::of(&photos).unwrap().right(&graph, &model).unwrap();
+        let shares = Sides::of(&photos).unwrap().right(&model).unwrap();
         for (photo, share) in shares.iter().enumerate() {
             let alone = Sides::of(&photos.select(&[photo as i64]).unwrap()).unwrap();
-            let own = alone.right(&graph, &model).unwrap();
+            let own = alone.right(&model).unwrap();
             let tenths = (10.0 * share).round() / 10.0;
             assert!(
                 (own[0] - share).abs() < 1e-9 && (tenths - share).abs() < 1e-9,

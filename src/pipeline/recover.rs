@@ -1,54 +1,50 @@
-//! The last finetuning: whether it helps and how far it goes, and what is done where it diverges.
+//! The last finetuning: whether it helps, how long it is, and what is done where it diverges.
 
-use std::ops::ControlFlow;
-
-use margay_core::{Graph, Mask};
+use margay_core::Mask;
 use std::collections::BTreeMap;
 
 use super::PipelineError;
 use super::choose::{can_decide, least_loss};
-use super::evaluate::{Score, score, score_of};
+use super::evaluate::{Score, score};
 use super::limit::{Loss, Sides};
 use super::sparsify::{Base, Specialist, before, timed};
 use super::task::Task;
 use crate::adapt::{self, Adapter, Merged};
-use crate::distill::{Student, Training, Watch, to_the_end, train};
+use crate::distill::{Training, train};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecoverySpec, Schedule};
 use crate::record::{Choice, Stages};
-use crate::torch::{Effective, Norms, TorchError, TorchModel};
+use crate::torch::{Norms, TorchModel};
 
 /// Factor on every learning rate once a training has diverged.
 const SLOWER: f64 = 0.1;
-/// Parts of a finetuning at whose ends the held-out fold is asked.
-const PARTS: usize = 4;
+/// A pilot makes one of so many passes.
+const PILOT: usize = 4;
 
-/// How far and how fast a network is finetuned.
+/// How long and how fast a network is finetuned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Course {
-    /// Passes that the schedule of the rates is laid out for.
+    /// Passes over its photos.
     epochs: usize,
-    /// Passes of these that are made.
-    stop: usize,
     /// Factor on every learning rate.
     pace: f64,
 }
 
 impl Course {
     /// No finetuning.
-    const NONE: Self = Self { epochs: 0, stop: 0, pace: 1.0 };
+    const NONE: Self = Self::of(0);
 
-    const fn whole(epochs: usize) -> Self {
-        Self { epochs, stop: epochs, pace: 1.0 }
+    const fn of(epochs: usize) -> Self {
+        Self { epochs, pace: 1.0 }
     }
 
     /// The course in a word.
     fn name(self) -> String {
-        let Self { epochs, stop, pace } = self;
-        match (stop, pace < 1.0) {
+        let Self { epochs, pace } = self;
+        match (epochs, pace < 1.0) {
             (0, _) => "none".to_owned(),
-            (stop, false) => format!("{stop} of {epochs}"),
-            (stop, true) => format!("{stop} of {epochs} at a tenth of the rate"),
+            (epochs, false) => epochs.to_string(),
+            (epochs, true) => format!("{epochs} at a tenth of the rate"),
         }
     }
 }
@@ -64,14 +60,13 @@ pub struct Decision {
 
 /// Whether the held-out fold is asked what becomes of a network; a warning where it should be and nothing is held out.
 pub fn asks_fold(task: &Task, recipe: &Recipe, progress: &mut dyn Progress) -> bool {
-    let finetuning = recipe.recovery.asks_fold().then_some("how far finetuning goes");
+    let finetuning = recipe.recovery.asks_fold().then_some("whether and how long it is finetuned");
     let what = finetuning.or(recipe.prune.max_drop.map(|_| "how much is pruned"));
     what.is_some_and(|what| can_decide(task, what, progress))
 }
 
-/// Decides how far a base is finetuned. With early stopping, or several numbers of epochs to try, its trial, which was made
-/// without the held-out fold, is finetuned first: the network of all the shots goes as far as the held-out loss of that one
-/// fell.
+/// Decides how a base is finetuned. Its trial, which was made without the held-out fold, is finetuned first, by a pilot or for
+/// each number of epochs to try: the network of all the shots takes the course by which the held-out loss of that one fell most.
 pub fn decide(
     task: &Task,
     trial: Option<&Base>,
@@ -79,7 +74,7 @@ pub fn decide(
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<Decision, PipelineError> {
-    let course = Course::whole(recipe.recovery.epochs);
+    let course = Course::of(recipe.recovery.epochs);
     let mut decision = Decision { course, choices: Vec::new(), loss: None };
     let Some(trial) = trial else { return Ok(decision) };
     timed(seconds, "decide", || {
@@ -88,7 +83,7 @@ pub fn decide(
             let Decided { course, choice, right } = decided(task, trial, recipe, sides.as_ref(), progress)?;
             progress.note(&format!("epochs of finetuning by the held-out fold: {}", course.name()));
             if let Some((sides, sparse)) = sides.zip(right) {
-                decision.loss = Some(Loss::of(&sides.right(&trial.dense.graph, &trial.dense)?, &sparse));
+                decision.loss = Some(Loss::of(&sides.right(&trial.dense)?, &sparse));
             }
             decision.course = course;
             decision.choices.push(choice);
@@ -110,7 +105,7 @@ fn lost(
     allowed: f64,
     progress: &mut dyn Progress,
 ) -> Result<Loss, PipelineError> {
-    let right = |model: &TorchModel| sides.right(&model.graph, model);
+    let right = |model: &TorchModel| sides.right(model);
     let dense = right(&trial.dense)?;
     let oneshot = Loss::of(&dense, &right(&trial.oneshot)?);
     if !oneshot.exceeds(allowed) {
@@ -140,12 +135,12 @@ pub fn recovered_on_fold(
     progress: &mut dyn Progress,
 ) -> Result<Specialist, PipelineError> {
     let seconds = &mut Stages::default();
-    let RecoverySpec { epochs, early_stopping, .. } = recipe.recovery;
-    if !recipe.recovery.asks_fold() || !can_decide(task, "how far finetuning goes", progress) {
-        return recovered(base, Course::whole(epochs), recipe, seconds, progress);
+    let RecoverySpec { epochs, pilot, .. } = recipe.recovery;
+    if !recipe.recovery.asks_fold() || !can_decide(task, "whether and how long it is finetuned", progress) {
+        return recovered(base, Course::of(epochs), recipe, seconds, progress);
     }
-    let lengths = recipe.recovery.lengths().into_iter().map(Course::whole);
-    let courses = early_stopping.then_some(Course::NONE).into_iter().chain(lengths);
+    let lengths = recipe.recovery.lengths().into_iter().map(Course::of);
+    let courses = pilot.then_some(Course::NONE).into_iter().chain(lengths);
     let mut best: Option<(f64, Specialist)> = None;
     for course in courses {
         let specialist = recovered(base, course, recipe, seconds, progress)?;
@@ -165,7 +160,7 @@ struct Decided {
     right: Option<Vec<f64>>,
 }
 
-/// A trial finetuned along a course.
+/// A course, and what the held-out fold says of a trial that was finetuned along it or by its pilot.
 struct Way {
     course: Course,
     score: Score,
@@ -174,19 +169,27 @@ struct Way {
 }
 
 impl Way {
-    /// What the fold says of a network after a course. Its sides are asked only where no `earlier` way is as good.
+    /// What the fold says of a network. Its sides are asked only where no `earlier` way is as good.
     fn seen(
         task: &Task,
         course: Course,
-        (graph, weights): (&Graph, &dyn Effective),
+        model: &TorchModel,
         sides: Option<&Sides>,
         earlier: &[Self],
-    ) -> Result<Self, TorchError> {
-        let score = score_of(graph, weights, &task.heldout)?;
+    ) -> Result<Self, PipelineError> {
+        let score = score(model, &task.heldout)?;
         let beaten = earlier.iter().any(|way| way.score.loss <= score.loss);
         let sides = sides.filter(|_| !beaten);
-        Ok(Self { course, score, right: sides.map(|sides| sides.right(graph, weights)).transpose()? })
+        Ok(Self { course, score, right: sides.map(|sides| sides.right(model)).transpose()? })
     }
+}
+
+/// Numbers of passes that the fold is asked about, and those that its trial makes for each.
+pub fn tried(recovery: &RecoverySpec) -> Vec<(usize, usize)> {
+    let lengths = recovery.lengths();
+    let shorter = if recovery.pilot && lengths.len() == 1 { PILOT } else { 1 };
+    let some = lengths.into_iter().filter(|epochs| *epochs > 0);
+    some.map(|epochs| (epochs, epochs.div_ceil(shorter))).collect()
 }
 
 /// The course after which the held-out loss is least.
@@ -197,53 +200,27 @@ fn decided(
     sides: Option<&Sides>,
     progress: &mut dyn Progress,
 ) -> Result<Decided, PipelineError> {
-    let lengths = recipe.recovery.lengths();
     let mut ways = Vec::new();
-    for epochs in lengths.iter().copied().filter(|epochs| *epochs > 0) {
-        ways.extend(followed(task, trial, recipe, epochs, sides, progress)?);
+    if recipe.recovery.pilot || recipe.recovery.lengths().contains(&0) {
+        ways.push(Way::seen(task, Course::NONE, &trial.oneshot, sides, &[])?);
     }
-    if recipe.recovery.early_stopping || lengths.contains(&0) || ways.is_empty() {
-        let base = &trial.oneshot;
-        ways.insert(0, Way::seen(task, Course::NONE, (&base.graph, base), sides, &[])?);
+    for (epochs, passes) in tried(&recipe.recovery) {
+        let made = steady(1.0, progress, |pace, progress| {
+            let course = Course { epochs: passes, pace };
+            Ok((trained(trial, course, recipe, &mut Stages::default(), progress)?, pace))
+        })?;
+        if let Some((specialist, pace)) = made {
+            ways.push(Way::seen(task, Course { epochs, pace }, &specialist.model, sides, &ways)?);
+        }
+    }
+    if ways.is_empty() {
+        ways.push(Way::seen(task, Course::NONE, &trial.oneshot, sides, &[])?);
     }
     let names: Vec<String> = ways.iter().map(|way| way.course.name()).collect();
     let scores: Vec<&Score> = ways.iter().map(|way| &way.score).collect();
     let (taken, choice) = least_loss("epochs of the last finetuning", &names, &scores);
     let Way { course, right, .. } = ways.swap_remove(taken);
     Ok(Decided { course, choice, right })
-}
-
-/// What the held-out fold says at the ends of the parts of a finetuning; nothing where it diverges.
-fn followed(
-    task: &Task,
-    trial: &Base,
-    recipe: &Recipe,
-    epochs: usize,
-    sides: Option<&Sides>,
-    progress: &mut dyn Progress,
-) -> Result<Vec<Way>, PipelineError> {
-    let ends = if recipe.recovery.early_stopping { ends(epochs) } else { vec![epochs] };
-    let seen = steady(1.0, progress, |pace, progress| {
-        let course = Course { pace, ..Course::whole(epochs) };
-        let mut seen = Vec::with_capacity(ends.len());
-        let mut look = |epoch: usize, student: &dyn Student| {
-            if ends.contains(&epoch) {
-                let course = Course { stop: epoch, ..course };
-                seen.push(Way::seen(task, course, (student.graph(), student), sides, &seen)?);
-            }
-            Ok(ControlFlow::Continue(()))
-        };
-        trained(trial, course, recipe, &mut look, &mut Stages::default(), progress)?;
-        Ok(seen)
-    })?;
-    Ok(seen.unwrap_or_default())
-}
-
-/// Last epochs of equal parts.
-fn ends(epochs: usize) -> Vec<usize> {
-    let mut ends: Vec<usize> = (1..=PARTS).map(|part| (epochs * part).div_ceil(PARTS)).collect();
-    ends.dedup();
-    ends
 }
 
 /// The base finetuned along a course; the base itself where that diverges.
@@ -255,12 +232,9 @@ fn recovered(
     progress: &mut dyn Progress,
 ) -> Result<Specialist, PipelineError> {
     let mut made = None;
-    if recipe.recovery.schedule != Schedule::None && course.stop > 0 {
+    if recipe.recovery.schedule != Schedule::None && course.epochs > 0 {
         made = steady(course.pace, progress, |pace, progress| {
-            let mut stop = |epoch: usize, _: &dyn Student| {
-                Ok(if epoch < course.stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-            };
-            trained(base, Course { pace, ..course }, recipe, &mut stop, seconds, progress)
+            trained(base, Course { pace, ..course }, recipe, seconds, progress)
         })?;
     }
     let specialist = match made {
@@ -271,12 +245,11 @@ fn recovered(
     Ok(specialist)
 }
 
-/// Finetunes every surviving weight, or an adapter that is then merged, as far as `watch` lets it go on.
+/// Finetunes every surviving weight, or an adapter that is then merged.
 fn trained(
     base: &Base,
     course: Course,
     recipe: &Recipe,
-    watch: &mut Watch,
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<Specialist, PipelineError> {
@@ -284,10 +257,10 @@ fn trained(
     recipe.recovery.epochs = course.epochs;
     let adapter = adapter(&recipe.adapt.method)?;
     if !adapter.trains_weights() {
-        return adapted(base, adapter, &recipe, course.pace, watch, seconds, progress);
+        return adapted(base, adapter, &recipe, course.pace, seconds, progress);
     }
     let round = Round { number: before(&recipe).len(), pace: course.pace };
-    let model = finetuned(base, &recipe, round, watch, seconds, progress)?;
+    let model = finetuned(base, &recipe, round, seconds, progress)?;
     Ok(Specialist::of(model, &base.masks))
 }
 
@@ -331,7 +304,7 @@ pub fn finetuned_on_the_way(
     progress: &mut dyn Progress,
 ) -> Result<TorchModel, PipelineError> {
     let made = steady(1.0, progress, |pace, progress| {
-        finetuned(base, recipe, Round { number, pace }, &mut to_the_end, seconds, progress)
+        finetuned(base, recipe, Round { number, pace }, seconds, progress)
     })?;
     made.map_or_else(|| Ok(base.oneshot.deep_clone()?), Ok)
 }
@@ -341,7 +314,6 @@ fn finetuned(
     base: &Base,
     recipe: &Recipe,
     Round { number, pace }: Round,
-    watch: &mut Watch,
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<TorchModel, PipelineError> {
@@ -355,9 +327,7 @@ fn finetuned(
         stage: &stage,
         pace,
     };
-    timed(seconds, "finetune", || {
-        Ok(train(&mut model, &base.masks, &base.examples, &training, watch, progress)?)
-    })?;
+    timed(seconds, "finetune", || Ok(train(&mut model, &base.masks, &base.examples, &training, progress)?))?;
     Ok(model)
 }
 
@@ -367,7 +337,6 @@ fn adapted(
     adapter: &dyn Adapter,
     recipe: &Recipe,
     pace: f64,
-    watch: &mut Watch,
     seconds: &mut Stages,
     progress: &mut dyn Progress,
 ) -> Result<Specialist, PipelineError> {
@@ -382,7 +351,7 @@ fn adapted(
         seed: recipe.seed,
         pace,
     };
-    let mut merged = timed(seconds, "adapt", || Ok(adapt::adapt(&problem, adapter, watch, progress)?))?;
+    let mut merged = timed(seconds, "adapt", || Ok(adapt::adapt(&problem, adapter, progress)?))?;
     if let Some(packed) = &packed {
         merged.rebase(packed, &base.oneshot)?;
     }
@@ -425,14 +394,6 @@ mod tests {
 
     fn diverged() -> TorchError {
         TorchError::Diverged { stage: "finetune 1/1".to_owned() }
-    }
-
-    #[test]
-    fn parts_end_where_all_passes_do() {
-        assert_eq!(
-            [ends(60), ends(3), ends(1), ends(6)],
-            [vec![15, 30, 45, 60], vec![1, 2, 3], vec![1], vec![2, 3, 5, 6]]
-        );
     }
 
     #[test]

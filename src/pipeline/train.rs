@@ -17,7 +17,7 @@ use super::recover::steady;
 use super::task::{examples, head_plan, opened, set_head};
 use crate::checkpoint::{Checkpoint, Pretrained, to_safetensors};
 use crate::data::{Dataset, FewShot, load};
-use crate::distill::{Examples, Training, optimizer_of, to_the_end, train as train_loop};
+use crate::distill::{Examples, Training, optimizer_of, train as train_loop};
 use crate::labels::HeadPlan;
 use crate::models::{Design, NameMap, build, timm_names};
 use crate::preprocess::{Origin, Resolved};
@@ -74,7 +74,7 @@ pub fn train(
     };
     let trained = steady(1.0, progress, |pace, progress| {
         let (mut model, training) = (model.deep_clone()?, Training { pace, ..training });
-        train_loop(&mut model, &BTreeMap::new(), &shots, &training, &mut to_the_end, progress)?;
+        train_loop(&mut model, &BTreeMap::new(), &shots, &training, progress)?;
         Ok(model)
     })?;
     let model = match (trained, &spec.start) {

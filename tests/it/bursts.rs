@@ -61,11 +61,11 @@ fn a_finetuning_that_diverges_ends_no_run() {
     (recipe.recovery.optimizer, recipe.recovery.epochs) = (OptimizerChoice::Sgd, 4);
     // Off the numbers even at a tenth.
     (recipe.recovery.learning_rate, recipe.recovery.max_grad_norm) = (Some(1e30), 0.0);
-    for (early_stopping, schedule) in
+    for (pilot, schedule) in
         [(true, Schedule::OneShot), (false, Schedule::OneShot), (false, Schedule::Gradual)]
     {
-        (recipe.recovery.early_stopping, recipe.recovery.schedule) = (early_stopping, schedule);
-        let record = run(&recipe, &root.path().join(format!("{early_stopping}-{schedule:?}")));
+        (recipe.recovery.pilot, recipe.recovery.schedule) = (pilot, schedule);
+        let record = run(&recipe, &root.path().join(format!("{pilot}-{schedule:?}")));
         let warned = record.warnings.iter().filter(|text| text.contains("diverged")).count();
         assert!(warned >= 2 && warned % 2 == 0, "{:?}", record.warnings);
         let [oneshot, specialist] = top1(&record);
@@ -74,7 +74,7 @@ fn a_finetuning_that_diverges_ends_no_run() {
     }
     // A rate ten times too high is slowed down.
     (recipe.recovery.learning_rate, recipe.recovery.epochs) = (Some(20.0), 8);
-    (recipe.recovery.early_stopping, recipe.recovery.schedule) = (false, Schedule::OneShot);
+    (recipe.recovery.pilot, recipe.recovery.schedule) = (false, Schedule::OneShot);
     let record = run(&recipe, &root.path().join("slower"));
     assert!(record.warnings.iter().any(|text| text.contains("begins again")), "{:?}", record.warnings);
 }
