@@ -47,7 +47,7 @@ fn twins_are_held_out_together_and_no_answer_is_surer_than_the_shots() {
     assert!(record.choices.iter().flat_map(losses).all(|loss| loss < 5.0), "{:?}", record.choices);
     let epochs = record.choices.iter().find(|choice| choice.what.contains("epochs")).unwrap();
     let names: Vec<&str> = epochs.candidates.iter().map(|candidate| candidate.name.as_str()).collect();
-    assert_eq!(names, ["none", "2 of 8", "4 of 8", "6 of 8", "8 of 8"]);
+    assert_eq!(names, ["none", "8"]);
     let [oneshot, specialist] = top1(&record);
     assert!(specialist > oneshot - 0.05, "{oneshot} {specialist} {:?}", record.choices);
 }
@@ -58,7 +58,7 @@ fn a_finetuning_that_diverges_ends_no_run() {
     let mut recipe = recipe(bursts(&root.path().join("photos"), 2));
     recipe.prune.solver = "magnitude".into();
     recipe.shots.per_class = 6;
-    (recipe.recovery.optimizer, recipe.recovery.epochs) = (OptimizerChoice::Sgd, 4);
+    (recipe.recovery.optimizer, recipe.recovery.epochs) = (OptimizerChoice::Sgd, 16);
     // Off the numbers even at a tenth.
     (recipe.recovery.learning_rate, recipe.recovery.max_grad_norm) = (Some(1e30), 0.0);
     for (pilot, schedule) in
