@@ -372,7 +372,7 @@ pub struct Choice {
 }
 
 /// A candidate of a [`Choice`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Name of the candidate.
     pub name: String,
@@ -380,9 +380,6 @@ pub struct Candidate {
     pub top1: Option<f64>,
     /// Held-out loss, if it decided.
     pub loss: Option<f64>,
-    /// Mean probability of the right class on the held-out fold, if that decided.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probability: Option<f64>,
     /// Most that the recall of a class fell on the held-out fold, if that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_drop: Option<f64>,

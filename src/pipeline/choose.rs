@@ -171,7 +171,7 @@ pub fn least_loss(what: &str, names: &[String], scores: &[impl Borrow<Score>]) -
         name: name.clone(),
         top1: Some(score.top1),
         loss: Some(score.loss),
-        ..Candidate::default()
+        class_drop: None,
     };
     let scores = scores.iter().map(Borrow::borrow);
     let candidates = names.iter().zip(scores).map(candidate).collect();

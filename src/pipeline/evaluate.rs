@@ -1,13 +1,13 @@
-use margay_core::SparseModel;
+use margay_core::{Graph, SparseModel};
 use margay_runtime::{Session, SessionOptions};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::PipelineError;
-use super::sparsify::logits;
+use super::sparsify::{logits, logits_of};
 use crate::data::Loaded;
 use crate::distill::Examples;
 use crate::record::{Evaluation, Paired};
-use crate::torch::{TorchError, TorchModel};
+use crate::torch::{Effective, TorchError, TorchModel};
 
 /// Images per batch of an evaluation.
 const BATCH: usize = 64;
@@ -18,6 +18,8 @@ pub struct Score {
     pub top1: f64,
     /// Mean cross-entropy.
     pub loss: f64,
+    /// Whether each image is right `[n]`.
+    pub right: Vec<bool>,
 }
 
 /// Logits `[n, classes]` of some images with their true classes.
@@ -41,14 +43,8 @@ impl Answers {
         (f64::from(row[class]) - log_sum_exp(row)).exp()
     }
 
-    /// The same answers, less sure above a temperature of 1, surer below.
-    pub fn tempered(&self, temperature: f64) -> Self {
-        let logits = self.logits.iter().map(|logit| logit / temperature as f32).collect();
-        Self { logits, classes: self.classes }
-    }
-
     /// −ln p(true class) of each image.
-    pub fn losses(&self, truth: &[usize]) -> Vec<f64> {
+    fn losses(&self, truth: &[usize]) -> Vec<f64> {
         let loss = |(row, class): (&[f32], &usize)| log_sum_exp(row) - f64::from(row[*class]);
         self.logits.chunks_exact(self.classes).zip(truth).map(loss).collect()
     }
@@ -77,9 +73,14 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     f64::from(top) + logits.iter().map(|logit| f64::from(logit - top).exp()).sum::<f64>().ln()
 }
 
-/// Accuracy and loss of a torch model; images count in the loss as they do in training.
-pub fn score(model: &TorchModel, examples: &Examples) -> Result<Score, TorchError> {
-    let logits = logits(model, &examples.batches(BATCH)?)?;
+/// Accuracy and loss of a torch model.
+pub fn score(model: &TorchModel, examples: &Examples) -> Result<Score, PipelineError> {
+    Ok(score_of(&model.graph, model, examples)?)
+}
+
+/// Accuracy and loss of a graph with the weights that somebody has for it; images count in the loss as they do in training.
+pub fn score_of(graph: &Graph, weights: &dyn Effective, examples: &Examples) -> Result<Score, TorchError> {
+    let logits = logits_of(graph, weights, &examples.batches(BATCH)?)?;
     let hits = logits.f_argmax(1, false)?.f_eq_tensor(&examples.classes)?;
     let none = None::<Tensor>;
     let losses = logits.f_cross_entropy_loss(&examples.classes, none, tch::Reduction::None, -100, 0.0)?;
@@ -88,7 +89,8 @@ pub fn score(model: &TorchModel, examples: &Examples) -> Result<Score, TorchErro
         None => losses,
     };
     let top1 = hits.f_to_kind(Kind::Double)?.f_mean(Kind::Double)?.double_value(&[]);
-    Ok(Score { top1, loss: losses.f_mean(Kind::Float)?.double_value(&[]) })
+    let hits = hits.f_to_device(Device::Cpu)?;
+    Ok(Score { top1, loss: losses.f_mean(Kind::Float)?.double_value(&[]), right: Vec::try_from(hits)? })
 }
 
 /// Answers of a torch model.

@@ -58,12 +58,7 @@ fn guarded(
             "{name}: held-out recall of `{class}` falls by {least}{:.1} points",
             100.0 * drop
         ));
-        candidates.push(Candidate {
-            name: name.clone(),
-            top1,
-            class_drop: Some(drop),
-            ..Candidate::default()
-        });
+        candidates.push(Candidate { name: name.clone(), top1, loss: None, class_drop: Some(drop) });
         if within || trial.is_dense() || step == STEPS {
             if !within {
                 progress.warn(&format!("even at {name} `{class}` loses more than it may"));

@@ -4,7 +4,7 @@ use margay_core::Graph;
 
 use super::PipelineError;
 use super::budget::of_weights;
-use super::evaluate::{Answers, on_torch};
+use super::evaluate::score;
 use super::guard::{decided, views};
 use super::pruning::Pruner;
 use super::recover::{Decision, asks_fold, decide};
@@ -15,20 +15,18 @@ use crate::distill::Examples;
 use crate::progress::Progress;
 use crate::recipe::{PruneSpec, Recipe};
 use crate::record::{Candidate, Choice, Stages};
-use crate::torch::{TorchError, TorchModel, to_array};
+use crate::torch::{TorchError, TorchModel};
 
 /// Times that the target is relaxed at most.
 const STEPS: u32 = 8;
-/// Standard errors that a loss has before it counts: chance alone makes as much once in twenty times.
+/// Standard errors by which a loss exceeds what is allowed before it counts: chance alone does so once in twenty times.
 const DOUBT: f64 = 1.645;
-/// Quarters of a doubling up to which temperatures are tried, down and up from 1.
-const QUARTERS: i32 = 40;
 
-/// What a network loses on the held-out fold: probability of the right classes, in the mean over the photos.
+/// Held-out accuracy that a network loses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Loss {
-    /// Mean probabilities of the right class, dense and sparse.
-    pub sure: [f64; 2],
+    /// Fractions that are right, dense and sparse, over photos and their sides.
+    pub top1: [f64; 2],
     /// Standard error of their difference, photo by photo.
     pub error: f64,
     /// Number of photos.
@@ -38,55 +36,45 @@ pub struct Loss {
 /// The held-out fold as a limit sees it: every photo from several sides, whose answers tell more than one.
 pub struct Sides {
     views: Examples,
-    truth: Vec<usize>,
     photos: usize,
 }
 
 impl Sides {
     /// The sides of some photos.
     pub fn of(photos: &Examples) -> Result<Self, TorchError> {
-        let views = views(photos)?;
-        let truth = to_array(&views.classes)?.iter().map(|class| *class as usize).collect();
-        Ok(Self { views, truth, photos: photos.len() })
+        Ok(Self { views: views(photos)?, photos: photos.len() })
     }
 
-    /// The probability that a network gives each photo's class, in the mean over its sides. Few photos tell more by it than by
-    /// right and wrong answers. The network's temperature is set as these photos like it best: to be less sure of all answers
-    /// alike is no loss.
-    pub fn sure(&self, model: &TorchModel) -> Result<Vec<f64>, PipelineError> {
-        let answers = on_torch(model, &self.views)?;
-        let tempered =
-            (-QUARTERS..=QUARTERS).map(|quarter| answers.tempered((0.25 * f64::from(quarter)).exp2()));
-        let loss = |answers: &Answers| answers.losses(&self.truth).iter().sum::<f64>();
-        let best = tempered.min_by(|a, b| loss(a).total_cmp(&loss(b))).expect("a temperature of 1 is tried");
+    /// The share of each photo's sides that a network answers right.
+    pub fn right(&self, model: &TorchModel) -> Result<Vec<f64>, PipelineError> {
+        let right = score(model, &self.views)?.right;
+        let sides = right.len() / self.photos;
         // All photos from one side, then all from the next.
-        let mean = |photo: usize| {
-            let sides = (photo..self.truth.len()).step_by(self.photos);
-            let count = sides.len() as f64;
-            sides.map(|side| best.probability(side, self.truth[side])).sum::<f64>() / count
+        let share = |photo: usize| {
+            let right = right.iter().skip(photo).step_by(self.photos).filter(|right| **right).count();
+            right as f64 / sides as f64
         };
-        Ok((0..self.photos).map(mean).collect())
+        Ok((0..self.photos).map(share).collect())
     }
 }
 
 impl Loss {
-    /// What the sparse network loses against the dense one, by the probability of each photo's class.
+    /// What the sparse network loses against the dense one, by the share of each photo's sides that are right.
     pub fn of(dense: &[f64], sparse: &[f64]) -> Self {
         let photos = dense.len();
         let mean = |of: &[f64]| of.iter().sum::<f64>() / photos as f64;
-        let sure = [mean(dense), mean(sparse)];
-        let lost = sure[0] - sure[1];
+        let top1 = [mean(dense), mean(sparse)];
+        let lost = top1[0] - top1[1];
         let squares: f64 =
             dense.iter().zip(sparse).map(|(dense, sparse)| (dense - sparse - lost).powi(2)).sum();
         let error =
             if photos > 1 { (squares / ((photos - 1) * photos) as f64).sqrt() } else { f64::INFINITY };
-        Self { sure, error, photos }
+        Self { top1, error, photos }
     }
 
-    /// Whether more is lost than is allowed, and more than chance alone is likely to make of so few photos. One photo tells nothing.
+    /// Whether more is lost than is allowed, by more than chance is likely to make of the photos. One photo tells nothing.
     pub fn exceeds(&self, allowed: f64) -> bool {
-        let lost = self.sure[0] - self.sure[1];
-        lost > allowed && lost > DOUBT * self.error
+        self.top1[0] - self.top1[1] - DOUBT * self.error > allowed
     }
 }
 
@@ -119,17 +107,17 @@ pub fn pruned(
         let mut decision = decide(task, Some(tried), &taken, seconds, progress)?;
         let loss = decision.loss.expect("a limit asks for the loss");
         let (name, exceeds) = (taken.cost(), loss.exceeds(allowed));
-        let probability = Some(loss.sure[1]);
-        candidates.push(Candidate { name: name.clone(), probability, ..Candidate::default() });
+        let top1 = Some(loss.top1[1]);
+        candidates.push(Candidate { name: name.clone(), top1, loss: None, class_drop: None });
         let last = taken.is_dense() || step == STEPS;
         if exceeds {
             progress.warn(&told(&name, &loss, allowed, last));
         }
         if !exceeds || last {
             let what = format!(
-                "compression at which the held-out photos' classes lose at most {:.1} points of probability (dense {:.1} %)",
+                "compression at which held-out accuracy falls by at most {:.1} points (dense {:.1} %)",
                 100.0 * allowed,
-                100.0 * loss.sure[0]
+                100.0 * loss.top1[0]
             );
             decision.choices.insert(0, Choice { what, candidates, taken: name });
             let base = of_all_shots(&pruner, chosen, trial, seconds, progress)?;
@@ -161,11 +149,11 @@ pub fn first_step(graph: &Graph, recipe: &Recipe) -> Result<u32, PipelineError> 
 }
 
 fn told(name: &str, loss: &Loss, allowed: f64, last: bool) -> String {
-    let Loss { sure: [dense, sparse], error, photos } = loss;
+    let Loss { top1: [dense, sparse], error, photos } = loss;
     let then = if last { "it is the least that is tried" } else { "less is pruned" };
     format!(
-        "at {name} the right class of {photos} held-out photos, ten views of each, has a probability of {:.1} %, with the dense \
-         network {:.1} %: {:.1} ± {:.1} points are lost, {:.1} are allowed (--max-drop); {then}",
+        "at {name} {:.1} % of {photos} held-out photos are right, ten views of each, of the dense network {:.1} %: {:.1} ± {:.1} \
+         points are lost, {:.1} are allowed (--max-drop); {then}",
         100.0 * sparse,
         100.0 * dense,
         100.0 * (dense - sparse),
@@ -176,7 +164,6 @@ fn told(name: &str, loss: &Loss, allowed: f64, last: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use margay_core::Params;
     use tch::{Device, Kind, Tensor};
 
     use super::*;
@@ -188,12 +175,10 @@ mod tests {
     fn a_loss_counts_where_it_is_more_than_chance() {
         let dense = [1.0; 8];
         let three = Loss::of(&dense, &[0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
-        assert_eq!(three.sure, [1.0, 0.625]);
+        assert_eq!(three.top1, [1.0, 0.625]);
         // Variance of three ones of eight: 15/56; of their mean: 15/448.
         assert!((three.error - (15.0_f64 / 448.0).sqrt()).abs() < 1e-12);
-        assert!(three.exceeds(0.37) && !three.exceeds(0.38));
-        // One of eight may be chance.
-        assert!(!Loss::of(&dense, &[0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]).exceeds(0.0));
+        assert!(three.exceeds(0.07) && !three.exceeds(0.08));
         // What is lost on some photos and won on others is no loss.
         let even = Loss::of(&[1.0, 1.0, 0.0, 0.0], &[0.0, 0.0, 1.0, 1.0]);
         assert!(!even.exceeds(0.0));
@@ -222,38 +207,23 @@ mod tests {
     }
 
     #[test]
-    fn a_photo_counts_by_its_sides_and_not_by_the_scale_of_all_answers() {
+    fn a_photo_counts_by_the_share_of_its_sides() {
         let image = [32, 32];
         let design = Design { variant: "resnet18".into(), width: Some(4), depth: None, classes: 3, image };
         let graph = build(&design).unwrap();
-        let mut params = random_params(&graph, 5);
-        let network = |params: &Params| TorchModel::new(graph.clone(), params, Device::Cpu).unwrap();
+        let model = TorchModel::new(graph.clone(), &random_params(&graph, 5), Device::Cpu).unwrap();
         let images = (Tensor::arange(7 * 3 * 32 * 32, (Kind::Float, Device::Cpu)) * 0.37).sin();
-        let images = images.reshape([7, 3, 32, 32]);
-        let unlabelled = Examples::new(images.shallow_clone(), Tensor::from_slice(&[0_i64; 7]));
-        // Right but for two of seven: some temperature between the extremes fits best.
-        let mut classes: Vec<i64> = on_torch(&network(&params), &unlabelled)
-            .unwrap()
-            .predicted()
-            .iter()
-            .map(|class| *class as i64)
-            .collect();
-        classes[2] = (classes[2] + 1) % 3;
-        classes[5] = (classes[5] + 1) % 3;
-        let photos = Examples::new(images, Tensor::from_slice(&classes));
-        let close = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
-        let sure = Sides::of(&photos).unwrap().sure(&network(&params)).unwrap();
-        assert!(sure.len() == 7 && sure.iter().all(|share| (0.0..1.0).contains(share)), "{sure:?}");
-        assert!(sure[0] > sure[2] && sure[0] > sure[5], "{sure:?}");
-        let backwards = photos.select(&[6, 5, 4, 3, 2, 1, 0]).unwrap();
-        let mut again = Sides::of(&backwards).unwrap().sure(&network(&params)).unwrap();
-        again.reverse();
-        assert!(close(&sure, &again), "{sure:?} {again:?}");
-        // Half as sure of everything.
-        for name in ["fc.weight", "fc.bias"] {
-            params.get_mut(name).unwrap().mapv_inplace(|value| 0.5 * value);
+        let photos =
+            Examples::new(images.reshape([7, 3, 32, 32]), Tensor::from_slice(&[0_i64, 1, 2, 0, 1, 2, 0]));
+        let shares = Sides::of(&photos).unwrap().right(&model).unwrap();
+        for (photo, share) in shares.iter().enumerate() {
+            let alone = Sides::of(&photos.select(&[photo as i64]).unwrap()).unwrap();
+            let own = alone.right(&model).unwrap();
+            let tenths = (10.0 * share).round() / 10.0;
+            assert!(
+                (own[0] - share).abs() < 1e-9 && (tenths - share).abs() < 1e-9,
+                "{photo}: {own:?} {share}"
+            );
         }
-        let halved = Sides::of(&photos).unwrap().sure(&network(&params)).unwrap();
-        assert!(close(&sure, &halved), "{sure:?} {halved:?}");
     }
 }

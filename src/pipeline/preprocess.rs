@@ -169,7 +169,7 @@ fn choice(trials: &[Trial]) -> Choice {
         name: trial.constants.to_string(),
         top1: Some(trial.top1),
         loss: Some(trial.loss()),
-        ..Candidate::default()
+        class_drop: None,
     };
     Choice {
         what: "constants of preprocessing, assumed and tried on the shots".to_owned(),
@@ -190,7 +190,7 @@ fn answers(
         HeadPlan::Slice(_) => {
             head::slice(&mut graph, &mut params, &plan.rows())?;
             let model = TorchModel::new(graph, &params, examples.images.device())?;
-            Ok(logits(&model, &examples.batches(BATCH)?)?)
+            logits(&model, &examples.batches(BATCH)?)
         }
         HeadPlan::Probe(_) => Ok(head::left_out(&graph, &params, examples, classes)?),
     }

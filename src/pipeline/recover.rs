@@ -80,10 +80,10 @@ pub fn decide(
     timed(seconds, "decide", || {
         let sides = recipe.prune.max_drop.map(|_| Sides::of(&task.heldout)).transpose()?;
         if recipe.recovery.asks_fold() {
-            let Decided { course, choice, sure } = decided(task, trial, recipe, sides.as_ref(), progress)?;
+            let Decided { course, choice, right } = decided(task, trial, recipe, sides.as_ref(), progress)?;
             progress.note(&format!("epochs of finetuning by the held-out fold: {}", course.name()));
-            if let Some((sides, sparse)) = sides.zip(sure) {
-                decision.loss = Some(Loss::of(&sides.sure(&trial.dense)?, &sparse));
+            if let Some((sides, sparse)) = sides.zip(right) {
+                decision.loss = Some(Loss::of(&sides.right(&trial.dense)?, &sparse));
             }
             decision.course = course;
             decision.choices.push(choice);
@@ -105,13 +105,14 @@ fn lost(
     allowed: f64,
     progress: &mut dyn Progress,
 ) -> Result<Loss, PipelineError> {
-    let dense = sides.sure(&trial.dense)?;
-    let oneshot = Loss::of(&dense, &sides.sure(&trial.oneshot)?);
+    let right = |model: &TorchModel| sides.right(model);
+    let dense = right(&trial.dense)?;
+    let oneshot = Loss::of(&dense, &right(&trial.oneshot)?);
     if !oneshot.exceeds(allowed) {
         return Ok(oneshot);
     }
     let finetuned = recovered(trial, course, recipe, &mut Stages::default(), progress)?;
-    Ok(Loss::of(&dense, &sides.sure(&finetuned.model)?))
+    Ok(Loss::of(&dense, &right(&finetuned.model)?))
 }
 
 /// The last finetuning, as was decided: of every surviving weight, or of an adapter that is then merged.
@@ -155,16 +156,16 @@ pub fn recovered_on_fold(
 struct Decided {
     course: Course,
     choice: Choice,
-    /// How sure the network that decided it is of the fold's classes, if that was asked.
-    sure: Option<Vec<f64>>,
+    /// What the network that decided it gets right of the fold's sides, if they were asked for.
+    right: Option<Vec<f64>>,
 }
 
 /// A course, and what the held-out fold says of a trial that was finetuned along it or by its pilot.
 struct Way {
     course: Course,
     score: Score,
-    /// How sure it is of the fold's classes, if that was asked and no earlier way is as good.
-    sure: Option<Vec<f64>>,
+    /// What it gets right of the fold's sides, if they were asked for and no earlier way is as good.
+    right: Option<Vec<f64>>,
 }
 
 impl Way {
@@ -179,7 +180,7 @@ impl Way {
         let score = score(model, &task.heldout)?;
         let beaten = earlier.iter().any(|way| way.score.loss <= score.loss);
         let sides = sides.filter(|_| !beaten);
-        Ok(Self { course, score, sure: sides.map(|sides| sides.sure(model)).transpose()? })
+        Ok(Self { course, score, right: sides.map(|sides| sides.right(model)).transpose()? })
     }
 }
 
@@ -218,8 +219,8 @@ fn decided(
     let names: Vec<String> = ways.iter().map(|way| way.course.name()).collect();
     let scores: Vec<&Score> = ways.iter().map(|way| &way.score).collect();
     let (taken, choice) = least_loss("epochs of the last finetuning", &names, &scores);
-    let Way { course, sure, .. } = ways.swap_remove(taken);
-    Ok(Decided { course, choice, sure })
+    let Way { course, right, .. } = ways.swap_remove(taken);
+    Ok(Decided { course, choice, right })
 }
 
 /// The base finetuned along a course; the base itself where that diverges.

@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::prune::LayerOutcome;
 use crate::recipe::{BaseBits, Recipe, Schedule};
 use crate::record::{Choice, Stages, Trained};
-use crate::torch::{Bits, Norms, TorchError, TorchModel, forward};
+use crate::torch::{Bits, Effective, Norms, TorchError, TorchModel, forward};
 
 /// A sparse network before its last finetuning, and the dense one it imitates.
 pub struct Base {
@@ -198,9 +198,14 @@ pub fn timed<T>(
 }
 
 /// Logits of a batch list, joined.
-pub fn logits(model: &TorchModel, batches: &[Tensor]) -> Result<Tensor, TorchError> {
+pub fn logits(model: &TorchModel, batches: &[Tensor]) -> Result<Tensor, PipelineError> {
+    Ok(logits_of(&model.graph, model, batches)?)
+}
+
+/// Logits of a batch list, joined, of a graph with the weights that somebody has for it.
+pub fn logits_of(graph: &Graph, weights: &dyn Effective, batches: &[Tensor]) -> Result<Tensor, TorchError> {
     let _no_grad = tch::no_grad_guard();
-    let run = |batch: &Tensor| Ok(forward(&model.graph, model, Norms::Stored, batch, &[])?.logits);
+    let run = |batch: &Tensor| Ok(forward(graph, weights, Norms::Stored, batch, &[])?.logits);
     let parts = batches.iter().map(run).collect::<Result<Vec<_>, TorchError>>()?;
     Ok(Tensor::f_cat(&parts, 0)?)
 }

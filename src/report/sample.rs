@@ -75,8 +75,8 @@ pub(super) fn sample() -> RunRecord {
         choices: vec![Choice {
             what: "batch norm re-estimation".into(),
             candidates: vec![
-                Candidate { name: "kept".into(), top1: Some(0.75), loss: Some(0.71), ..Candidate::default() },
-                Candidate { name: "re-estimated".into(), top1: Some(0.5), ..Candidate::default() },
+                Candidate { name: "kept".into(), top1: Some(0.75), loss: Some(0.71), class_drop: None },
+                Candidate { name: "re-estimated".into(), top1: Some(0.5), loss: None, class_drop: None },
             ],
             taken: "kept".into(),
         }],

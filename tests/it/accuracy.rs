@@ -79,7 +79,7 @@ fn no_choice_sees_val() {
     let last = hidden.stages.iter().rposition(|stage| stage.starts_with("finetune")).unwrap();
     assert!(hidden.shown_after.unwrap() > last, "{:?}", hidden.stages);
     let decided: Vec<&str> = record.choices.iter().map(|choice| choice.what.as_str()).collect();
-    for what in ["no class loses", "points of probability", "damping", "general photos", "epochs"] {
+    for what in ["no class loses", "held-out accuracy falls", "damping", "general photos", "epochs"] {
         assert!(decided.iter().any(|decided| decided.contains(what)), "{what} in {decided:?}");
     }
     assert!(record.choices.iter().all(|choice| choice.candidates.iter().any(|c| c.name == choice.taken)));
@@ -260,7 +260,7 @@ fn less_is_pruned_where_the_network_would_be_ruined_and_said_before_val_is_read(
         record
     };
     let record = compressed(&recipe, "limited");
-    let choice = record.choices.iter().find(|choice| choice.what.contains("points of probability")).unwrap();
+    let choice = record.choices.iter().find(|choice| choice.what.contains("held-out accuracy")).unwrap();
     assert!(choice.candidates.len() > 1 && choice.candidates[0].name == "100.0x", "{choice:?}");
     assert_eq!(choice.taken, choice.candidates.last().unwrap().name);
     let told = record.warnings.iter().filter(|warning| warning.contains("--max-drop")).count();

@@ -24,8 +24,8 @@ pub struct CompressArgs {
     /// Replace the output folder if it is an earlier output
     #[arg(long)]
     force: bool,
-    /// Most probability that the right classes of the held-out shots may lose, in points; less is pruned where they lose more,
-    /// beyond chance. none: prune as far as asked [default: 3, or what the recipe says]
+    /// Most accuracy that the held-out shots may lose, in points; less is pruned where they lose more, beyond chance. none:
+    /// prune as far as asked [default: 3, or what the recipe says]
     #[arg(long, value_name = "POINTS|none", value_parser = parse_points)]
     max_drop: Option<Points>,
     /// Print what would be done, and stop
