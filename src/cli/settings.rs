@@ -207,10 +207,10 @@ pub struct RecoveryArgs {
     /// L2 penalty on weights [default: 0.0001]
     #[arg(long, value_name = "X")]
     pub weight_decay: Option<f64>,
-    /// Weight of the cross-entropy with the labels [default: 1]
+    /// Weight of the cross-entropy with the labels [default: 0.1]
     #[arg(long, value_name = "X")]
     pub cross_entropy: Option<f64>,
-    /// Label smoothing of the cross-entropy [default: 0]
+    /// Label smoothing of the cross-entropy [default: 0.1]
     #[arg(long, value_name = "X")]
     pub label_smoothing: Option<f64>,
     /// Weight of the divergence from the dense teacher [default: 1]

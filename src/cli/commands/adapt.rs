@@ -118,6 +118,7 @@ fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
         batch: args.batch,
         learning_rate: args.learning_rate,
         label_smoothing: args.label_smoothing,
+        cross_entropy: 1.0,
         distillation: 0.0,
         square_head: 0.0,
         crop: 1.0,
