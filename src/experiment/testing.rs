@@ -15,13 +15,14 @@ pub(super) fn experiment() -> Experiment {
 /// `right` of 100 fine, and a class that is always wrong.
 pub(super) fn line(run: &Run, right: usize) -> Line {
     let labels = ["common".to_owned(), "rare".to_owned()];
-    let evaluation = |right: usize, rare: usize| {
-        let truth: Vec<usize> = (0..100).map(|i| usize::from(i >= 90)).collect();
-        let answer = |i: usize| if i < 90 { usize::from(i >= right) } else { usize::from(i - 90 < rare) };
-        Evaluation::from_predictions(&labels, &truth, &(0..100).map(answer).collect::<Vec<_>>())
-    };
     let hits = |right: usize, rare: usize| -> Vec<bool> {
         (0..100).map(|i| if i < 90 { i < right } else { i - 90 < rare }).collect()
+    };
+    let evaluation = |right: usize, rare: usize| {
+        let truth: Vec<usize> = (0..100).map(|i| usize::from(i >= 90)).collect();
+        let answer = |(class, hit): (&usize, bool)| if hit { *class } else { 1 - class };
+        let answers: Vec<usize> = truth.iter().zip(hits(right, rare)).map(answer).collect();
+        Evaluation::from_predictions(&labels, &truth, &answers)
     };
     let none = [0.0; 100];
     let against_dense = Paired::of([&hits(80, 5), &hits(right, 1)], [&none, &none]);

@@ -19,14 +19,13 @@ pub(super) fn sample() -> RunRecord {
     let dense = answers(&[(3, 4), (13, 0), (40, 2)]);
     let specialist = answers(&[(3, 4), (25, 3), (40, 1), (41, 1), (42, 1), (43, 2), (44, 2)]);
     let evaluate = |predicted: &[usize]| Evaluation::from_predictions(&labels, &truth, predicted);
-    let losses = |predicted: &[usize]| -> Vec<f64> {
-        predicted.iter().zip(&truth).map(|(answer, class)| if answer == class { 0.25 } else { 1.5 }).collect()
-    };
-    let right = |predicted: &[usize]| -> Vec<bool> {
+    let right = [&dense, &specialist].map(|predicted| -> Vec<bool> {
         predicted.iter().zip(&truth).map(|(answer, class)| answer == class).collect()
-    };
-    let against_dense =
-        Paired::of([&right(&dense), &right(&specialist)], [&losses(&dense), &losses(&specialist)]);
+    });
+    let losses = right
+        .each_ref()
+        .map(|right| -> Vec<f64> { right.iter().map(|right| if *right { 0.25 } else { 1.5 }).collect() });
+    let against_dense = Paired::of([&right[0], &right[1]], [&losses[0], &losses[1]]);
     let changed = (0..truth.len()).filter(|&i| dense[i] != specialist[i]);
     RunRecord {
         version: "0.1.0".into(),
