@@ -14,7 +14,7 @@ use crate::distill::{Training, train};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, RecoverySpec, Schedule};
 use crate::record::{Choice, Stages};
-use crate::torch::{Norms, TorchModel};
+use crate::torch::{Norms, TorchError, TorchModel};
 
 /// Factor on every learning rate once a training has diverged.
 const SLOWER: f64 = 0.1;
@@ -207,11 +207,16 @@ fn decided(
     for (epochs, passes) in tried(&recipe.recovery) {
         let made = steady(1.0, progress, |pace, progress| {
             let course = Course { epochs: passes, pace };
-            Ok((trained(trial, course, recipe, &mut Stages::default(), progress)?, pace))
+            let specialist = trained(trial, course, recipe, &mut Stages::default(), progress)?;
+            let way = Way::seen(task, Course { epochs, pace }, &specialist.model, sides, &ways)?;
+            // The last step may have led to weights that are numbers, but huge: no later step is there to tell.
+            if way.score.loss.is_finite() {
+                Ok(way)
+            } else {
+                Err(TorchError::Diverged { stage: "pilot".to_owned() }.into())
+            }
         })?;
-        if let Some((specialist, pace)) = made {
-            ways.push(Way::seen(task, Course { epochs, pace }, &specialist.model, sides, &ways)?);
-        }
+        ways.extend(made);
     }
     if ways.is_empty() {
         ways.push(Way::seen(task, Course::NONE, &trial.oneshot, sides, &[])?);
@@ -390,7 +395,6 @@ mod tests {
     use super::*;
     use crate::adapt::AdaptError;
     use crate::progress::{Recorder, Silent};
-    use crate::torch::TorchError;
 
     fn diverged() -> TorchError {
         TorchError::Diverged { stage: "finetune 1/1".to_owned() }

@@ -58,7 +58,7 @@ fn a_finetuning_that_diverges_ends_no_run() {
     let mut recipe = recipe(bursts(&root.path().join("photos"), 2));
     recipe.prune.solver = "magnitude".into();
     recipe.shots.per_class = 6;
-    (recipe.recovery.optimizer, recipe.recovery.epochs) = (OptimizerChoice::Sgd, 16);
+    (recipe.recovery.optimizer, recipe.recovery.epochs) = (OptimizerChoice::Sgd, 4);
     // Off the numbers even at a tenth.
     (recipe.recovery.learning_rate, recipe.recovery.max_grad_norm) = (Some(1e30), 0.0);
     for (pilot, schedule) in
