@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use margay_runtime::highest;
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -562,7 +563,7 @@ impl Parity {
         let images = torch.len() / classes;
         let pairs = || torch.iter().zip(runtime).map(|(a, b)| (f64::from(*a), f64::from(*b)));
         let rows = torch.chunks_exact(classes).zip(runtime.chunks_exact(classes));
-        let agreed = rows.filter(|(a, b)| argmax(a) == argmax(b)).count();
+        let agreed = rows.filter(|(a, b)| highest(a, 1) == highest(b, 1)).count();
         Self {
             max_abs_logit_difference: pairs().map(|(a, b)| (a - b).abs()).fold(0.0, larger),
             max_abs_logit: pairs().map(|(a, _)| a.abs()).fold(0.0, larger),
@@ -654,10 +655,6 @@ fn fraction(part: usize, whole: usize) -> Option<f64> {
 /// The larger of two values, NaN if one is: `f64::max` would hide it.
 fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
-}
-
-fn argmax(logits: &[f32]) -> Option<usize> {
-    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use margay_core::{Graph, SparseModel};
-use margay_runtime::{Session, SessionOptions};
+use margay_runtime::{Session, SessionOptions, highest};
 use tch::{Device, Kind, Tensor};
 
 use super::PipelineError;
@@ -33,8 +33,7 @@ pub struct Answers {
 impl Answers {
     /// Class of the largest logit of each image; ties go to the first.
     pub fn predicted(&self) -> Vec<usize> {
-        let best = |row: &[f32]| (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-        self.logits.chunks_exact(self.classes).map(best).collect()
+        self.logits.chunks_exact(self.classes).map(|row| highest(row, 1)[0]).collect()
     }
 
     /// Softmax probability of class `class` for image `image`.

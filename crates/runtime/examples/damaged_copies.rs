@@ -111,7 +111,7 @@ impl Count {
                 self.silent += 1;
                 self.seen += usize::from(difference(photo, whole) > 1.0);
                 if let Some(model) = model {
-                    let mut best = |photo| Ok::<_, Box<dyn Error>>(model.classify(photo)?.label);
+                    let mut best = |photo| Ok::<_, Box<dyn Error>>(model.classify(photo)?.best().class);
                     self.other += usize::from(best(photo)? != best(whole)?);
                 }
             }

@@ -1,36 +1,46 @@
 use std::path::Path;
+use std::sync::Arc;
 
-use margay_core::SparseModel;
 use margay_core::model::FormatError;
+use margay_core::{Footprint, SparseModel};
+use rayon::prelude::*;
 
-use crate::{Photo, Prepared, Preprocessor, RuntimeError, Session, SessionOptions};
+use crate::{
+    Note, Photo, PhotoError, Prediction, PredictionError, Prepared, Preprocessor, RuntimeError, Session,
+    SessionOptions,
+};
 
-/// A model ready to name what is on a photo: preprocessing, network and labels in one.
+/// Photos that are decoded and classified at a time, where there is memory for as many: keeps every core busy.
+const BATCH: u64 = 64;
+
+/// A model ready to name what is on photos: preprocessing, network and labels in one.
+///
+/// ```no_run
+/// use margay_runtime::{Classifier, SessionOptions};
+///
+/// let mut classifier = Classifier::open("out/specialist.margay", &SessionOptions::default())?;
+/// let photos = ["fox.jpg", "hare.jpg"];
+/// for (photo, answer) in photos.iter().zip(classifier.classify_files(&photos)) {
+///     match answer {
+///         Ok(prediction) => println!("{photo}: {}", prediction.best().label),
+///         Err(error) => eprintln!("{photo} {error}"),
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Classifier {
     session: Session,
     preprocessor: Preprocessor,
-    labels: Vec<String>,
-    /// One prepared input, kept between calls.
-    input: Vec<f32>,
+    labels: Arc<[String]>,
+    batch: usize,
 }
 
 /// A model that a classifier can use in the place of its own, with its labels.
 #[derive(Debug)]
 pub struct Region {
     prepared: Prepared,
-    labels: Vec<String>,
-}
-
-/// What a model says about a photo.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Prediction {
-    /// The most probable class.
-    pub label: String,
-    /// Its probability.
-    pub probability: f32,
-    /// Every class with its probability, most probable first; ties in the model's order.
-    pub top: Vec<(String, f32)>,
+    labels: Arc<[String]>,
 }
 
 /// Why a model cannot classify.
@@ -55,27 +65,36 @@ pub enum ClassifierError {
 
 impl Classifier {
     /// Reads a model file and prepares to run it.
+    ///
+    /// # Errors
+    /// If the file is unsound, or takes more than `options.limits`.
     pub fn open(path: impl AsRef<Path>, options: &SessionOptions) -> Result<Self, ClassifierError> {
-        Self::from_model(SparseModel::read_within(path, &options.limits)?, options)
+        Self::from_model(&SparseModel::read_within(path, &options.limits)?, options)
     }
 
     /// Prepares to run a model.
-    pub fn from_model(model: SparseModel, options: &SessionOptions) -> Result<Self, ClassifierError> {
+    ///
+    /// # Errors
+    /// If the model is unsound, or takes more than `options.limits`.
+    pub fn from_model(model: &SparseModel, options: &SessionOptions) -> Result<Self, ClassifierError> {
         model.check()?;
-        let session = Session::new(&model, options)?;
+        let session = Session::new(model, options)?;
         let preprocessor = Preprocessor::new(&model.preprocess);
-        let input = vec![0.0; preprocessor.image_len()];
-        Ok(Self { session, preprocessor, labels: model.labels, input })
+        let batch = batch(model, options)?;
+        Ok(Self { session, preprocessor, labels: model.labels.clone().into(), batch })
     }
 
     /// Prepares another model with the same input: the base with a region's adapter.
+    ///
+    /// # Errors
+    /// If the model is unsound or reads another input.
     pub fn region(&self, model: &SparseModel) -> Result<Region, ClassifierError> {
         model.check()?;
-        let (made, read) = (self.input.len(), model.graph.input.len());
+        let (made, read) = (self.preprocessor.image_len(), model.graph.input.len());
         if made != read {
             return Err(ClassifierError::InputLength { made, read });
         }
-        Ok(Region { prepared: self.session.prepare(model)?, labels: model.labels.clone() })
+        Ok(Region { prepared: self.session.prepare(model)?, labels: model.labels.clone().into() })
     }
 
     /// Exchanges the model in use with a region's.
@@ -84,22 +103,64 @@ impl Classifier {
         std::mem::swap(&mut self.labels, &mut region.labels);
     }
 
-    /// Names what is on a photo.
+    /// Names what is on a photo in memory.
     ///
     /// # Errors
     /// [`RuntimeError::NotANumber`] where the network overflows.
     pub fn classify(&mut self, photo: &Photo) -> Result<Prediction, RuntimeError> {
-        self.preprocessor.run(photo, &mut self.input);
-        let mut logits = vec![0.0; self.labels.len()];
-        self.session.run(&self.input, &mut logits)?;
-        Prediction::new(&logits, &self.labels)
+        let mut input = vec![0.0; self.preprocessor.image_len()];
+        self.preprocessor.run(photo, &mut input);
+        let prediction = Prediction::new(self.logits(&input)?, Arc::clone(&self.labels))?;
+        Ok(prediction.with_note(photo.note()))
+    }
+
+    /// Names what is on each photo file, in the order of `paths`; one that has no answer says why.
+    ///
+    /// Photos are decoded on all threads. At most [`Self::batch`] of them are in memory at a time, however many there are.
+    pub fn classify_files<P: AsRef<Path> + Sync>(
+        &mut self,
+        paths: &[P],
+    ) -> Vec<Result<Prediction, PredictionError>> {
+        paths.chunks(self.batch).flat_map(|part| self.classify_batch(part)).collect()
+    }
+
+    fn classify_batch<P: AsRef<Path> + Sync>(
+        &mut self,
+        paths: &[P],
+    ) -> Vec<Result<Prediction, PredictionError>> {
+        let (preprocessor, length) = (&self.preprocessor, self.preprocessor.image_len());
+        let prepare = |path: &P| -> Result<(Vec<f32>, Option<Note>), PhotoError> {
+            let mut input = vec![0.0; length];
+            let note = preprocessor.read(path.as_ref(), &mut input)?;
+            Ok((input, note))
+        };
+        let inputs: Vec<Result<_, PhotoError>> =
+            self.session.on_threads(|| paths.par_iter().map(prepare).collect());
+        let batch: Vec<f32> = inputs.iter().flatten().flat_map(|(input, _)| input).copied().collect();
+        let logits = self.logits(&batch).expect("the batch holds whole inputs");
+        let mut rows = logits.chunks_exact(self.labels.len());
+        let answer = |input: Result<(Vec<f32>, Option<Note>), PhotoError>| {
+            let (_, note) = input?;
+            let row = rows.next().expect("every readable photo has its logits").to_vec();
+            Ok(Prediction::new(row, Arc::clone(&self.labels))?.with_note(note))
+        };
+        inputs.into_iter().map(answer).collect()
     }
 
     /// Logits `[batch, classes]` of prepared inputs `[batch, 3, height, width]`.
+    ///
+    /// # Errors
+    /// If `images` are no whole number of inputs.
     pub fn logits(&mut self, images: &[f32]) -> Result<Vec<f32>, RuntimeError> {
-        let mut logits = vec![0.0; images.len() / self.input.len().max(1) * self.labels.len()];
+        let mut logits = vec![0.0; images.len() / self.preprocessor.image_len() * self.labels.len()];
         self.session.run(images, &mut logits)?;
         Ok(logits)
+    }
+
+    /// Most photos that [`Self::classify_files`] holds in memory at a time: the number to give it between two looks at
+    /// the clock.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     /// Class names in the order of the logits.
@@ -118,34 +179,11 @@ impl Classifier {
     }
 }
 
-impl Prediction {
-    /// Ranks the classes of one photo's logits `[classes]`.
-    ///
-    /// # Errors
-    /// [`RuntimeError::NotANumber`] where one is NaN or infinite, which is no answer.
-    pub fn new(logits: &[f32], labels: &[String]) -> Result<Self, RuntimeError> {
-        check_logits(logits)?;
-        let mut order: Vec<usize> = (0..logits.len().min(labels.len())).collect();
-        order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
-        let probabilities = softmax(logits);
-        let top: Vec<(String, f32)> =
-            order.into_iter().map(|class| (labels[class].clone(), probabilities[class])).collect();
-        let (label, probability) = top.first().cloned().unwrap_or_default();
-        Ok(Self { label, probability, top })
-    }
-}
-
-/// Refuses logits that are no answer: NaN or infinite.
-pub fn check_logits(logits: &[f32]) -> Result<(), RuntimeError> {
-    if logits.iter().all(|logit| logit.is_finite()) { Ok(()) } else { Err(RuntimeError::NotANumber) }
-}
-
-/// Probabilities `exp(z) / Σ exp(z)` of logits `[classes]`, summed in f64.
-pub fn softmax(logits: &[f32]) -> Vec<f32> {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = logits.iter().map(|z| f64::from(z - highest).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|power| (power / sum) as f32).collect()
+/// Photos that fit into a quarter of the memory allowed; the session itself has been compared with all of it.
+fn batch(model: &SparseModel, options: &SessionOptions) -> Result<usize, RuntimeError> {
+    let shapes = model.graph.shapes()?;
+    let photo = Footprint::new(&model.graph, &shapes, &model.preprocess, 0).photo;
+    Ok((options.limits.memory / 4 / photo.max(1)).clamp(1, BATCH) as usize)
 }
 
 #[cfg(test)]

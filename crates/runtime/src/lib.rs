@@ -1,6 +1,7 @@
 //! Runs sparse margay models on the CPU without libtorch.
 //!
-//! [`decode`] and [`Preprocessor`] turn a photo into an input; a [`Classifier`] joins both with a session.
+//! A [`Classifier`] opens a model file and names what is on photos; `margay predict` and `margay eval` are loops around
+//! it. [`decode`], [`Preprocessor`] and [`Session`] are its parts.
 //!
 //! A [`Session`] plans a [`SparseModel`](margay_core::SparseModel) once: convolutions are fused with
 //! the sums and rectifiers behind them, every layer gets the kernel that is faster at its density
@@ -18,12 +19,13 @@ mod error;
 mod extensions;
 mod photo;
 mod plan;
+mod prediction;
 mod preprocess;
 mod profile;
 mod rivals;
 mod session;
 
-pub use classifier::{Classifier, ClassifierError, Prediction, Region, check_logits, softmax};
+pub use classifier::{Classifier, ClassifierError, Region};
 pub use cost::{LayerCost, layer_costs, thinned};
 pub use error::RuntimeError;
 pub use extensions::{PHOTO_EXTENSIONS, has_photo_extension};
@@ -35,6 +37,7 @@ pub use photo::{
 pub use plan::KernelChoice;
 #[doc(hidden)]
 pub use plan::fuzz_tune_cache;
+pub use prediction::{Prediction, PredictionError, Ranked, check_logits, highest, softmax};
 pub use preprocess::Preprocessor;
 pub use profile::{Profile, Rival, StepProfile};
 pub use session::{Prepared, Session, SessionOptions};

@@ -149,6 +149,14 @@ impl Session {
         Ok(())
     }
 
+    /// Does `work` where parallel iterators use the session's threads.
+    pub(crate) fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+
     /// Whether every thread can have buffers of its own.
     fn has_room(&self, threads: usize) -> bool {
         self.plan.arena_bytes().saturating_mul(threads as u64) <= self.options.limits.memory

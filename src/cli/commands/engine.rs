@@ -1,14 +1,11 @@
-//! A model file ready to classify photos by the batch.
+//! Model files and how they are run: what `predict`, `eval` and their like have in common.
 
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy as _;
 use margay_core::adapter::{Adapter, AdapterError};
-use margay_core::{Footprint, FormatError, LimitError, Limits, SparseModel};
-use margay_runtime::{
-    Note, PhotoError, Precision, Preprocessor, RuntimeError, Session, SessionOptions, check_logits,
-};
-use rayon::prelude::*;
+use margay_core::{FormatError, LimitError, Limits, SparseModel};
+use margay_runtime::{Classifier, ClassifierError, Precision, RuntimeError, SessionOptions};
 
 use crate::cli::Context;
 use crate::cli::exit::{Failure, OrFail};
@@ -45,42 +42,6 @@ impl EngineArgs {
 fn cache_folder() -> Option<PathBuf> {
     let named = std::env::var_os("MARGAY_CACHE_DIR").filter(|name| !name.is_empty()).map(PathBuf::from);
     named.or_else(|| Some(etcetera::choose_base_strategy().ok()?.cache_dir().join("margay")))
-}
-
-/// Session, preprocessing and labels of one model.
-pub struct Engine {
-    /// Class names in the order of the logits.
-    pub labels: Vec<String>,
-    session: Session,
-    preprocessor: Preprocessor,
-    /// Photos decoded and classified at a time.
-    group: usize,
-}
-
-/// Photos decoded and classified at a time, where there is memory for as many: keeps every core busy.
-const GROUP: u64 = 64;
-
-/// What the model says to one photo.
-#[derive(Debug)]
-pub struct Answer {
-    /// One per label.
-    pub logits: Vec<f32>,
-    /// What is wrong with the photo, if anything is.
-    pub note: Option<Note>,
-}
-
-/// The answer to one photo, or why there is none.
-pub type Answered = Result<Answer, NoAnswer>;
-
-/// Why a photo has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
-    /// It cannot be read.
-    #[error(transparent)]
-    Photo(#[from] PhotoError),
-    /// The network overflows on it.
-    #[error(transparent)]
-    NotANumber(#[from] RuntimeError),
 }
 
 /// Reads a `.margay` file.
@@ -144,6 +105,11 @@ fn is_too_long(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// The limit that an error is about, if it is about one.
 fn limit<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a LimitError> {
+    match error.downcast_ref::<ClassifierError>() {
+        Some(ClassifierError::Format(error)) => return limit(error),
+        Some(ClassifierError::Runtime(error)) => return limit(error),
+        _ => {}
+    }
     if let Some(error) = error.downcast_ref::<FormatError>() {
         return limit_of_format(error);
     }
@@ -182,80 +148,7 @@ pub fn read_adapted(path: &Path, adapter: Option<&Path>, limits: &Limits) -> Res
     merged.map_err(|failure| more_memory(failure.hint(hint)))
 }
 
-impl Engine {
-    /// Prepares to run `model`.
-    pub fn new(model: &SparseModel, options: &SessionOptions) -> Result<Self, Failure> {
-        let session = Session::new(model, options).or_bad_input("could not prepare the model");
-        let session = session.map_err(more_memory)?;
-        let preprocessor = Preprocessor::new(&model.preprocess);
-        let shapes = model.graph.shapes().expect("a graph that a session runs has shapes");
-        let photo = Footprint::new(&model.graph, &shapes, &model.preprocess, 0).photo;
-        // What the session itself takes has been compared with the limit; a quarter of it is for photos on their way.
-        let group = (options.limits.memory / 4 / photo.max(1)).clamp(1, GROUP) as usize;
-        Ok(Self { labels: model.labels.clone(), session, preprocessor, group })
-    }
-
-    /// How many photos to ask for at a time.
-    pub fn group(&self) -> usize {
-        self.group
-    }
-
-    /// The answer to each photo, in order; photos are decoded in parallel.
-    pub fn answer(&mut self, paths: &[PathBuf]) -> Result<Vec<Answered>, Failure> {
-        let length = self.preprocessor.image_len();
-        let prepare = |path: &PathBuf| -> Result<(Vec<f32>, Option<Note>), PhotoError> {
-            let mut input = vec![0.0; length];
-            let note = self.preprocessor.read(path, &mut input)?;
-            Ok((input, note))
-        };
-        let inputs: Vec<Result<_, PhotoError>> = paths.par_iter().map(prepare).collect();
-        let batch: Vec<f32> = inputs.iter().flatten().flat_map(|(input, _)| input).copied().collect();
-        let classes = self.labels.len();
-        let mut logits = vec![0.0; batch.len() / length * classes];
-        if !batch.is_empty() {
-            self.session.run(&batch, &mut logits).or_bad_input("could not run the model")?;
-        }
-        let mut rows = logits.chunks_exact(classes);
-        let answers = inputs.into_iter().map(|input| {
-            let (_, note) = input?;
-            let row = rows.next().expect("every readable photo has its logits");
-            check_logits(row)?;
-            Ok(Answer { logits: row.to_vec(), note })
-        });
-        Ok(answers.collect())
-    }
-}
-
-/// Probabilities of a row of logits.
-pub fn softmax(logits: &[f32]) -> Vec<f32> {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f32> = logits.iter().map(|logit| (logit - highest).exp()).collect();
-    let sum: f32 = powers.iter().sum();
-    powers.into_iter().map(|power| power / sum).collect()
-}
-
-/// Positions of the `count` highest values, highest first; the earlier of two equal ones first.
-pub fn highest(values: &[f32], count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(a.cmp(b)));
-    order.truncate(count);
-    order
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn probabilities_sum_to_one_even_for_large_logits() {
-        let p = softmax(&[1000.0, 1001.0, -1000.0]);
-        assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-        assert!((p[1] / p[0] - std::f32::consts::E).abs() < 1e-4);
-    }
-
-    #[test]
-    fn ties_go_to_the_earlier_class() {
-        assert_eq!(highest(&[1.0, 3.0, 3.0, 2.0], 3), [1, 2, 3]);
-        assert_eq!(highest(&[1.0], 5), [0]);
-    }
+/// Prepares a model to classify photos.
+pub fn classifier(model: &SparseModel, options: &SessionOptions) -> Result<Classifier, Failure> {
+    Classifier::from_model(model, options).or_bad_input("could not prepare the model").map_err(more_memory)
 }

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use margay_core::{SparseModel, nearest_name};
+use margay_runtime::{Classifier, highest};
 use serde::Serialize;
 
-use super::engine::{Engine, EngineArgs, highest, read_adapted};
+use super::engine::{EngineArgs, classifier, read_adapted};
 use crate::cli::Context;
 use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::exit::{Exit, Failure, OrFail};
@@ -77,9 +78,9 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
     dataset.tell(&mut progress);
     let truth = Truth::new(&dataset, &model, &spec, &mut progress)?;
     let options = args.engine.options(context);
-    let mut engine = Engine::new(&model, &options)?;
+    let mut classifier = classifier(&model, &options)?;
     let Outcome { evaluation, bad_photos, noted_photos } =
-        evaluate(&mut engine, &args.data, &truth, &mut progress)?;
+        evaluate(&mut classifier, &args.data, &truth, &mut progress)?;
     dataset.left_out.tell(&mut progress);
     let measured = Measured {
         model: names::path(&args.model),
@@ -170,12 +171,12 @@ impl Truth {
     }
 
     /// The answer that logits of the model are.
-    fn answer(&self, logits: &[f32]) -> Option<usize> {
+    fn answer(&self, logits: &[f32]) -> usize {
         let joined = |outputs: &Vec<usize>| match outputs.as_slice() {
             [one] => logits[*one],
             many => log_sum_exp(many.iter().map(|at| logits[*at])),
         };
-        highest(&self.outputs.iter().map(joined).collect::<Vec<_>>(), 1).first().copied()
+        highest(&self.outputs.iter().map(joined).collect::<Vec<_>>(), 1)[0]
     }
 }
 
@@ -193,7 +194,7 @@ struct Outcome {
 }
 
 fn evaluate(
-    engine: &mut Engine,
+    classifier: &mut Classifier,
     root: &Path,
     truth: &Truth,
     progress: &mut dyn Progress,
@@ -201,15 +202,16 @@ fn evaluate(
     let (mut classes, mut predicted) = (Vec::new(), Vec::new());
     let (mut bad_photos, mut noted_photos) = (Vec::new(), Vec::new());
     progress.start("evaluate", truth.samples.len() as u64);
-    for group in truth.samples.chunks(engine.group()) {
+    for group in truth.samples.chunks(classifier.batch()) {
         let paths: Vec<PathBuf> = group.iter().map(|sample| sample.path.clone()).collect();
-        for (sample, answered) in group.iter().zip(engine.answer(&paths)?) {
+        for (sample, answer) in group.iter().zip(classifier.classify_files(&paths)) {
             let path = names::path(sample.path.strip_prefix(root).unwrap_or(&sample.path));
-            match answered {
-                Ok(answer) => {
+            match answer {
+                Ok(prediction) => {
                     classes.push(sample.class);
-                    predicted.extend(truth.answer(&answer.logits));
-                    noted_photos.extend(answer.note.map(|note| NotedPhoto { path, note: note.to_string() }));
+                    predicted.push(truth.answer(prediction.logits()));
+                    let note = prediction.note().map(ToString::to_string);
+                    noted_photos.extend(note.map(|note| NotedPhoto { path, note }));
                 }
                 Err(error) => {
                     progress.warn(&format!("skipped a photo: `{path}` {error}"));

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use margay_runtime::{Prediction, PredictionError};
 use serde::Serialize;
 
-use super::engine::{Answered, Engine, EngineArgs, highest, read_adapted, softmax};
+use super::engine::{EngineArgs, classifier, read_adapted};
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
@@ -93,18 +94,18 @@ struct Ranked {
 pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
     let model = read_adapted(&args.model, args.adapter.as_deref(), &args.engine.limits())?;
     let options = args.engine.options(context);
-    let mut engine = Engine::new(&model, &options)?;
+    let mut classifier = classifier(&model, &options)?;
     let mut progress = context.progress();
     let found = Photos::find(&args.photos, args.follow_links).or_bad_input("could not use the photos")?;
     found.tell(&mut progress);
     let photos = Listing::new(&args.photos, found.paths(), args.absolute);
-    let top = usize::from(args.top).min(engine.labels.len());
+    let top = usize::from(args.top).min(classifier.labels().len());
     let mut sink = Sink::open(args, top, context)?;
     let mut counts = Counts { duplicates: photos.duplicates, ..Counts::default() };
     progress.start("predict", photos.files.len() as u64);
-    for (files, names) in photos.groups(engine.group()) {
-        for (name, answered) in names.iter().zip(engine.answer(files)?) {
-            let row = row(name, answered, &engine.labels, top);
+    for (files, names) in photos.groups(classifier.batch()) {
+        for (name, answer) in names.iter().zip(classifier.classify_files(files)) {
+            let row = row(name, answer, top);
             if let Some(error) = &row.error {
                 progress.warn(&format!("`{name}` {error}"));
             }
@@ -120,17 +121,20 @@ pub fn run(args: &PredictArgs, context: &Context) -> Result<Exit, Failure> {
     Ok(if counts.failed > 0 && args.strict { Exit::BadPhotos } else { Exit::Success })
 }
 
-fn row(name: &str, answered: Answered, labels: &[String], top: usize) -> Row {
-    let ranked = |logits: Vec<f32>| -> Vec<Ranked> {
-        let p = softmax(&logits);
-        highest(&p, top).into_iter().map(|i| Ranked { label: labels[i].clone(), probability: p[i] }).collect()
+fn row(name: &str, answer: Result<Prediction, PredictionError>, top: usize) -> Row {
+    let path = name.to_owned();
+    let prediction = match answer {
+        Ok(prediction) => prediction,
+        Err(error) => {
+            let error = Some(error.to_string());
+            return Row { path, label: None, probability: None, top: Vec::new(), error, note: None };
+        }
     };
-    let (top, error, note) = match answered {
-        Ok(answer) => (ranked(answer.logits), None, answer.note.map(|note| note.to_string())),
-        Err(error) => (Vec::new(), Some(error.to_string()), None),
-    };
+    let ranked = prediction.top(top).into_iter();
+    let top: Vec<Ranked> =
+        ranked.map(|best| Ranked { label: best.label.to_owned(), probability: best.probability }).collect();
     let (label, probability) = top.first().map(|best| (best.label.clone(), best.probability)).unzip();
-    Row { path: name.to_owned(), label, probability, top, error, note }
+    Row { path, label, probability, top, error: None, note: prediction.note().map(ToString::to_string) }
 }
 
 /// What became of the photos.
