@@ -310,10 +310,13 @@ pub struct RecoverySpec {
     pub max_grad_norm: f64,
     /// L2 penalty on weights.
     pub weight_decay: f64,
-    /// Weight of the cross-entropy with the labels.
-    pub cross_entropy: f64,
-    /// Label smoothing of the cross-entropy.
-    pub label_smoothing: f64,
+    /// Weight of the cross-entropy with the labels; absent: 1 where the head is fitted to the shots, 0.1 where its rows are
+    /// the pretrained classifier's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<f64>,
+    /// Label smoothing of the cross-entropy; absent: 0 where the head is fitted to the shots, otherwise 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_smoothing: Option<f64>,
     /// Weight of the Kullback–Leibler divergence to the dense teacher.
     pub distillation: f64,
     /// Temperature of the distillation.
@@ -591,6 +594,30 @@ pub enum Start {
 }
 
 impl RecoverySpec {
+    /// Weight and smoothing of the cross-entropy with the labels where the recipe leaves them open.
+    ///
+    /// A teacher with rows of the pretrained classifier has learnt the classes from many more photos than the shots. A
+    /// fitted one knows of them what the shots tell.
+    const LABELS: [(f64, f64); 2] = [(0.1, 0.1), (1.0, 0.0)];
+
+    /// The same with the labels' part of the loss said, for a head that is fitted to the shots or has rows of the
+    /// pretrained classifier.
+    #[must_use]
+    pub fn with_head(&self, fitted: bool) -> Self {
+        let (weight, smoothing) = Self::LABELS[usize::from(fitted)];
+        Self {
+            cross_entropy: self.cross_entropy.or(Some(weight)),
+            label_smoothing: self.label_smoothing.or(Some(smoothing)),
+            ..self.clone()
+        }
+    }
+
+    /// Weight and smoothing of the cross-entropy with the labels; what is not said is that of a pretrained classifier.
+    pub fn labels(&self) -> (f64, f64) {
+        let (weight, smoothing) = Self::LABELS[0];
+        (self.cross_entropy.unwrap_or(weight), self.label_smoothing.unwrap_or(smoothing))
+    }
+
     /// Numbers of passes that are open to choice.
     pub fn lengths(&self) -> Vec<usize> {
         if self.try_epochs.is_empty() { vec![self.epochs] } else { self.try_epochs.clone() }
@@ -738,8 +765,8 @@ impl Default for RecoverySpec {
             learning_rate: None,
             max_grad_norm: 10.0,
             weight_decay: 1e-4,
-            cross_entropy: 0.1,
-            label_smoothing: 0.1,
+            cross_entropy: None,
+            label_smoothing: None,
             distillation: 1.0,
             temperature: 4.0,
             square_head: 0.0,

@@ -207,10 +207,10 @@ pub struct RecoveryArgs {
     /// L2 penalty on weights [default: 0.0001]
     #[arg(long, value_name = "X")]
     pub weight_decay: Option<f64>,
-    /// Weight of the cross-entropy with the labels [default: 0.1]
+    /// Weight of the cross-entropy with the labels [default: 1 where the head is fitted, 0.1 where it is sliced]
     #[arg(long, value_name = "X")]
     pub cross_entropy: Option<f64>,
-    /// Label smoothing of the cross-entropy [default: 0.1]
+    /// Label smoothing of the cross-entropy [default: 0 where the head is fitted, 0.1 where it is sliced]
     #[arg(long, value_name = "X")]
     pub label_smoothing: Option<f64>,
     /// Weight of the divergence from the dense teacher [default: 1]
@@ -510,8 +510,8 @@ fn merge_recovery(args: RecoveryArgs, from: RecoverySpec) -> RecoverySpec {
         max_grad_norm: max_grad_norm.unwrap_or(from.max_grad_norm),
         optimizer: optimizer.unwrap_or(from.optimizer),
         weight_decay: weight_decay.unwrap_or(from.weight_decay),
-        cross_entropy: cross_entropy.unwrap_or(from.cross_entropy),
-        label_smoothing: label_smoothing.unwrap_or(from.label_smoothing),
+        cross_entropy: cross_entropy.or(from.cross_entropy),
+        label_smoothing: label_smoothing.or(from.label_smoothing),
         distillation: distillation.unwrap_or(from.distillation),
         temperature: temperature.unwrap_or(from.temperature),
         square_head: square_head.unwrap_or(from.square_head),
@@ -599,8 +599,9 @@ pub fn check(recipe: &Recipe) -> Result<(), Failure> {
     }
     within("max-grad-norm", recovery.max_grad_norm, 0.0..=1e9)?;
     within("weight-decay", recovery.weight_decay, 0.0..=1e3)?;
-    within("cross-entropy", recovery.cross_entropy, 0.0..=1e6)?;
-    within("label-smoothing", recovery.label_smoothing, 0.0..=0.99)?;
+    let (weight, smoothing) = recovery.labels();
+    within("cross-entropy", weight, 0.0..=1e6)?;
+    within("label-smoothing", smoothing, 0.0..=0.99)?;
     within("distillation", recovery.distillation, 0.0..=1e6)?;
     within("temperature", recovery.temperature, 1e-3..=1e3)?;
     within("square-head", recovery.square_head, 0.0..=1e6)?;

@@ -11,7 +11,8 @@ pub(super) fn loss(
     teacher: Option<&Outputs>,
     batch: &Batch,
 ) -> Result<Tensor, TorchError> {
-    let mut loss = cross_entropy(spec, &out.logits, batch)?.f_mul_scalar(spec.cross_entropy)?;
+    let (weight, smoothing) = spec.labels();
+    let mut loss = cross_entropy(smoothing, &out.logits, batch)?.f_mul_scalar(weight)?;
     let Some(teacher) = teacher else { return Ok(loss) };
     let t = spec.temperature;
     let soft = |logits: &Tensor| logits.f_div_scalar(t)?.f_log_softmax(1, Kind::Float);
@@ -33,11 +34,9 @@ pub(super) fn loss(
 }
 
 /// Cross-entropy over the images that have a class.
-fn cross_entropy(spec: &RecoverySpec, logits: &Tensor, batch: &Batch) -> Result<Tensor, TorchError> {
+fn cross_entropy(smoothing: f64, logits: &Tensor, batch: &Batch) -> Result<Tensor, TorchError> {
     let (none, ignored) = (None::<Tensor>, -100);
-    let of = |reduction| {
-        logits.f_cross_entropy_loss(&batch.classes, none, reduction, ignored, spec.label_smoothing)
-    };
+    let of = |reduction| logits.f_cross_entropy_loss(&batch.classes, none, reduction, ignored, smoothing);
     let Some(weights) = &batch.weights else { return Ok(of(Reduction::Mean)?) };
     let labelled = batch.classes.f_ge(0)?.f_sum(Kind::Float)?.f_clamp_min(1.0)?;
     Ok(of(Reduction::None)?.f_mul(weights)?.f_sum(Kind::Float)?.f_div(&labelled)?)

@@ -9,7 +9,7 @@ use margay_core::{FormatError, Limits, Mask, ParamRole, SparseModel, Weight, out
 use ndarray::Array2;
 use tch::Tensor;
 
-use super::compress::{answered, data_info, machine, model_info, ran};
+use super::compress::{answered, data_info, machine, model_info};
 use super::evaluate::on_torch;
 use super::export::{SPECIALIST, latency, own_session, pack};
 use super::recover::{adapter as find, steady};
@@ -42,7 +42,7 @@ pub fn adapt(
         Some(model) => Task::of_model(recipe, model, progress),
         None => Task::prepare(recipe, progress),
     })?;
-    let recipe = &ran(&task, recipe);
+    let recipe = &task.ran(recipe);
     let shots = task.all_shots()?;
     let mut base = task.dense(&shots)?;
     let masks = file.as_ref().map(masks).unwrap_or_default();

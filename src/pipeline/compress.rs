@@ -53,9 +53,10 @@ pub fn compress(
     Isa::choose(None).map_err(RuntimeError::from)?;
     let mut seconds = Stages::default();
     let mut task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
+    let recipe = &task.ran(recipe);
     forecast(&task, recipe, progress)?;
     let (recipe, base, decision) = pruned(&task, recipe, &mut seconds, progress)?;
-    let recipe = &ran(&task, &recipe);
+    let recipe = &recipe;
     let decision = match decision {
         Some(decision) => decision,
         None => decide(&task, base.trial.as_deref(), recipe, &mut seconds, progress)?,
@@ -218,21 +219,8 @@ pub(super) fn model_info(task: &Task, recipe: &Recipe, options: &CompressOptions
 
 pub(super) fn machine(task: &Task, model: &SparseModel) -> Result<Machine, PipelineError> {
     let session = Session::new(model, &own_session(0))?;
-    let (threads, device) = (task.threads, device_name(task));
+    let (threads, device) = (task.threads, task.device_name());
     Ok(Machine { cpu: cpu_name(), isa: session.isa().to_string(), threads, device })
-}
-
-fn device_name(task: &Task) -> String {
-    match task.device {
-        tch::Device::Cuda(index) => format!("cuda:{index}"),
-        _ => "cpu".to_owned(),
-    }
-}
-
-/// The recipe with the device and the number of threads that the machine chose: sums are rounded otherwise with others, and
-/// a mask may tip over.
-pub(super) fn ran(task: &Task, recipe: &Recipe) -> Recipe {
-    Recipe { device: device_name(task), threads: task.threads, ..recipe.clone() }
 }
 
 pub(super) fn data_info(task: &Task, recipe: &Recipe) -> DataInfo {

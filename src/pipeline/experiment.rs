@@ -81,7 +81,7 @@ impl Shared {
         let mut seconds = Stages::default();
         let task = timed(&mut seconds, "read", || Task::prepare(recipe, progress))?;
         task.dataset.left_out.tell(progress);
-        let (recipe, base, _) = pruned(&task, recipe, &mut seconds, progress)?;
+        let (recipe, base, _) = pruned(&task, &task.ran(recipe), &mut seconds, progress)?;
         let prune = PruneSpec { max_drop: None, ..recipe.prune };
         let warnings = std::mem::take(&mut progress.warnings);
         Ok(Self { task, prune, base, seconds, val: None, warnings })
@@ -97,7 +97,7 @@ impl Shared {
         host::reset_peak_rss();
         progress.warnings.clear();
         let mut seconds = Stages::default();
-        let recipe = &Recipe { prune: self.prune.clone(), ..recipe.clone() };
+        let recipe = &Recipe { prune: self.prune.clone(), ..self.task.ran(recipe) };
         let trial = self.base.trial.as_deref();
         let decision = decide(&self.task, trial, recipe, &mut seconds, progress)?;
         let specialist = recover(&self.base, decision, recipe, &mut seconds, progress)?;

@@ -38,6 +38,7 @@ pub fn front(recipes: &[Recipe], progress: &mut dyn Progress) -> Result<Front, P
     };
     let mut dense_times = Vec::new();
     for recipe in recipes {
+        let recipe = &task.ran(recipe);
         progress.note(&format!("target {}", recipe.cost()));
         let specialist = match tried(&task, recipe, progress) {
             Ok(specialist) => specialist,

@@ -235,6 +235,25 @@ impl Task {
         })
     }
 
+    /// The recipe with what it leaves to the machine and to the task: sums are rounded otherwise on another device or with
+    /// another number of threads, and a mask may tip over.
+    pub fn ran(&self, recipe: &Recipe) -> Recipe {
+        Recipe {
+            device: self.device_name(),
+            threads: self.threads,
+            recovery: recipe.recovery.with_head(matches!(self.head, HeadPlan::Probe(_))),
+            ..recipe.clone()
+        }
+    }
+
+    /// The device, as a recipe names it.
+    pub fn device_name(&self) -> String {
+        match self.device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            _ => "cpu".to_owned(),
+        }
+    }
+
     /// What the network with the task's head computes.
     pub fn graph(&self) -> Graph {
         with_head(self.pretrained.graph.clone(), &self.head, self.dataset.classes.len())

@@ -78,6 +78,31 @@ fn the_threads_that_ran_are_saved() {
     }
 }
 
+#[test]
+fn labels_count_by_where_the_head_is_from_unless_told() {
+    let root = tempfile::tempdir().unwrap();
+    let mut recipe = recipe(photos(&root.path().join("photos")));
+    recipe.shots.per_class = 4;
+    recipe.recovery.epochs = 1;
+    let mut labels = |fit_head: bool, told: Option<f64>| {
+        recipe.classes.fit_head = fit_head;
+        recipe.recovery.cross_entropy = told;
+        let out = root.path().join(format!("{fit_head}-{}", told.is_some()));
+        run(&recipe, &out);
+        let saved: Recipe =
+            toml::from_str(&fs_err::read_to_string(out.join("recipe.toml")).unwrap()).unwrap();
+        let written = fs_err::read(out.join("specialist.margay")).unwrap();
+        (saved.recovery.cross_entropy, saved.recovery.label_smoothing, written)
+    };
+    let (weight, smoothing, fitted) = labels(true, None);
+    assert_eq!((weight, smoothing), (Some(1.0), Some(0.0)));
+    let (weight, smoothing, sliced) = labels(false, None);
+    assert_eq!((weight, smoothing), (Some(0.1), Some(0.1)));
+    let (weight, smoothing, told) = labels(false, Some(3.0));
+    assert_eq!((weight, smoothing), (Some(3.0), Some(0.1)));
+    assert!(sliced != told && sliced != fitted, "the loss takes no notice");
+}
+
 fn check_record(record: &RunRecord, out: &Path) {
     let json = fs_err::read_to_string(out.join("run.json")).unwrap();
     assert_eq!(&RunRecord::from_json(&json).unwrap(), record);

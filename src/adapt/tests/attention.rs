@@ -77,7 +77,8 @@ fn one_by_one(model: &TorchModel, examples: &Examples) -> Vec<Tensor> {
 }
 
 fn collected(model: &TorchModel, examples: &Examples, mode: GradAccMode, images: usize) -> Tensor {
-    let spec = RecoverySpec { cross_entropy: 1.0, label_smoothing: 0.0, ..RecoverySpec::default() };
+    let spec =
+        RecoverySpec { cross_entropy: Some(1.0), label_smoothing: Some(0.0), ..RecoverySpec::default() };
     let (norms, stage, pace) = (Norms::Stored, "test", 1.0);
     let training = Training { spec: &spec, teacher: None, norms, seed: 4, stage, pace };
     let student = Adapted::new(model, &BTreeMap::new()).unwrap();

@@ -36,7 +36,7 @@ fn spec(adapter: &dyn Adapter, policy: Policy, init: AdapterInit) -> AdaptSpec {
 }
 
 fn adapted(pruned: &Pruned, adapter: &dyn Adapter, spec: &AdaptSpec, epochs: usize) -> Merged {
-    let recovery = RecoverySpec { epochs, batch: 5, cross_entropy: 1.0, ..RecoverySpec::default() };
+    let recovery = RecoverySpec { epochs, batch: 5, cross_entropy: Some(1.0), ..RecoverySpec::default() };
     let examples = examples(side(&pruned.base.graph));
     let problem = Problem {
         base: &pruned.base,
@@ -241,7 +241,7 @@ fn stepped(
     start: &VarStore,
     recompute: bool,
 ) -> BTreeMap<String, Tensor> {
-    let recovery = RecoverySpec { batch: 10, cross_entropy: 1.0, recompute, ..RecoverySpec::default() };
+    let recovery = RecoverySpec { batch: 10, cross_entropy: Some(1.0), recompute, ..RecoverySpec::default() };
     let training = Training {
         spec: &recovery,
         teacher: Some(&pruned.dense),
