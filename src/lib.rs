@@ -14,6 +14,7 @@ pub mod labels;
 pub mod models;
 pub mod names;
 pub mod onnx;
+pub mod options;
 pub mod peers;
 pub mod preprocess;
 pub mod progress;

@@ -6,7 +6,6 @@
 //! There are two programs. `margay` links no libtorch, so that it starts at once and predicts where there is none;
 //! it hands commands that compute with libtorch to `margay-torch` beside it.
 
-mod classes;
 mod commands;
 mod exit;
 #[cfg(any(feature = "torch", test))]
@@ -183,7 +182,7 @@ fn any(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Compress(args) => compress::run(&args, context),
         Command::Front(args) => front::run(&args, context),
         Command::Adapt(args) => adapt::run(*args, context),
-        Command::Train(args) => train::run(*args, context),
+        Command::Train(args) => train::run(&args, context),
         Command::Demo(args) => demo::run(&args, context),
         Command::Experiment(args) => experiment::run(&args, context),
         Command::List(args) => list::run(&args, context),

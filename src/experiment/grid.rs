@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::summary::{METHOD, check_curve};
 use super::{Experiment, ExperimentError};
+use crate::options::merge;
 use crate::recipe::{AdaptSpec, Recipe, RecoverySpec, Schedule, Shots, Tuned, parse_compression};
 
 /// Axes by name with the key of a recipe that they set, outermost first. Some of them do more than that.
@@ -58,7 +59,7 @@ pub struct Run {
 }
 
 impl Run {
-    fn new(names: [Option<&str>; 3], recipe: Recipe, note: String) -> Result<Self, ExperimentError> {
+    fn new(names: [Option<&str>; 3], recipe: &Recipe, note: String) -> Result<Self, ExperimentError> {
         let recipe = effective(recipe);
         let name = |given: Option<&str>, path: &Path| match given {
             Some(name) => name.to_owned(),
@@ -235,7 +236,7 @@ impl Sweep<'_> {
         }
         let recipe =
             recipe.try_into().map_err(|source| ExperimentError::Recipe { sweep: self.number, source })?;
-        Run::new(names, recipe, note(point))
+        Run::new(names, &recipe, note(point))
     }
 
     /// The part of a recipe with this name.
@@ -303,11 +304,6 @@ impl Sweep<'_> {
     }
 }
 
-/// Whether an adapter has anything to choose.
-pub(super) fn has_options(adapter: &str) -> bool {
-    !["full", "head", NONE].contains(&adapter)
-}
-
 /// Axes that the title of a run does not name anyway, with their values.
 fn note(point: &Point) -> String {
     const TOLD: [&str; 6] = ["seed", "checkpoint", "task", "shots", "compression", "adapter"];
@@ -335,29 +331,14 @@ pub(super) fn flatten(prefix: &str, table: &Table, leaves: &mut Vec<(String, Val
     }
 }
 
-/// Puts `over` into `table`, section by section.
-fn merge(table: &mut Table, over: &Table) {
-    for (key, value) in over {
-        match (table.get_mut(key), value) {
-            (Some(Value::Table(inner)), Value::Table(over)) => merge(inner, over),
-            _ => drop(table.insert(key.clone(), value.clone())),
-        }
-    }
-}
-
 /// The recipe with options that change nothing at their defaults, so that equal runs look equal.
-fn effective(mut recipe: Recipe) -> Recipe {
-    if recipe.recovery.schedule == Schedule::None {
-        let RecoverySpec { recalibrate, schedule, .. } = recipe.recovery;
-        recipe.recovery = RecoverySpec { recalibrate, schedule, ..RecoverySpec::default() };
-        recipe.adapt = AdaptSpec::default();
-    } else if !has_options(&recipe.adapt.method) {
-        recipe.adapt = AdaptSpec { method: recipe.adapt.method, ..AdaptSpec::default() };
-    }
-    let unused = recipe.general.is_none() || recipe.prune.general_share == Tuned::Value(0.0);
-    if unused {
+fn effective(recipe: &Recipe) -> Recipe {
+    let mut recipe = recipe.effective();
+    let Shots { general, general_pool, .. } = recipe.shots;
+    let ranks = recipe.general.is_some() && recipe.prune.general_share != Tuned::Value(0.0);
+    if !ranks {
         recipe.shots.general_pool = Shots::default().general_pool;
-    } else if recipe.shots.general_pool <= recipe.shots.general {
+    } else if general_pool <= general {
         recipe.shots.general_pool = 0;
     }
     recipe
@@ -366,7 +347,7 @@ fn effective(mut recipe: Recipe) -> Recipe {
 /// Hash of margay's version and the recipe; neither the device nor the number of threads changes it.
 pub(super) fn key(version: &str, recipe: &Recipe) -> Result<String, ExperimentError> {
     // Of a run that is kept, what changes nothing may have had other defaults.
-    let neutral = Recipe { device: "auto".to_owned(), threads: 0, ..effective(recipe.clone()) };
+    let neutral = Recipe { device: "auto".to_owned(), threads: 0, ..effective(recipe) };
     let text = format!("{version}\n{}", neutral.to_toml()?);
     let hash = Sha256::digest(text.as_bytes());
     Ok(hash.iter().take(8).fold(String::new(), |mut hex, byte| {

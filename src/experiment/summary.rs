@@ -4,8 +4,9 @@ use margay_core::nearest_name;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::grid::{NONE, axis_of, flatten, has_options};
+use super::grid::{NONE, axis_of, flatten};
 use super::{Estimate, Experiment, ExperimentError, Measured, Outcome, Results, Run};
+use crate::recipe::has_options;
 
 /// What an experiment found: figures over seeds, by what was pruned and how it was recovered.
 #[derive(Clone, Debug, Serialize)]
@@ -271,7 +272,7 @@ fn facts(run: &Run) -> Result<Facts, ExperimentError> {
     if adapter == NONE {
         facts.retain(|key, _| is_shared(key));
     }
-    if !has_options(adapter) {
+    if adapter == NONE || !has_options(adapter) {
         facts.retain(|key, _| !key.starts_with("adapt."));
     }
     facts.insert("adapt.method".to_owned(), adapter.to_owned());

@@ -151,6 +151,9 @@ pub enum PipelineError {
     /// There is no target to make a specialist for, or none that can be met.
     #[error("there is no target within reach")]
     NoTarget,
+    /// Training has no start, or two.
+    #[error("training starts from an architecture or from a checkpoint: give one of them")]
+    NoStart,
     /// The demo's world cannot be drawn.
     #[error("cannot draw the demo's photos")]
     World(#[from] crate::world::WorldError),

@@ -22,7 +22,7 @@ use crate::labels::HeadPlan;
 use crate::models::{Design, NameMap, build, timm_names};
 use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
-use crate::recipe::{ClassSpec, InputSpec, OptimizerChoice, RecoverySpec, Start, Teacher, TrainSpec};
+use crate::recipe::{InputSpec, OptimizerChoice, RecoverySpec, Start, TrainSpec};
 use crate::record::Evaluation;
 use crate::torch::{Norms, TorchError, TorchModel, parse_device, seed_everything, set_threads};
 
@@ -32,12 +32,13 @@ pub fn train(
     out: &mut dyn Write,
     progress: &mut dyn Progress,
 ) -> Result<Evaluation, PipelineError> {
+    let start = &spec.start().ok_or(PipelineError::NoStart)?;
     let device = parse_device(&spec.device)?;
     set_threads(spec.threads);
     seed_everything(spec.seed);
     let dataset = Dataset::scan(&spec.data, spec.seed, &spec.classes)?;
     dataset.tell(progress);
-    let checkpoint = match &spec.start {
+    let checkpoint = match start {
         Start::Scratch { .. } => {
             dataset.check_classes(&[])?;
             None
@@ -49,7 +50,7 @@ pub fn train(
     let input = prepared(&spec.input, checkpoint.as_ref(), &dataset.train, progress)?;
     let own = &input.spec;
     let teacher =
-        spec.teacher.as_ref().map(|t| Teaching::open(t, &dataset, &spec.classes, progress)).transpose()?;
+        spec.teacher.as_ref().map(|model| Teaching::open(model, spec, &dataset, progress)).transpose()?;
     let side = |p: &Preprocess| p.size[0].max(p.size[1]);
     // The larger of both sizes is loaded; the loop shows each network its own.
     let seen = teacher.as_ref().map(|t| &t.preprocess).filter(|p| side(p) > side(own)).unwrap_or(own);
@@ -60,14 +61,14 @@ pub fn train(
     let shots = examples(&loaded, device)?;
     drop(loaded);
     let Begun { graph, params, names, outputs } =
-        start(spec, checkpoint, &input, &dataset, &shots, progress)?;
+        begin(spec, start, checkpoint, &input, &dataset, &shots, progress)?;
     let model = TorchModel::new(graph, &params, device)?;
     let teacher = teacher.map(|t| t.model(&dataset, &shots, device)).transpose()?;
-    let recovery = recovery(spec, &model.graph);
+    let recovery = recovery(spec, start, &model.graph);
     let training = Training {
         spec: &recovery,
         teacher: teacher.as_ref(),
-        norms: norms(&spec.start),
+        norms: norms(start),
         seed: spec.seed,
         stage: "train",
         pace: 1.0,
@@ -77,7 +78,7 @@ pub fn train(
         train_loop(&mut model, &BTreeMap::new(), &shots, &training, progress)?;
         Ok(model)
     })?;
-    let model = match (trained, &spec.start) {
+    let model = match (trained, start) {
         (Some(model), _) => model,
         (None, Start::Checkpoint { .. }) => model,
         // There is nothing to keep.
@@ -106,8 +107,9 @@ struct Begun {
 }
 
 /// The network to train, with a head for the dataset's classes.
-fn start(
+fn begin(
     spec: &TrainSpec,
+    start: &Start,
     checkpoint: Option<Checkpoint>,
     input: &Resolved,
     dataset: &Dataset,
@@ -115,7 +117,7 @@ fn start(
     progress: &mut dyn Progress,
 ) -> Result<Begun, PipelineError> {
     let (classes, image) = (dataset.classes.len(), input.spec.size);
-    match (&spec.start, checkpoint) {
+    match (start, checkpoint) {
         (Start::Checkpoint { labels, .. }, Some(checkpoint)) => {
             let pretrained = checkpoint.into_model(image)?;
             let plan = head_plan(labels.as_deref(), &pretrained, dataset, &spec.classes, progress)?;
@@ -148,15 +150,15 @@ struct Teaching {
 
 impl Teaching {
     fn open(
-        teacher: &Teacher,
+        model: &Path,
+        spec: &TrainSpec,
         dataset: &Dataset,
-        spec: &ClassSpec,
         progress: &mut dyn Progress,
     ) -> Result<Self, PipelineError> {
-        let checkpoint = opened(&teacher.model, teacher.labels.as_deref(), None, progress)?;
+        let checkpoint = opened(model, spec.teacher_labels.as_deref(), None, progress)?;
         let preprocess = prepared(&InputSpec::default(), Some(&checkpoint), &dataset.train, progress)?.spec;
         let pretrained = checkpoint.into_model(preprocess.size)?;
-        let plan = head_plan(teacher.labels.as_deref(), &pretrained, dataset, spec, progress)?;
+        let plan = head_plan(spec.teacher_labels.as_deref(), &pretrained, dataset, &spec.classes, progress)?;
         Ok(Self { pretrained, plan, preprocess })
     }
 
@@ -178,19 +180,19 @@ fn norms(start: &Start) -> Norms {
     }
 }
 
-fn recovery(spec: &TrainSpec, graph: &Graph) -> RecoverySpec {
+fn recovery(spec: &TrainSpec, start: &Start, graph: &Graph) -> RecoverySpec {
     let unset = RecoverySpec { optimizer: spec.optimizer, ..RecoverySpec::default() };
     let optimizer = optimizer_of(&unset, graph);
     RecoverySpec {
         epochs: spec.epochs,
         batch: spec.batch,
         optimizer,
-        learning_rate: Some(spec.learning_rate.unwrap_or(usual_rate(&spec.start, optimizer))),
+        learning_rate: Some(spec.learning_rate.unwrap_or(usual_rate(start, optimizer))),
         weight_decay: spec.weight_decay,
         cross_entropy: Some(1.0),
         label_smoothing: Some(spec.label_smoothing),
-        distillation: spec.teacher.as_ref().map_or(0.0, |t| t.weight),
-        temperature: spec.teacher.as_ref().map_or(1.0, |t| t.temperature),
+        distillation: if spec.teacher.is_some() { spec.distillation } else { 0.0 },
+        temperature: spec.temperature,
         square_head: 0.0,
         crop: 1.0,
         freeze: 0.0,

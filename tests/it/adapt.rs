@@ -65,6 +65,13 @@ fn an_adapter_on_its_base_is_the_merged_model() {
     let adapter = Adapter::read(&root.join("keep/adapter")).unwrap();
     assert_eq!(adapter.apply(&before).unwrap(), merged);
     assert!(adapter.values() < before.weights.values().map(Weight::stored).sum());
+    // The recipe that it wrote makes the same adapter again, and is no recipe of another command.
+    let again = margay(root, &["adapt", "--recipe", "keep/recipe.toml", "--out", "again"]);
+    assert_eq!(again.status.code(), Some(0), "{}", said(&again));
+    let bytes = |path: &str| fs_err::read(root.join(path)).unwrap();
+    assert!(bytes("keep/specialist.margay") == bytes("again/specialist.margay"));
+    let other = said(&margay(root, &["compress", "--recipe", "keep/recipe.toml", "--out", "other"]));
+    assert!(other.contains("is a recipe of `margay adapt`"), "{other}");
     // The command says the same of base with adapter as of the merged file, and something else of the base.
     let predicted =
         |args: &[&str]| said(&margay(root, &[&["predict", args[0], "photos/val"], &args[1..]].concat()));

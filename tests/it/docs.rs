@@ -48,3 +48,22 @@ fn tables_and_plots_are_those_of_the_runs_that_are_kept() {
         assert_same(&plot.path(), &project.join("docs/images").join(plot.file_name()));
     }
 }
+
+#[test]
+fn the_books_table_of_options_is_what_the_program_lists() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/book/src/options.md");
+    let listed = Command::cargo_bin("margay")
+        .expect("the binary is built")
+        .args(["list", "--options"])
+        .output()
+        .unwrap();
+    let table = String::from_utf8(listed.stdout).unwrap();
+    assert!(
+        table.contains("| `recovery.batch` | `--batch` | 32 | 1 to 65536 | Images per finetuning step |"),
+        "{table}"
+    );
+    let told = fs_err::read_to_string(&page).unwrap();
+    let (_, kept) =
+        told.split_once("<!-- margay list --options -->\n\n").expect("the page has a place for the table");
+    assert!(kept == table, "{} is not what `margay list --options` prints", page.display());
+}

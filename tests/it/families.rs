@@ -6,9 +6,7 @@ use margay::checkpoint::load_model;
 use margay::models::{ARCHITECTURES, Design, build};
 use margay::pipeline::{random_params, train};
 use margay::progress::Silent;
-use margay::recipe::{
-    ClassSpec, Count, InputSpec, OptimizerChoice, Recalibration, Recipe, Start, Teacher, TrainSpec,
-};
+use margay::recipe::{ClassSpec, Count, InputSpec, Recalibration, Recipe, TrainSpec};
 use margay::torch::{Norms, TorchModel, forward};
 use margay_core::{Graph, Mask, ParamRole, Params, Preprocess, Provenance, SparseModel, Sparsity, fold};
 use margay_runtime::{KernelChoice, Precision, Session, SessionOptions};
@@ -94,23 +92,21 @@ fn a_vision_transformer_is_trained_compressed_and_run() {
         std::os::unix::fs::symlink(data.join("train"), known.join(split)).unwrap();
     }
     let checkpoint = root.path().join("vit.safetensors");
-    let arch = "vit_tiny_patch16".to_owned();
     let spec = TrainSpec {
-        start: Start::Scratch { arch, width: Some(64), depth: Some(2) },
+        arch: Some("vit_tiny_patch16".to_owned()),
+        width: Some(64),
+        depth: Some(2),
         data: known,
         classes: ClassSpec { follow_links: true, ..ClassSpec::default() },
-        seed: 0,
         device: "cpu".into(),
         threads: 2,
         input: InputSpec { image_size: Some(64), ..InputSpec::default() },
-        shots: 0,
         epochs: 120,
         batch: 8,
-        optimizer: OptimizerChoice::Auto,
-        learning_rate: None,
         weight_decay: 0.05,
         label_smoothing: 0.0,
-        teacher: Some(Teacher { model: GENERALIST.into(), labels: None, weight: 1.0, temperature: 2.0 }),
+        teacher: Some(GENERALIST.into()),
+        ..TrainSpec::default()
     };
     let trained = train(&spec, &mut fs_err::File::create(&checkpoint).unwrap(), &mut Silent).unwrap();
     assert!(

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use toml::Table;
+
 use crate::cli::Context;
-use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::limits::LimitArgs;
-use crate::cli::settings::{AdapterArgs, MAX_SEED, check, merge_adapt, parse_shots};
-use crate::recipe::{InputSpec, Recipe, RecoverySpec, Shots};
+use crate::cli::settings::{JobFlags, RecipeArgs, check, resolve, unnamed};
+use crate::options::{Flags, Opt, Options};
+use crate::recipe::{AdaptSpec, Job, Recipe, RecoverySpec};
 
 /// Trains a small adapter on a sparse or dense model and saves it alone and merged
 ///
@@ -19,62 +21,10 @@ use crate::recipe::{InputSpec, Recipe, RecoverySpec, Shots};
 )]
 pub struct AdaptArgs {
     /// A .margay file, a checkpoint, or the folder of a repository
-    #[arg(value_name = "MODEL")]
-    model: PathBuf,
-    /// Folder with one folder per class, optionally under train/ and val/
-    #[arg(short, long, value_name = "FOLDER")]
-    data: PathBuf,
+    #[arg(value_name = "MODEL", required_unless_present = "recipe")]
+    base: Option<String>,
     #[command(flatten)]
-    folders: FolderArgs,
-    #[command(flatten)]
-    new_head: HeadArgs,
-    /// Class names of a checkpoint: text, JSON, CSV or YAML
-    #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
-    /// Name of the adapter, see `margay list`
-    #[arg(long, value_name = "NAME", default_value = "rosa")]
-    method: String,
-    /// Seed of every random choice
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
-    seed: u64,
-    /// auto, cpu, cuda or cuda:n
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        env = "MARGAY_DEVICE",
-        hide_env_values = true,
-        default_value = "auto"
-    )]
-    device: String,
-    /// Images per class, or `all`
-    #[arg(long, value_name = "N", value_parser = parse_shots, default_value = "16")]
-    shots: usize,
-    /// How photos are prepared for a checkpoint, by name, see `margay list`
-    #[arg(long, value_name = "NAME")]
-    preprocess: Option<String>,
-    /// Side of the square input of a checkpoint in pixels
-    #[arg(long, value_name = "PIXELS")]
-    image_size: Option<usize>,
-    /// The layer that is the checkpoint's classifier, or none to fit a new one [default: the only one that can be]
-    #[arg(long, value_name = "LAYER")]
-    head: Option<String>,
-    /// Passes over the shots
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    epochs: usize,
-    /// Images per step
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    batch: usize,
-    /// Peak learning rate of head, norms and biases [default: 0.001]
-    #[arg(long, value_name = "X")]
-    learning_rate: Option<f64>,
-    /// Label smoothing
-    #[arg(long, value_name = "X", default_value_t = 0.1)]
-    label_smoothing: f64,
-    /// Compute activations twice and hold fewer of them: slower, for large networks and little memory
-    #[arg(long)]
-    recompute: bool,
-    #[command(flatten)]
-    adapter: AdapterArgs,
+    recipe: RecipeArgs<AdaptFlags>,
     #[command(flatten)]
     limits: LimitArgs,
     /// Output folder; must be empty or not exist
@@ -88,48 +38,95 @@ pub struct AdaptArgs {
     json: bool,
 }
 
-pub fn run(args: AdaptArgs, context: &Context) -> Result<Exit, Failure> {
-    let (out, force, json) = (args.out.clone(), args.force, args.json);
-    let limits = args.limits.limits();
-    let recipe = recipe(args, context);
-    check(&recipe)?;
-    #[cfg(feature = "torch")]
-    return torch::run((&recipe, &limits), &out, force, json, context);
-    #[cfg(not(feature = "torch"))]
-    {
-        drop((recipe, limits, out, force, json));
-        Err(super::without_torch::unavailable("adapt"))
+/// Options of `margay adapt`, which prunes nothing.
+#[derive(Clone, Debug, Default)]
+struct AdaptFlags;
+
+/// Tables and keys of recipes that an adapter goes by.
+const READ: [&str; 15] = [
+    "model",
+    "labels",
+    "data",
+    "classes",
+    "seed",
+    "device",
+    "shots.per-class",
+    "input.preprocess",
+    "input.image-size",
+    "input.head",
+    "recovery.epochs",
+    "recovery.batch",
+    "recovery.learning-rate",
+    "recovery.label-smoothing",
+    "recovery.recompute",
+];
+
+impl JobFlags for AdaptFlags {
+    type Recipe = Recipe;
+    const JOB: Job = Job::Adapt;
+}
+
+impl Flags for AdaptFlags {
+    fn options() -> Vec<Opt> {
+        let read = |option: &Opt| {
+            option.table == "adapt" || READ.iter().any(|name| *name == option.table || *name == option.path())
+        };
+        let named = |mut option: Opt| {
+            match option.path().as_str() {
+                // An argument, not a flag.
+                "model" => option.flag = None,
+                "adapt.method" => {
+                    (option.flag, option.help) = (Some("method"), "Name of the adapter, see `margay list`");
+                }
+                "recovery.learning-rate" => {
+                    (option.help, option.shown) =
+                        ("Peak learning rate of head, norms and biases", Some("0.001"));
+                }
+                "recovery.epochs" => option.help = "Passes over the shots",
+                "recovery.label-smoothing" => option.shown = None,
+                _ => {}
+            }
+            option
+        };
+        Recipe::options().into_iter().filter(read).map(named).collect()
+    }
+
+    /// Without a teacher the labels are all there is to learn from.
+    fn defaults() -> Table {
+        let mut recipe = unnamed();
+        recipe.job = Job::Adapt;
+        recipe.shots.holdout = 0.0;
+        recipe.adapt = AdaptSpec { method: "rosa".to_owned(), ..recipe.adapt };
+        recipe.recovery = RecoverySpec {
+            epochs: 20,
+            batch: 64,
+            label_smoothing: Some(0.1),
+            cross_entropy: Some(1.0),
+            distillation: 0.0,
+            square_head: 0.0,
+            crop: 1.0,
+            freeze: 0.0,
+            fixed_views: 0,
+            pilot: false,
+            ..RecoverySpec::default()
+        };
+        recipe.to_table()
     }
 }
 
-/// Without a teacher the labels are all there is to learn from.
-fn recipe(args: AdaptArgs, context: &Context) -> Recipe {
-    let mut recipe = Recipe::new(args.model, args.data);
-    recipe.labels = args.labels;
-    recipe.classes = args.folders.over(args.new_head, recipe.classes);
-    recipe.seed = args.seed;
-    recipe.device = args.device;
-    recipe.threads = context.threads();
-    recipe.shots = Shots { per_class: args.shots, holdout: 0.0, ..Shots::default() };
-    recipe.input =
-        InputSpec { preprocess: args.preprocess, image_size: args.image_size, resize: None, head: args.head };
-    recipe.recovery = RecoverySpec {
-        epochs: args.epochs,
-        batch: args.batch,
-        learning_rate: args.learning_rate,
-        label_smoothing: Some(args.label_smoothing),
-        cross_entropy: Some(1.0),
-        distillation: 0.0,
-        square_head: 0.0,
-        crop: 1.0,
-        freeze: 0.0,
-        fixed_views: 0,
-        pilot: false,
-        recompute: args.recompute,
-        ..RecoverySpec::default()
-    };
-    recipe.adapt = merge_adapt(Some(args.method), args.adapter, recipe.adapt);
-    recipe
+pub fn run(mut args: AdaptArgs, context: &Context) -> Result<Exit, Failure> {
+    if let Some(base) = &args.base {
+        args.recipe.given.put("model", base.clone().into());
+    }
+    let recipe = resolve(&args.recipe, context.threads)?;
+    check(&recipe)?;
+    #[cfg(feature = "torch")]
+    return torch::run((&recipe, &args.limits.limits()), &args.out, args.force, args.json, context);
+    #[cfg(not(feature = "torch"))]
+    {
+        drop(recipe);
+        Err(super::without_torch::unavailable("adapt"))
+    }
 }
 
 #[cfg(feature = "torch")]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure};
-use crate::cli::settings::{RecipeArgs, Settings, within};
+use crate::cli::settings::{CompressFlags, RecipeArgs, check, resolve, within};
 
 /// Compresses a checkpoint into a sparse specialist for your classes
 ///
@@ -17,17 +17,13 @@ use crate::cli::settings::{RecipeArgs, Settings, within};
       --compression 20x --out fox-hare-lynx/")]
 pub struct CompressArgs {
     #[command(flatten)]
-    recipe: RecipeArgs,
+    recipe: RecipeArgs<CompressFlags>,
     /// Folder to write; must be empty or not exist
     #[arg(short, long, value_name = "FOLDER", default_value = "out")]
     out: PathBuf,
     /// Replace the output folder if it is an earlier output
     #[arg(long)]
     force: bool,
-    /// Most accuracy that the held-out shots may lose, in points; less is pruned where they lose more, beyond chance. none:
-    /// prune as far as asked [default: 3, or what the recipe says]
-    #[arg(long, value_name = "POINTS|none", value_parser = parse_points)]
-    max_drop: Option<Points>,
     /// Print what would be done, and stop
     #[arg(long)]
     dry_run: bool,
@@ -42,34 +38,13 @@ pub struct CompressArgs {
     json: bool,
 }
 
-/// Accuracy that may be lost if nobody says so.
-const MAX_DROP: f64 = 0.03;
-
-/// Percentage points, if there is a limit.
-#[derive(Clone, Copy, Debug)]
-struct Points(Option<f64>);
-
-fn parse_points(text: &str) -> Result<Points, String> {
-    let points = match text {
-        "none" => None,
-        number => Some(number.parse().map_err(|_| "must be points such as 3, or none".to_owned())?),
-    };
-    match points {
-        Some(points) if !(0.0..=100.0).contains(&points) => Err("must be from 0 to 100 points".to_owned()),
-        points => Ok(Points(points)),
-    }
-}
-
 pub fn run(args: &CompressArgs, context: &Context) -> Result<Exit, Failure> {
     if let Some(least) = args.min_top1 {
         within("min-top1", least, 0.0..=1.0)?;
     }
-    let mut recipe = Settings::resolve(args.recipe.clone(), context.threads)?;
-    match args.max_drop {
-        Some(Points(points)) => recipe.prune.max_drop = points.map(|points| points / 100.0),
-        None if args.recipe.recipe.is_none() => recipe.prune.max_drop = Some(MAX_DROP),
-        None => {}
-    }
+    let recipe = resolve(&args.recipe, context.threads)?;
+    check(&recipe)?;
+    recipe.unused(args.recipe.given.table()).iter().for_each(|told| context.printer.warn(told));
     #[cfg(feature = "torch")]
     return torch::run(args, &recipe, context);
     #[cfg(not(feature = "torch"))]

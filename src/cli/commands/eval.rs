@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use margay_core::{SparseModel, nearest_name};
 use margay_runtime::{Classifier, highest};
 use serde::Serialize;
+use toml::Table;
 
 use super::engine::{EngineArgs, classifier, read_adapted};
 use crate::cli::Context;
-use crate::cli::classes::{FolderArgs, HeadArgs};
 use crate::cli::exit::{Exit, Failure, OrFail};
-use crate::cli::settings::within;
+use crate::cli::settings::{in_range, within};
 use crate::data::{Dataset, Sample};
 use crate::labels::{from_names, match_each};
 use crate::names;
+use crate::options::{Flags, Given, Opt, Options};
 use crate::progress::Progress;
 use crate::recipe::ClassSpec;
 use crate::record::{BadPhoto, Evaluation, LeftOutKind, NotedPhoto};
@@ -41,7 +42,7 @@ pub struct EvalArgs {
     #[arg(value_name = "DATA")]
     data: PathBuf,
     #[command(flatten)]
-    folders: FolderArgs,
+    folders: Given<FolderFlags>,
     /// Print the measurement as JSON
     #[arg(long)]
     json: bool,
@@ -51,6 +52,20 @@ pub struct EvalArgs {
     /// End with exit code 4 if a photo could not be read
     #[arg(long)]
     strict: bool,
+}
+
+/// How folders are the model's classes.
+#[derive(Clone, Debug, Default)]
+struct FolderFlags;
+
+impl Flags for FolderFlags {
+    fn options() -> Vec<Opt> {
+        ClassSpec::options().into_iter().filter(|option| option.key != "fit-head").collect()
+    }
+
+    fn defaults() -> Table {
+        Table::try_from(ClassSpec::default()).expect("options have a place in TOML")
+    }
 }
 
 /// What `--json` prints.
@@ -72,7 +87,9 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
     }
     let model = read_adapted(&args.model, args.adapter.as_deref(), &args.engine.limits())?;
     let mut progress = context.progress();
-    let spec = args.folders.clone().over(HeadArgs::default(), ClassSpec::default());
+    let spec: ClassSpec =
+        args.folders.over(FolderFlags::defaults()).try_into().expect("flags are read by their options");
+    in_range(&spec)?;
     let dataset =
         Dataset::scan_for_evaluation(&args.data, &spec).or_bad_input("could not use the data folder")?;
     dataset.tell(&mut progress);
@@ -80,7 +97,7 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Exit, Failure> {
     let options = args.engine.options(context);
     let mut classifier = classifier(&model, &options)?;
     let Outcome { evaluation, bad_photos, noted_photos } =
-        evaluate(&mut classifier, &args.data, &truth, &mut progress)?;
+        evaluate(&mut classifier, &args.data, &truth, &mut progress);
     dataset.left_out.tell(&mut progress);
     let measured = Measured {
         model: names::path(&args.model),
@@ -198,7 +215,7 @@ fn evaluate(
     root: &Path,
     truth: &Truth,
     progress: &mut dyn Progress,
-) -> Result<Outcome, Failure> {
+) -> Outcome {
     let (mut classes, mut predicted) = (Vec::new(), Vec::new());
     let (mut bad_photos, mut noted_photos) = (Vec::new(), Vec::new());
     progress.start("evaluate", truth.samples.len() as u64);
@@ -223,7 +240,7 @@ fn evaluate(
     }
     progress.finish();
     let evaluation = Evaluation::from_predictions(&truth.names, &classes, &predicted);
-    Ok(Outcome { evaluation, bad_photos, noted_photos })
+    Outcome { evaluation, bad_photos, noted_photos }
 }
 
 fn table(measured: &Measured) -> String {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure, OrFail};
 use crate::cli::output::OutputFile;
-use crate::cli::settings::{RecipeArgs, Settings, Wanted, parse_target};
+use crate::cli::settings::{FrontFlags, RecipeArgs, check, resolve};
 use crate::front::{Front, plot, table};
 use crate::recipe::Recipe;
 
@@ -21,13 +21,13 @@ use crate::recipe::Recipe;
       --plot front.svg")]
 pub struct FrontArgs {
     #[command(flatten)]
-    recipe: RecipeArgs,
+    recipe: RecipeArgs<FrontFlags>,
     /// Targets as --target takes them, separated by commas
     #[arg(
-        long, value_name = "TARGETS", value_delimiter = ',', value_parser = parse_target, required = true,
+        long, value_name = "TARGETS", value_delimiter = ',', required = true,
         conflicts_with_all = ["target", "sparsity", "compression"]
     )]
-    targets: Vec<Wanted>,
+    targets: Vec<String>,
     /// Draw held-out top-1 against time into an SVG file
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -40,10 +40,12 @@ pub struct FrontArgs {
 }
 
 pub fn run(args: &FrontArgs, context: &Context) -> Result<Exit, Failure> {
-    let recipe_at = |target: &Wanted| {
-        let mut recipe = args.recipe.clone();
-        recipe.prune.target = Some(*target);
-        Settings::resolve(recipe, context.threads)
+    let recipe_at = |target: &String| {
+        let mut args = args.recipe.clone();
+        let set = args.given.set("target", target);
+        set.map_err(|reason| Failure::usage(format!("`{target}` is no target: it {reason}")))?;
+        let recipe = resolve(&args, context.threads)?;
+        check(&recipe).map(|()| recipe)
     };
     let recipes = args.targets.iter().map(recipe_at).collect::<Result<Vec<Recipe>, Failure>>()?;
     // A plot that cannot be written is told before the work.

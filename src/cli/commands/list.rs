@@ -9,14 +9,25 @@ use serde::Serialize;
 use crate::allocate::ALLOCATORS;
 use crate::cli::Context;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::settings::unnamed;
 use crate::models::ARCHITECTURES;
+use crate::options::{self, Listed};
 use crate::peers::PEERS;
 use crate::preprocess::{PRESETS, Preset};
+use crate::recipe::Recipe;
 
 /// Lists architectures, solvers, allocators, adapters, engines, presets, devices and kernels of this build
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  margay list --json")]
+#[command(
+    after_help = "Examples:\n  margay list --json\n  margay list --options\n  margay list --schema > recipe.schema.json"
+)]
 pub struct ListArgs {
+    /// List the options of recipes instead, as a Markdown table: keys, flags, defaults, ranges
+    #[arg(long)]
+    options: bool,
+    /// Print a JSON schema of recipes instead, for editors that check TOML
+    #[arg(long, conflicts_with = "options")]
+    schema: bool,
     /// Print the lists as JSON
     #[arg(long)]
     json: bool,
@@ -52,8 +63,15 @@ struct Prepared {
 }
 
 pub fn run(args: &ListArgs, context: &Context) -> Result<Exit, Failure> {
-    let lists = lists();
-    context.printer.show(args.json, &lists, table)?;
+    if args.schema {
+        context.printer.show(true, &options::schema::<Recipe>(&unnamed().to_table()), |_| String::new())?;
+    } else if args.options {
+        context.printer.show(args.json, &options::listed::<Recipe>(&unnamed().to_table()), |listed| {
+            option_table(listed)
+        })?;
+    } else {
+        context.printer.show(args.json, &lists(), table)?;
+    }
     Ok(Exit::Success)
 }
 
@@ -113,6 +131,28 @@ fn devices() -> Vec<String> {
 #[cfg(not(feature = "torch"))]
 fn devices() -> Vec<String> {
     Vec::new()
+}
+
+/// A number without rows of zeros.
+fn number(value: f64) -> String {
+    if value != 0.0 && !(1e-3..1e5).contains(&value) { format!("{value:e}") } else { value.to_string() }
+}
+
+/// Keys and flags as the book has them.
+fn option_table(options: &[Listed]) -> String {
+    let mut text = "| key | flags | default | range | |\n|---|---|---|---|---|\n".to_owned();
+    let code = |texts: &[String]| texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(" ");
+    for Listed { key, flags, default, range, choices, about } in options {
+        let range = match range {
+            Some([least, most]) => format!("{} to {}", number(*least), number(*most)),
+            None => code(choices),
+        };
+        let default = default.as_deref().unwrap_or_default();
+        let cells =
+            [&format!("`{key}`"), &code(flags), default, &range, about].map(|cell| cell.replace('|', "\\|"));
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    text
 }
 
 fn table(lists: &Lists) -> String {

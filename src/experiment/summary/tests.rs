@@ -96,7 +96,7 @@ fn named(curve: &str) -> Result<Summary, ExperimentError> {
 /// The same with that many runs done.
 fn named_after(curve: &str, done: usize) -> Result<Summary, ExperimentError> {
     let text = format!(
-        "[experiment]\nname = 'try'\n{curve}\n[checkpoints.small]\nmodel = 'small.pth'\n
+        "[experiment]\nname = 'try'\n{curve}\n[checkpoints.small]\nmodel = 'small.pth'\ngeneral = 'anything'\n
         [tasks.birds]\ndata = 'birds'\n[tasks.fish]\ndata = 'fish'\n
         [methods.ours]\n[methods.theirs]\nprune.solver = 'sparsegpt'\n
         [[sweep]]\nmethod = 'ours'\ncheckpoint = 'small'\ntask = 'all'\nshots = [1, 5, 0]\nadapter = 'none'\nseed = [0, 1]

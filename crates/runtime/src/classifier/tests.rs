@@ -24,13 +24,13 @@ fn photo(colour: [u8; 3]) -> Photo {
     Photo::from_rgb(5, 3, colour.repeat(15)).unwrap()
 }
 
-fn new(model: SparseModel) -> Result<Classifier, ClassifierError> {
-    Classifier::from_model(&model, &SessionOptions { threads: 1, ..SessionOptions::default() })
+fn new(model: &SparseModel) -> Result<Classifier, ClassifierError> {
+    Classifier::from_model(model, &SessionOptions { threads: 1, ..SessionOptions::default() })
 }
 
 #[test]
 fn names_what_is_on_a_photo() {
-    let mut classifier = new(colours(Resize::ShortSide(5))).unwrap();
+    let mut classifier = new(&colours(Resize::ShortSide(5))).unwrap();
     for (colour, label) in [([200, 30, 40], "red"), ([0, 90, 20], "green"), ([10, 0, 250], "blue")] {
         let prediction = classifier.classify(&photo(colour)).unwrap();
         assert_eq!((prediction.best().label, prediction.note()), (label, None));
@@ -39,7 +39,7 @@ fn names_what_is_on_a_photo() {
 
 #[test]
 fn a_batch_gives_the_logits_of_its_photos() {
-    let mut classifier = new(colours(Resize::Squash)).unwrap();
+    let mut classifier = new(&colours(Resize::Squash)).unwrap();
     let photos = [photo([255, 0, 0]), photo([0, 0, 255])];
     let mut images = vec![0.0; 2 * classifier.preprocessor().image_len()];
     for (photo, slot) in photos.iter().zip(images.chunks_exact_mut(48)) {
@@ -68,7 +68,7 @@ fn a_model_that_contradicts_itself_is_refused() {
     let refused = |change: &dyn Fn(&mut SparseModel)| {
         let mut model = colours(Resize::Squash);
         change(&mut model);
-        match new(model) {
+        match new(&model) {
             Err(ClassifierError::Format(error)) => error.to_string(),
             other => panic!("{other:?}"),
         }
@@ -97,7 +97,7 @@ fn a_network_that_overflows_has_no_answer() {
     let mut model = colours(Resize::Squash);
     let weight = ArrayD::from_elem(IxDyn(&[3, 3]), f32::MAX);
     model.weights.insert("fc.weight".to_owned(), margay_core::Weight::Dense(weight));
-    let mut classifier = new(model).unwrap();
+    let mut classifier = new(&model).unwrap();
     assert!(matches!(classifier.classify(&photo([255; 3])), Err(RuntimeError::NotANumber)));
 }
 
