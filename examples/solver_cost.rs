@@ -9,6 +9,7 @@ use std::time::Instant;
 use margay::calibrate::Hessian;
 use margay::pipeline::peak_rss_bytes;
 use margay::prune::{LayerProblem, find, relative_error};
+use margay::recipe::PruneSpec;
 use margay::torch::{seed_everything, set_threads};
 use margay_core::Pattern;
 use tch::{Device, Kind, Tensor};
@@ -51,7 +52,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let weight = Tensor::f_randn([rows, columns], (Kind::Float, Device::Cpu))?;
         let keep = ((rows * columns) as f64 / compression).round() as usize;
         let pattern = Pattern::Unstructured;
-        let problem = LayerProblem { weight: &weight, hessian: &hessian, keep, pattern, damping: DAMPING };
+        let problem = LayerProblem {
+            weight: &weight,
+            hessian: &hessian,
+            keep,
+            pattern,
+            damping: DAMPING,
+            spec: &PruneSpec::default(),
+        };
         let started = Instant::now();
         let solution = find(solver).ok_or("no such solver")?.solve(&problem)?;
         let solved = started.elapsed().as_secs_f64();

@@ -6,9 +6,6 @@ use super::{Adapter, Cost, Delta, LOW_RANK, Site, Split};
 use crate::recipe::AdaptSpec;
 use crate::torch::TorchError;
 
-/// Share of a layer's kept weights that may change.
-const CHANGED: f64 = 0.5;
-
 /// `ΔW = soft_k(K)`, `K[i, j] = (α / r) (‖b_i − a_j‖ − ‖b'_i − a'_j‖)`, with rows `b[m, r]` and `a[n, r]`.
 ///
 /// Distances give `K` full rank. The entries compete: the largest half of those on the mask stay, less the
@@ -22,6 +19,8 @@ struct Kernelised {
     a: Tensor,
     allowed: Option<Tensor>,
     scale: f64,
+    /// Share of the kept weights that may change.
+    changed: f64,
 }
 
 impl Kernelised {
@@ -44,7 +43,7 @@ impl Delta for Kernelised {
     fn delta(&self, _base: &Tensor) -> Result<Tensor, TorchError> {
         let kernel = self.kernel()?;
         let (sizes, room) = self.competitors(&kernel)?;
-        let count = ((CHANGED * room as f64) as i64).min(sizes.numel() as i64 - 1);
+        let count = ((self.changed * room as f64) as i64).min(sizes.numel() as i64 - 1);
         let (sizes, positions) = sizes.f_topk(count + 1, 0, true, true)?;
         let positions = positions.f_narrow(0, 0, count)?;
         let winners = kernel.f_flatten(0, -1)?.f_index_select(0, &positions)?;
@@ -96,6 +95,7 @@ impl Adapter for Snell {
             b: path.f_var_copy("b", &twice(&b)?)?,
             allowed: site.allowed.map(Tensor::shallow_clone),
             scale,
+            changed: spec.snell.changed,
         })))
     }
 }

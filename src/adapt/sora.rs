@@ -5,12 +5,6 @@ use super::{Adapter, Cost, Delta, LOW_RANK, LowRank, Site, Split};
 use crate::recipe::AdaptSpec;
 use crate::torch::TorchError;
 
-/// Where gates start: near enough to zero that a gate which the loss does not hold closes in a short run.
-const OPEN: f64 = 0.0625;
-
-/// Pull towards zero, in steps of AdamW: less than 1, so that a gate which the loss holds stays open.
-const PULL: f64 = 0.5;
-
 /// `ΔW = (α / r) B diag(g / g_0) A` with gates `g[r]`.
 ///
 /// The penalty `λ ‖g‖₁` is a proximal step after each step down the loss, which makes gates exactly zero:
@@ -18,6 +12,8 @@ const PULL: f64 = 0.5;
 struct Gated {
     low_rank: LowRank,
     gates: Tensor,
+    /// `g_0`.
+    open: f64,
     /// `η λ` at the first step.
     pull: f64,
 }
@@ -25,7 +21,7 @@ struct Gated {
 impl Gated {
     /// `B diag(g / g_0)`.
     fn gated(&self) -> Result<Tensor, TorchError> {
-        Ok(self.low_rank.b().f_mul(&self.gates.f_div_scalar(OPEN)?)?)
+        Ok(self.low_rank.b().f_mul(&self.gates.f_div_scalar(self.open)?)?)
     }
 }
 
@@ -75,7 +71,12 @@ impl Adapter for Sora {
     ) -> Result<Option<Box<dyn Delta>>, TorchError> {
         let Some(low_rank) = LowRank::attach(site, spec, path)? else { return Ok(None) };
         let rank = low_rank.b().size2()?.1;
-        let gates = path.set_group(LOW_RANK).f_var("gates", &[rank], Init::Const(OPEN))?;
-        Ok(Some(Box::new(Gated { low_rank, gates, pull: PULL * spec.lora_lr })))
+        let gates = path.set_group(LOW_RANK).f_var("gates", &[rank], Init::Const(spec.sora.open))?;
+        Ok(Some(Box::new(Gated {
+            low_rank,
+            gates,
+            open: spec.sora.open,
+            pull: spec.sora.pull * spec.lora_lr,
+        })))
     }
 }

@@ -4,6 +4,7 @@ use margay_core::{Graph, Hidden};
 
 use super::budget::largest;
 use super::{Allocator, Budget, Failed, LayerProfile, Nobody, Unreachable};
+use crate::recipe::PruneSpec;
 
 /// Layers on both sides of hidden channels, as positions among the prunable layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +30,12 @@ pub fn slim(
     graph: &Graph,
     layers: &[LayerProfile],
     budget: &Budget,
+    spec: &PruneSpec,
 ) -> Result<Slim, Failed> {
     let hidden: Vec<Between> =
         graph.hidden().iter().filter_map(|hidden| between(graph, layers, hidden)).collect();
     let readers: Vec<LayerProfile> = hidden.iter().map(|hidden| layers[hidden.reader].clone()).collect();
-    let densities = allocator.densities(&readers, budget, &mut Nobody)?;
+    let densities = allocator.densities(&readers, budget, spec, &mut Nobody)?;
     let wanted = |factor: f64| -> Vec<f64> {
         let share = |(hidden, density): (&Between, &f64)| {
             let channels = hidden.channels as f64;
@@ -113,7 +115,8 @@ mod tests {
             let all: usize = layers.iter().map(LayerProfile::weights).sum();
             for allocator in [&Erk as &dyn Allocator, &Uniform] {
                 let budget = Budget::of_weights(&layers, Sparsity::new(0.5).unwrap());
-                let Slim { solved, left } = slim(allocator, &graph, &layers, &budget).unwrap();
+                let Slim { solved, left } =
+                    slim(allocator, &graph, &layers, &budget, &PruneSpec::default()).unwrap();
                 let share = left.iter().sum::<usize>() as f64 / all as f64;
                 // Channels are whole.
                 assert!((0.49..=0.5).contains(&share), "{variant} {}: {share}", allocator.name());
@@ -127,10 +130,11 @@ mod tests {
         let graph = graph("resnet18");
         let layers = profiles(&graph);
         let limit = 0.001 * layers.iter().map(LayerProfile::weights).sum::<usize>() as f64;
-        let error = slim(&Uniform, &graph, &layers, &Budget::Weights(limit as usize)).unwrap_err();
+        let error = slim(&Uniform, &graph, &layers, &Budget::Weights(limit as usize), &PruneSpec::default())
+            .unwrap_err();
         assert!(error.to_string().contains("out of reach"), "{error}");
         let costs = layers.iter().map(|layer| Cost::linear(layer.weights() as f64)).collect();
         let budget = Budget::Cost { limit: 500.0 * limit, layers: costs };
-        assert!(slim(&Uniform, &graph, &layers, &budget).is_ok());
+        assert!(slim(&Uniform, &graph, &layers, &budget, &PruneSpec::default()).is_ok());
     }
 }

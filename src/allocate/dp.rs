@@ -1,4 +1,5 @@
 use super::{Allocator, Budget, Failed, Judge, LEVELS, LayerProfile};
+use crate::recipe::PruneSpec;
 
 /// The levels whose damages, each measured with all other layers dense, have the least sum (SPDY, arXiv
 /// 2201.13096), by dynamic programming over the budget.
@@ -25,6 +26,7 @@ impl Allocator for Dp {
         &self,
         layers: &[LayerProfile],
         budget: &Budget,
+        _spec: &PruneSpec,
         judge: &mut dyn Judge,
     ) -> Result<Vec<f64>, Failed> {
         let levels = least_damage(layers, budget, &damages(layers.len(), judge)?);

@@ -3,16 +3,12 @@ use rand_chacha::ChaCha8Rng;
 
 use super::dp::{damages, least_damage};
 use super::{Allocator, Budget, Erk, Failed, Judge, LEVELS, LayerProfile, Nobody, allocate};
+use crate::recipe::{EvoSpec, PruneSpec};
 
 /// Evolutionary search (`EvoPress`, arXiv 2410.14649): levels move from one layer to another at equal cost, and the
 /// damage of the whole network decides. It starts from the better of `dp` and `erk`.
 #[derive(Clone, Copy, Debug)]
 pub struct Evo;
-
-const GENERATIONS: usize = 30;
-const OFFSPRING: usize = 8;
-/// An offspring differs by at most this many exchanges.
-const EXCHANGES: usize = 3;
 
 impl Allocator for Evo {
     fn name(&self) -> &'static str {
@@ -31,20 +27,22 @@ impl Allocator for Evo {
         &self,
         layers: &[LayerProfile],
         budget: &Budget,
+        spec: &PruneSpec,
         judge: &mut dyn Judge,
     ) -> Result<Vec<f64>, Failed> {
         let dp = least_damage(layers, budget, &damages(layers.len(), judge)?);
-        let erk = nearest(layers, budget)?;
+        let EvoSpec { generations, offspring, exchanges } = spec.evo;
+        let erk = nearest(layers, budget, spec)?;
         let mut best = [(judge.whole(&dp)?, dp), (judge.whole(&erk)?, erk)]
             .into_iter()
             .min_by(|a, b| a.0.total_cmp(&b.0))
             .unwrap_or_default();
         // Chance only proposes: the judge, who has the run's seed, decides.
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        for _ in 0..GENERATIONS {
+        for _ in 0..generations {
             let parent = best.1.clone();
-            for _ in 0..OFFSPRING {
-                let child = mutated(&parent, layers, budget, &mut rng);
+            for _ in 0..offspring {
+                let child = mutated(&parent, layers, budget, exchanges, &mut rng);
                 let damage = judge.whole(&child)?;
                 if damage < best.0 {
                     best = (damage, child);
@@ -56,8 +54,8 @@ impl Allocator for Evo {
 }
 
 /// The levels nearest to what `erk` keeps.
-fn nearest(layers: &[LayerProfile], budget: &Budget) -> Result<Vec<usize>, Failed> {
-    let kept = allocate(&Erk, layers, budget, &mut Nobody)?;
+fn nearest(layers: &[LayerProfile], budget: &Budget, spec: &PruneSpec) -> Result<Vec<usize>, Failed> {
+    let kept = allocate(&Erk, layers, budget, spec, &mut Nobody)?;
     let level = |(kept, layer): (&usize, &LayerProfile)| {
         let density = layer.density(*kept).max(f64::MIN_POSITIVE);
         let distance = |level: &usize| (LEVELS[*level] / density).ln().abs();
@@ -69,9 +67,15 @@ fn nearest(layers: &[LayerProfile], budget: &Budget) -> Result<Vec<usize>, Faile
 }
 
 /// A few layers go up a level, others down until the budget is met again.
-fn mutated(parent: &[usize], layers: &[LayerProfile], budget: &Budget, rng: &mut impl Rng) -> Vec<usize> {
+fn mutated(
+    parent: &[usize],
+    layers: &[LayerProfile],
+    budget: &Budget,
+    exchanges: usize,
+    rng: &mut impl Rng,
+) -> Vec<usize> {
     let mut levels = parent.to_vec();
-    for _ in 0..rng.random_range(1..=EXCHANGES) {
+    for _ in 0..rng.random_range(1..=exchanges) {
         let layer = rng.random_range(0..levels.len());
         levels[layer] = levels[layer].saturating_sub(1);
     }

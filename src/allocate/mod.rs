@@ -22,6 +22,8 @@ pub use erk::Erk;
 pub use evo::Evo;
 pub use uniform::Uniform;
 
+use crate::recipe::PruneSpec;
+
 /// Every allocator; a new one is a file and a line here.
 pub static ALLOCATORS: &[&dyn Allocator] = &[&Erk, &Uniform, &Dp, &Evo];
 
@@ -69,6 +71,7 @@ pub trait Allocator: Sync {
         &self,
         layers: &[LayerProfile],
         budget: &Budget,
+        spec: &PruneSpec,
         judge: &mut dyn Judge,
     ) -> Result<Vec<f64>, Failed>;
 }
@@ -130,9 +133,10 @@ pub fn allocate(
     allocator: &dyn Allocator,
     layers: &[LayerProfile],
     budget: &Budget,
+    spec: &PruneSpec,
     judge: &mut dyn Judge,
 ) -> Result<Vec<usize>, Failed> {
-    let densities = allocator.densities(layers, budget, judge)?;
+    let densities = allocator.densities(layers, budget, spec, judge)?;
     Ok(budget.fill(&densities, layers)?)
 }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::dp::least_damage;
 use super::*;
 use crate::models::Design;
+use crate::recipe::PruneSpec;
 
 fn layer(out: usize, inner: usize, k: usize) -> LayerProfile {
     LayerProfile { name: format!("{out}x{inner}x{k}"), out, inner, kernel: [k, k], trunk: false }
@@ -34,7 +35,7 @@ proptest! {
         let budget = Budget::of_weights(&layers, sparsity);
         for allocator in ALLOCATORS {
             let mut judge = Additive((0..layers.len()).map(|i| 1.0 + i as f64).collect());
-            let kept = allocate(*allocator, &layers, &budget, &mut judge).unwrap();
+            let kept = allocate(*allocator, &layers, &budget, &PruneSpec::default(), &mut judge).unwrap();
             prop_assert_eq!(kept.iter().sum::<usize>(), sparsity.kept(total), "{}", allocator.name());
             prop_assert!(kept.iter().zip(&layers).all(|(k, l)| *k <= l.weights()));
         }
@@ -56,7 +57,7 @@ proptest! {
         let budget = Budget::Cost { limit, layers: costs.clone() };
         for allocator in ALLOCATORS {
             let mut judge = Additive(vec![1.0; layers.len()]);
-            let kept = allocate(*allocator, &layers, &budget, &mut judge).unwrap();
+            let kept = allocate(*allocator, &layers, &budget, &PruneSpec::default(), &mut judge).unwrap();
             let density = |i: usize| kept[i] as f64 / layers[i].weights() as f64;
             let spent: f64 = (0..layers.len()).map(|i| costs[i].at(density(i))).sum();
             prop_assert!(spent <= limit * 1.001, "{}: {spent} of {limit}", allocator.name());
@@ -70,7 +71,7 @@ proptest! {
 fn erk_follows_its_formula_below_the_cap() {
     let layers = [layer(64, 64, 3), layer(512, 512, 3)];
     let budget = Budget::of_weights(&layers, Sparsity::new(0.95).unwrap());
-    let kept = allocate(&Erk, &layers, &budget, &mut Nobody).unwrap();
+    let kept = allocate(&Erk, &layers, &budget, &PruneSpec::default(), &mut Nobody).unwrap();
     let density: Vec<f64> = kept.iter().zip(&layers).map(|(k, l)| *k as f64 / l.weights() as f64).collect();
     let raw = |c: f64| (c + c + 6.0) / (c * c * 9.0);
     assert!((density[0] / density[1] - raw(64.0) / raw(512.0)).abs() < 1e-2, "{density:?}");
@@ -80,7 +81,14 @@ fn erk_follows_its_formula_below_the_cap() {
 fn erk_thins_layers_by_the_root_of_what_a_weight_costs() {
     let layers = [layer(64, 64, 3), layer(64, 64, 3)];
     let costs = vec![Cost::linear(16.0), Cost::linear(1.0)];
-    let kept = allocate(&Erk, &layers, &Budget::Cost { limit: 2.0, layers: costs }, &mut Nobody).unwrap();
+    let kept = allocate(
+        &Erk,
+        &layers,
+        &Budget::Cost { limit: 2.0, layers: costs },
+        &PruneSpec::default(),
+        &mut Nobody,
+    )
+    .unwrap();
     // 16 · d + 4 · d = 2, of which the layer that costs less keeps 4 · d.
     let density = [0, 1].map(|i| layers[i].density(kept[i]));
     assert!((density[0] - 0.1).abs() < 1e-3 && (density[1] - 0.4).abs() < 1e-3, "{density:?}");
@@ -90,7 +98,7 @@ fn erk_thins_layers_by_the_root_of_what_a_weight_costs() {
 fn erk_caps_small_layers_at_dense() {
     let layers = [layer(8, 8, 1), layer(512, 512, 3)];
     let budget = Budget::of_weights(&layers, Sparsity::new(0.9).unwrap());
-    assert_eq!(allocate(&Erk, &layers, &budget, &mut Nobody).unwrap()[0], 64);
+    assert_eq!(allocate(&Erk, &layers, &budget, &PruneSpec::default(), &mut Nobody).unwrap()[0], 64);
 }
 
 /// The least sum of damages by trying every combination.
@@ -137,7 +145,7 @@ fn evo_is_never_worse_than_what_it_starts_from() {
     let layers = [layer(60, 60, 1), layer(60, 60, 1), layer(60, 60, 1)];
     let budget = Budget::of_weights(&layers, Sparsity::new(0.9).unwrap());
     let damage = |allocator: &dyn Allocator| {
-        let densities = allocator.densities(&layers, &budget, &mut Entangled).unwrap();
+        let densities = allocator.densities(&layers, &budget, &PruneSpec::default(), &mut Entangled).unwrap();
         let level = |d: &f64| LEVELS.iter().position(|level| level == d).unwrap();
         Entangled.whole(&densities.iter().map(level).collect::<Vec<_>>()).unwrap()
     };
@@ -148,7 +156,7 @@ fn evo_is_never_worse_than_what_it_starts_from() {
 fn a_target_below_the_least_cost_is_refused() {
     let layers = [layer(10, 10, 1)];
     let budget = Budget::Cost { limit: 1.0, layers: vec![Cost::new(vec![(0.0, 2.0), (1.0, 5.0)])] };
-    let error = allocate(&Uniform, &layers, &budget, &mut Nobody).unwrap_err();
+    let error = allocate(&Uniform, &layers, &budget, &PruneSpec::default(), &mut Nobody).unwrap_err();
     assert!(error.to_string().contains("out of reach"), "{error}");
 }
 
@@ -174,7 +182,7 @@ fn trunk_layers_are_denser_under_erk() {
     trunk.trunk = true;
     let layers = [inside, trunk];
     let budget = Budget::of_weights(&layers, Sparsity::new(0.9).unwrap());
-    let kept = allocate(&Erk, &layers, &budget, &mut Nobody).unwrap();
+    let kept = allocate(&Erk, &layers, &budget, &PruneSpec::default(), &mut Nobody).unwrap();
     assert_eq!(kept.iter().sum::<usize>(), 819);
     assert!((3.9..4.1).contains(&(kept[1] as f64 / kept[0] as f64)), "{kept:?}");
 }
@@ -194,7 +202,7 @@ fn what_a_network_takes_as_a_whole_corrects_the_costs_of_its_layers() {
         let limit = budget.limit();
         let took = |kept: &[usize]| more * kept.iter().sum::<usize>() as f64 + each * kept.len() as f64;
         let mut runs = 0;
-        let spread = |budget: &Budget| allocate(&Erk, &layers, budget, &mut Nobody);
+        let spread = |budget: &Budget| allocate(&Erk, &layers, budget, &PruneSpec::default(), &mut Nobody);
         let run = |kept: &[usize]| {
             runs += 1;
             Ok(took(kept))
@@ -209,6 +217,6 @@ fn what_a_network_takes_as_a_whole_corrects_the_costs_of_its_layers() {
 fn a_network_that_takes_too_long_whatever_it_keeps_is_told() {
     let (layers, budget) = linear(0.1);
     let limit = budget.limit();
-    let spread = |budget: &Budget| allocate(&Erk, &layers, budget, &mut Nobody);
+    let spread = |budget: &Budget| allocate(&Erk, &layers, budget, &PruneSpec::default(), &mut Nobody);
     assert!(corrected(budget, &layers, spread, |_| Ok(3.9 * limit)).is_err());
 }

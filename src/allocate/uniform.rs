@@ -1,4 +1,5 @@
 use super::{Allocator, Budget, Failed, Judge, LayerProfile};
+use crate::recipe::PruneSpec;
 
 /// One density for all layers, as in the TACO paper (arXiv 2303.14409).
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,7 @@ impl Allocator for Uniform {
         &self,
         layers: &[LayerProfile],
         _budget: &Budget,
+        _spec: &PruneSpec,
         _judge: &mut dyn Judge,
     ) -> Result<Vec<f64>, Failed> {
         Ok(vec![1.0; layers.len()])

@@ -135,6 +135,9 @@ fn numbers_out_of_range_are_named_in_the_flags_unit() {
     recipe.prune.max_class_drop = Some(1.5);
     assert_eq!(check(&recipe).unwrap_err().to_string(), "max-class-drop is 150, but must be in 0 ..= 100");
     recipe.prune.max_class_drop = None;
+    recipe.prune.alps.rounds = 0;
+    assert_eq!(check(&recipe).unwrap_err().to_string(), "rounds is 0, but must be in 1 ..= 100000");
+    recipe.prune.alps.rounds = 1;
     recipe.recovery.try_epochs = vec![5, 2_000_000];
     assert!(check(&recipe).is_err());
 }

@@ -11,10 +11,13 @@ use tch::Tensor;
 
 use super::compress::{answered, data_info, machine, model_info};
 use super::evaluate::on_torch;
-use super::export::{SPECIALIST, latency, own_session, pack};
+use super::export::{SPECIALIST, pack};
+use super::host::timed;
+use super::images::examples;
+use super::latency::{latency, own_session};
+use super::networks::trained;
 use super::recover::{adapter as find, steady};
-use super::sparsify::{timed, trained};
-use super::task::{Task, examples};
+use super::task::Task;
 use super::{CompressOptions, PipelineError, host};
 use crate::adapt::{self, Merged, Saved};
 use crate::progress::{Progress, Recorder};

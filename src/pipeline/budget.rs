@@ -1,9 +1,13 @@
 //! What a recipe allows all layers together: weights, multiply-adds or milliseconds on this machine.
 
+use std::collections::BTreeMap;
+
 use margay_core::{Graph, Sparsity};
 
 use super::PipelineError;
+use super::export::pack;
 use super::task::Task;
+use super::times::Times;
 use crate::allocate::{Budget, Cost, Failed, LayerProfile, Unreachable, corrected};
 use crate::models::ModelError;
 use crate::progress::Progress;
@@ -25,7 +29,7 @@ pub fn budget(
     match target {
         Target::Macs(fold) => multiply_adds(dense, fold),
         Target::Speedup(_) | Target::Milliseconds(_) => {
-            let times = task.times(recipe, dense, progress)?;
+            let times = timed(task, recipe, dense, progress)?;
             let whole = match target {
                 Target::Milliseconds(ms) => ms,
                 Target::Speedup(fold) | Target::Macs(fold) => times.dense() / fold,
@@ -39,6 +43,23 @@ pub fn budget(
             Ok(Budget::Cost { limit: whole - times.rest, layers: times.layers.clone() })
         }
     }
+}
+
+/// What layers take on this machine; measured once, so that all targets of a run go by the same times.
+fn timed<'a>(
+    task: &'a Task,
+    recipe: &Recipe,
+    dense: &TorchModel,
+    progress: &mut dyn Progress,
+) -> Result<&'a Times, PipelineError> {
+    if let Some(times) = task.times.get() {
+        return Ok(times);
+    }
+    progress.start("time layers", 0);
+    let packed = pack(task, recipe, dense, &BTreeMap::new())?;
+    let times = Times::measure(packed, dense, task.threads)?;
+    progress.finish();
+    Ok(task.times.get_or_init(|| times))
 }
 
 /// The weights that a sparsity leaves, of those that count.
@@ -76,7 +97,7 @@ pub fn within(
     mut spread: impl FnMut(&Budget) -> Result<Vec<usize>, Failed>,
 ) -> Result<Vec<usize>, PipelineError> {
     let (Some(Target::Speedup(_) | Target::Milliseconds(_)), Some(times)) =
-        (recipe.prune.target, task.timed())
+        (recipe.prune.target, task.times.get())
     else {
         return Ok(spread(&budget)?);
     };

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use super::PipelineError;
 use super::evaluate::{Score, score};
-use super::pruning::{Keep, Pruner, Settled, Sparse};
+use super::networks::{Chosen, Keep, Settled, Sparse};
+use super::pruning::Pruner;
 use super::recalibrate::recalibrate;
 use super::task::Task;
 use crate::progress::Progress;
@@ -22,19 +23,6 @@ const SHARES: [f64; 4] = [0.0, 0.25, 0.5, 0.75];
 const RECALIBRATED: [f64; 3] = [0.0, 0.5, 1.0];
 /// Taken where nothing is held out.
 const USUAL: Settled = Settled { damping: 0.1, general_share: 0.5, recalibrated: 0.0 };
-
-/// What was decided before the final network is made.
-#[derive(Clone)]
-pub struct Chosen {
-    /// What the recipe left open.
-    pub settled: Settled,
-    /// Weights that stay, by node name.
-    pub keep: Keep,
-    /// How it was decided.
-    pub choices: Vec<Choice>,
-    /// The calibration part's network pruned with all this but recalibration, if it was tried.
-    pub pruned: Option<Rc<Sparse>>,
-}
 
 /// Decides one thing after the other that the recipe leaves open, and how much each layer keeps.
 ///

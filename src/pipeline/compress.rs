@@ -5,12 +5,15 @@ use margay_runtime::{Isa, Precision, RuntimeError, Session, SessionOptions, cpu_
 
 use super::damage::damage;
 use super::evaluate::{Answers, on_runtime, on_torch};
-use super::export::{Exported, export, latency, macs, nonzeros, own_session, pack};
+use super::export::{Exported, export, macs, nonzeros, pack};
 use super::forecast::forecast;
+use super::host::timed;
+use super::images::{examples, relative};
+use super::latency::{latency, own_session};
 use super::limit::pruned;
+use super::networks::{Base, Specialist, trained};
 use super::recover::{decide, recover};
-use super::sparsify::{Base, Specialist, timed, trained};
-use super::task::{Task, examples, relative};
+use super::task::Task;
 use super::{PipelineError, host};
 use crate::data::Loaded;
 use crate::distill::Examples;

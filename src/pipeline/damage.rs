@@ -4,7 +4,7 @@ use margay_core::NodeId;
 use tch::{Kind, Tensor};
 
 use super::PipelineError;
-use super::sparsify::Base;
+use super::networks::Base;
 use crate::data::stride;
 use crate::distill::Examples;
 use crate::record::BlockRecord;
@@ -98,8 +98,7 @@ mod tests {
 
     use super::*;
     use crate::models::{Design, build};
-    use crate::pipeline::choose::Chosen;
-    use crate::pipeline::pruning::Settled;
+    use crate::pipeline::networks::{Chosen, Settled};
     use crate::pipeline::random_params;
 
     #[test]

@@ -3,11 +3,10 @@ use margay_runtime::{Session, SessionOptions, highest};
 use tch::{Device, Kind, Tensor};
 
 use super::PipelineError;
-use super::sparsify::{logits, logits_of};
 use crate::data::Loaded;
 use crate::distill::Examples;
 use crate::record::{Evaluation, Paired};
-use crate::torch::{Effective, TorchError, TorchModel};
+use crate::torch::{Effective, Norms, TorchError, TorchModel, forward};
 
 /// Images per batch of an evaluation.
 const BATCH: usize = 64;
@@ -70,6 +69,19 @@ impl Answers {
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     f64::from(top) + logits.iter().map(|logit| f64::from(logit - top).exp()).sum::<f64>().ln()
+}
+
+/// Logits of a batch list, joined.
+pub fn logits(model: &TorchModel, batches: &[Tensor]) -> Result<Tensor, PipelineError> {
+    Ok(logits_of(&model.graph, model, batches)?)
+}
+
+/// Logits of a batch list, joined, of a graph with the weights that somebody has for it.
+pub fn logits_of(graph: &Graph, weights: &dyn Effective, batches: &[Tensor]) -> Result<Tensor, TorchError> {
+    let _no_grad = tch::no_grad_guard();
+    let run = |batch: &Tensor| Ok(forward(graph, weights, Norms::Stored, batch, &[])?.logits);
+    let parts = batches.iter().map(run).collect::<Result<Vec<_>, TorchError>>()?;
+    Ok(Tensor::f_cat(&parts, 0)?)
 }
 
 /// Accuracy and loss of a torch model.

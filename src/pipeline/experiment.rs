@@ -1,11 +1,14 @@
 use std::path::Path;
 
 use super::evaluate::{Answers, on_torch};
-use super::export::{latency, nonzeros, own_session, packed};
+use super::export::{nonzeros, packed};
+use super::host::timed;
+use super::images::examples;
+use super::latency::{latency, own_session};
 use super::limit::pruned;
+use super::networks::{Base, Specialist};
 use super::recover::{decide, recover};
-use super::sparsify::{Base, Specialist, timed};
-use super::task::{Task, examples};
+use super::task::Task;
 use super::{PipelineError, host};
 use crate::distill::Examples;
 use crate::experiment::{ClassChange, Line, Measured, Outcome, Run, Trainable};

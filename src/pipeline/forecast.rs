@@ -5,8 +5,8 @@ use std::time::Instant;
 use margay_core::Graph;
 
 use super::PipelineError;
-use super::recover::{frozen_share, tried};
-use super::sparsify::{before, logits};
+use super::evaluate::logits;
+use super::recover::{before, frozen_share, tried};
 use super::task::Task;
 use crate::distill::frozen_nodes;
 use crate::progress::Progress;

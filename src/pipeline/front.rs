@@ -2,8 +2,9 @@
 
 use super::PipelineError;
 use super::evaluate::score;
-use super::export::{latency, macs, nonzeros, own_session, packed};
+use super::export::{macs, nonzeros, packed};
 use super::guard::{held_out_recall, largest_drop, tried};
+use super::latency::{latency, own_session};
 use super::task::Task;
 use crate::front::{Front, Point};
 use crate::progress::Progress;

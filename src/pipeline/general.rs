@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
+use margay_core::Preprocess;
 use margay_runtime::{Note, PhotoError, Preprocessor};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::PipelineError;
 use super::evaluate::{Answers, on_torch};
-use super::task::{Task, examples};
-use crate::data::{Sample, load, load_in_pieces};
+use super::images::examples;
+use crate::data::{Dataset, Sample, load, load_in_pieces};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
+use crate::torch::TorchModel;
 
 /// Photos that are looked at together.
 const PIECE: usize = 256;
@@ -27,22 +29,34 @@ pub struct General {
     pub noted: Vec<(PathBuf, Note)>,
 }
 
+/// The task's own photos, and how photos become inputs.
+#[derive(Clone, Copy)]
+pub struct Photos<'a> {
+    /// The user's photos.
+    pub dataset: &'a Dataset,
+    /// How photos become inputs.
+    pub preprocess: &'a Preprocess,
+    /// Where inputs go.
+    pub device: Device,
+}
+
 impl General {
     /// Reads the recipe's photos of anything, if it has any. Where more are looked at than are taken, those are taken that
     /// the dense network answers most strongly with one of the task's classes, each class in turns.
     pub fn read(
-        task: &Task,
+        task: Photos,
         recipe: &Recipe,
+        dense: impl FnOnce() -> Result<TorchModel, PipelineError>,
         progress: &mut dyn Progress,
     ) -> Result<Option<Self>, PipelineError> {
         let Some(folder) = &recipe.general else { return Ok(None) };
-        let (most, preprocessor) = (recipe.shots.general, Preprocessor::new(&task.preprocess));
+        let (most, preprocessor) = (recipe.shots.general, Preprocessor::new(task.preprocess));
         let mut photos =
             task.dataset.unlabelled(folder, recipe.shots.general_pool.max(most), recipe.seed, progress)?;
         let mut bad = Vec::new();
         if photos.len() > most {
             let pool = photos.len();
-            photos = nearest(task, &photos, most, &preprocessor, &mut bad, progress)?;
+            photos = nearest(task, &dense()?, &photos, most, &mut bad, progress)?;
             let folder = folder.display();
             progress.note(&format!("of {pool} photos in {folder} the {most} nearest to the task are taken"));
         }
@@ -55,18 +69,18 @@ impl General {
 
 /// The `most` photos that look most like the task's classes, in the order of `photos`.
 fn nearest(
-    task: &Task,
+    task: Photos,
+    dense: &TorchModel,
     photos: &[Sample],
     most: usize,
-    preprocessor: &Preprocessor,
     bad: &mut Vec<(PathBuf, PhotoError)>,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Sample>, PipelineError> {
-    let dense = task.dense(&task.calibration)?;
+    let preprocessor = Preprocessor::new(task.preprocess);
     let (mut readable, mut logits) = (Vec::new(), Vec::new());
-    load_in_pieces(photos, PIECE, preprocessor, progress, |loaded| {
+    load_in_pieces(photos, PIECE, &preprocessor, progress, |loaded| {
         if !loaded.is_empty() {
-            logits.extend(on_torch(&dense, &examples(&loaded, task.device)?)?.logits);
+            logits.extend(on_torch(dense, &examples(&loaded, task.device)?)?.logits);
         }
         readable.extend(loaded.paths);
         bad.extend(loaded.bad);

@@ -1,20 +1,19 @@
 //! Less pruning where a class would pay too much for it.
 
-use tch::Tensor;
-
 use super::PipelineError;
-use super::choose::{Chosen, can_decide, choose};
+use super::choose::{can_decide, choose};
 use super::evaluate::on_torch;
+use super::networks::{Chosen, Specialist};
 use super::pruning::Pruner;
 use super::recover::recovered_on_fold;
-use super::sparsify::{Specialist, trial};
+use super::sides::views;
+use super::sparsify::trial;
 use super::task::Task;
-use crate::distill::{Examples, corners};
 use crate::experiment::ClassChange;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::record::{Candidate, Choice, Evaluation};
-use crate::torch::{TorchError, TorchModel};
+use crate::torch::TorchModel;
 
 /// Times that the target is relaxed at most.
 const STEPS: u32 = 8;
@@ -160,14 +159,6 @@ pub fn largest_drop(dense: &Evaluation, after: &Evaluation) -> (f64, String) {
 /// Whether a class loses no more than it may; exactly that much is within.
 fn within(drop: f64, allowed: f64) -> bool {
     drop <= allowed + ROUNDING
-}
-
-/// The held-out photos from several sides, all from one and then all from the next: one or two photos of a rare class would tell
-/// its recall in steps of a half.
-pub fn views(examples: &Examples) -> Result<Examples, TorchError> {
-    let images = corners(&examples.images)?;
-    let classes = examples.classes.f_repeat([images.len() as i64])?;
-    Ok(Examples::new(Tensor::f_cat(&images, 0)?, classes))
 }
 
 #[cfg(test)]

@@ -4,12 +4,11 @@ use margay_core::NodeId;
 use tch::{Kind, Tensor};
 
 use super::PipelineError;
-use super::pruning::{Pruner, Settled};
+use super::task::Task;
 use crate::allocate::{Failed, Judge, LEVELS, LayerProfile};
-use crate::calibrate::Seen;
-use crate::distill::Examples;
+use crate::calibrate::{Calibration, Seen};
 use crate::progress::Progress;
-use crate::prune::{Quota, solve_layer};
+use crate::prune::{Pruning, Quota, solve_layer};
 use crate::torch::{Flow, TorchError, TorchModel};
 
 /// Images per forward pass.
@@ -46,17 +45,16 @@ impl Compact {
 }
 
 impl Ladder {
-    /// Solves every layer at every level on the calibration part of the shots. The held-out fold judges, with the
+    /// Solves every layer at every level on the images of `calibration`. The held-out fold judges, with the
     /// general photos if there are any; without either the shots themselves.
     pub fn solve(
-        pruner: &Pruner,
+        task: &Task,
         dense: &TorchModel,
         layers: &[LayerProfile],
-        settled: &Settled,
+        (pruning, calibration): (&Pruning, &Calibration),
         progress: &mut dyn Progress,
     ) -> Result<Self, PipelineError> {
-        let task = pruner.task;
-        let solved = solve(pruner, dense, layers, &task.calibration, settled, progress)?;
+        let solved = solve(dense, layers, pruning, calibration, progress)?;
         let mut images =
             if task.heldout.is_empty() { &task.calibration } else { &task.heldout }.batches(BATCH)?;
         if let Some(general) = &task.general {
@@ -116,15 +114,12 @@ fn answers(model: &TorchModel, flow: Flow) -> Result<Tensor, TorchError> {
 }
 
 fn solve(
-    pruner: &Pruner,
     dense: &TorchModel,
     layers: &[LayerProfile],
-    shots: &Examples,
-    settled: &Settled,
+    pruning: &Pruning,
+    calibration: &Calibration,
     progress: &mut dyn Progress,
 ) -> Result<Vec<Vec<Compact>>, PipelineError> {
-    let pruning = pruner.pruning(dense, shots, settled)?;
-    let calibration = pruner.calibration(shots, settled)?;
     let _no_grad = tch::no_grad_guard();
     let mut flow = Flow::new(&dense.graph, &calibration.batches);
     let mut solved = Vec::with_capacity(layers.len());
@@ -143,7 +138,7 @@ fn solve(
         let pattern = pruning.granularity.pattern(node, None);
         for level in 1..LEVELS.len() {
             let quota = Quota { keep: layer.kept(level), pattern };
-            let solution = solve_layer(&weight, node, &hessians, &pruning, quota)?;
+            let solution = solve_layer(&weight, node, &hessians, pruning, quota)?;
             let shape = weight.size();
             let compact =
                 || Compact::new(&solution.weight.f_reshape(&shape)?, &solution.mask.f_reshape(&shape)?);

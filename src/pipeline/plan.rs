@@ -1,18 +1,18 @@
-use margay_core::{Granularity, NodeId, nearest_name};
+use margay_core::NodeId;
 use serde::Serialize;
 
 use super::footprint::peak_bytes;
+use super::images::bad_photo;
 use super::limit::first_step;
+use super::opening::{head_plan, opened, with_head};
 use super::preprocess::prepared;
-use super::pruning::Method;
-use super::task::{bad_photo, head_plan, opened, with_head};
+use super::pruning::method;
 use super::{PipelineError, budget};
-use crate::allocate::{self, ALLOCATORS, LayerProfile, profiles};
+use crate::allocate::{LayerProfile, profiles};
 use crate::data::{Dataset, FewShot, Sample, unreadable};
 use crate::labels::HeadPlan;
 use crate::progress::Progress;
-use crate::prune::{self, SOLVERS};
-use crate::recipe::{PruneSpec, Recipe, Target};
+use crate::recipe::{PruneSpec, Recipe};
 use crate::record::{BadPhoto, LeftOutKind, Split};
 
 /// What a run would do, without doing it.
@@ -151,30 +151,4 @@ fn bad_headers(dataset: &Dataset, progress: &mut dyn Progress) -> Vec<BadPhoto> 
     let bad = unreadable(&all);
     progress.finish();
     bad.iter().map(|(path, error)| bad_photo(dataset, path, error)).collect()
-}
-
-/// Looks up solver and allocator, and whether they go with what is pruned as one.
-pub fn method(recipe: &Recipe) -> Result<Method, PipelineError> {
-    let unknown = |kind, name: &str, names: &[&str]| PipelineError::Unknown {
-        kind,
-        name: name.to_owned(),
-        nearest: nearest_name(name, names.iter().copied()),
-    };
-    let (solver, allocation) = (&recipe.prune.solver, &recipe.prune.allocation);
-    let solvers: Vec<&str> = SOLVERS.iter().map(|s| s.name()).collect();
-    let allocators: Vec<&str> = ALLOCATORS.iter().map(|a| a.name()).collect();
-    let PruneSpec { target, pattern: granularity, .. } = recipe.prune;
-    let method = Method {
-        granularity,
-        solver: prune::find(solver).ok_or_else(|| unknown("solver", solver, &solvers))?,
-        allocator: allocate::find(allocation).ok_or_else(|| unknown("allocator", allocation, &allocators))?,
-    };
-    let timed = matches!(target, Some(Target::Speedup(_) | Target::Milliseconds(_)));
-    match granularity {
-        Granularity::Channels if method.allocator.measures() => {
-            Err(PipelineError::Channels(format!("--allocation {allocation}")))
-        }
-        Granularity::Channels if timed => Err(PipelineError::Channels(format!("--target {}", recipe.cost()))),
-        Granularity::Channels | Granularity::Weights(_) => Ok(method),
-    }
 }

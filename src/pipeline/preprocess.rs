@@ -4,7 +4,7 @@ use margay_core::{FormatError, Normalization, Preprocess};
 use tch::{Kind, Reduction, Tensor};
 
 use super::PipelineError;
-use super::sparsify::logits;
+use super::evaluate::logits;
 use crate::checkpoint::{Checkpoint, Pretrained};
 use crate::data::{Sample, image_size_hint};
 use crate::distill::Examples;

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use margay_core::{Granularity, Graph, Mask, Sparsity};
+use margay_core::{Granularity, Graph, Mask, Sparsity, nearest_name};
 use tch::{Kind, Tensor};
 
 use super::ladder::Ladder;
+use super::networks::{Keep, Settled, Sparse};
 use super::task::Task;
-use super::{PipelineError, budget, plan};
-use crate::allocate::{Allocator, Budget, Erk, Failed, LayerProfile, Nobody, Slim, allocate, profiles, slim};
+use super::{PipelineError, budget};
+use crate::allocate::{
+    self, ALLOCATORS, Allocator, Budget, Erk, Failed, LayerProfile, Nobody, Slim, allocate, profiles, slim,
+};
 use crate::calibrate::{Calibration, Influence, influence};
 use crate::data::stride;
 use crate::distill::{Examples, varied};
 use crate::progress::Progress;
-use crate::prune::{LayerOutcome, Pruned, Pruning, Solver, sequential};
-use crate::recipe::{PruneSpec, Recipe};
+use crate::prune::{self, Pruned, Pruning, SOLVERS, Solver, sequential};
+use crate::recipe::{PruneSpec, Recipe, Target};
 use crate::torch::{TorchError, TorchModel};
 
 /// How layers are pruned, resolved from a recipe.
@@ -25,6 +28,8 @@ pub struct Method {
     pub allocator: &'static dyn Allocator,
     /// What stays or goes as one.
     pub granularity: Granularity,
+    /// Options of both.
+    pub spec: PruneSpec,
 }
 
 impl Method {
@@ -34,43 +39,39 @@ impl Method {
         let allocator = if self.allocator.measures() { &Erk } else { self.allocator };
         let layers = profiles(graph);
         match self.granularity {
-            Granularity::Channels => slim(allocator, graph, &layers, budget),
+            Granularity::Channels => slim(allocator, graph, &layers, budget, &self.spec),
             Granularity::Weights(_) => {
-                let kept = allocate(allocator, &layers, budget, &mut Nobody)?;
+                let kept = allocate(allocator, &layers, budget, &self.spec, &mut Nobody)?;
                 Ok(Slim { solved: kept.clone(), left: kept })
             }
         }
     }
 }
 
-/// What a recipe may leave to the held-out fold.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settled {
-    /// Added to the diagonal of a scaled Hessian.
-    pub damping: f64,
-    /// Weight of the general photos.
-    pub general_share: f64,
-    /// Share of recalibrated norms beside those of the checkpoint, 0–1.
-    pub recalibrated: f64,
-}
-
-/// Weights that stay, by node name.
-pub type Keep = BTreeMap<String, usize>;
-
-/// A pruned network.
-pub struct Sparse {
-    /// The network.
-    pub model: TorchModel,
-    /// Kept weights by weight name.
-    pub masks: BTreeMap<String, Mask>,
-    /// What became of each layer.
-    pub layers: Vec<LayerOutcome>,
-}
-
-impl Sparse {
-    /// A copy that shares nothing that could be written to.
-    pub fn deep_clone(&self) -> Result<Self, TorchError> {
-        Ok(Self { model: self.model.deep_clone()?, masks: self.masks.clone(), layers: self.layers.clone() })
+/// Looks up solver and allocator, and whether they go with what is pruned as one.
+pub fn method(recipe: &Recipe) -> Result<Method, PipelineError> {
+    let unknown = |kind, name: &str, names: &[&str]| PipelineError::Unknown {
+        kind,
+        name: name.to_owned(),
+        nearest: nearest_name(name, names.iter().copied()),
+    };
+    let (solver, allocation) = (&recipe.prune.solver, &recipe.prune.allocation);
+    let solvers: Vec<&str> = SOLVERS.iter().map(|s| s.name()).collect();
+    let allocators: Vec<&str> = ALLOCATORS.iter().map(|a| a.name()).collect();
+    let PruneSpec { target, pattern: granularity, .. } = recipe.prune;
+    let method = Method {
+        granularity,
+        spec: recipe.prune.clone(),
+        solver: prune::find(solver).ok_or_else(|| unknown("solver", solver, &solvers))?,
+        allocator: allocate::find(allocation).ok_or_else(|| unknown("allocator", allocation, &allocators))?,
+    };
+    let timed = matches!(target, Some(Target::Speedup(_) | Target::Milliseconds(_)));
+    match granularity {
+        Granularity::Channels if method.allocator.measures() => {
+            Err(PipelineError::Channels(format!("--allocation {allocation}")))
+        }
+        Granularity::Channels if timed => Err(PipelineError::Channels(format!("--target {}", recipe.cost()))),
+        Granularity::Channels | Granularity::Weights(_) => Ok(method),
     }
 }
 
@@ -87,7 +88,7 @@ pub struct Pruner<'a> {
 impl<'a> Pruner<'a> {
     /// Looks up what the recipe names.
     pub fn new(task: &'a Task, recipe: &'a Recipe) -> Result<Self, PipelineError> {
-        Ok(Self { task, recipe, method: plan::method(recipe)? })
+        Ok(Self { task, recipe, method: method(recipe)? })
     }
 
     /// Prunes a network on some shots, on masks chosen before if there are any.
@@ -119,6 +120,7 @@ impl<'a> Pruner<'a> {
         let PruneSpec { correction, stream, .. } = self.recipe.prune;
         Ok(Pruning {
             solver: self.method.solver,
+            spec: self.method.spec.clone(),
             granularity: self.method.granularity,
             damping: settled.damping,
             correction,
@@ -168,11 +170,16 @@ impl<'a> Pruner<'a> {
         let layers = profiles(&dense.graph);
         let budget = budget::budget(self.task, self.recipe, dense, &layers, progress)?;
         let measures = self.method.allocator.measures();
-        let ladder = measures.then(|| Ladder::solve(self, dense, &layers, settled, progress));
+        let ladder = measures.then(|| {
+            let shots = &self.task.calibration;
+            let (pruning, calibration) =
+                (self.pruning(dense, shots, settled)?, self.calibration(shots, settled)?);
+            Ladder::solve(self.task, dense, &layers, (&pruning, &calibration), progress)
+        });
         let mut ladder = ladder.transpose()?;
         progress.start("allocate", 0);
         let spread = |budget: &Budget| match &mut ladder {
-            Some(ladder) => allocate(self.method.allocator, &layers, budget, ladder),
+            Some(ladder) => allocate(self.method.allocator, &layers, budget, &self.method.spec, ladder),
             None => Ok(self.method.by_shape(&dense.graph, budget)?.solved),
         };
         let kept = budget::within(self.task, self.recipe, budget, &layers, spread)?;

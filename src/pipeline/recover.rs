@@ -1,13 +1,15 @@
 //! The last finetuning: whether it helps, how long it is, and what is done where it diverges.
 
-use margay_core::Mask;
 use std::collections::BTreeMap;
+
+use margay_core::{Mask, Sparsity};
 
 use super::PipelineError;
 use super::choose::{can_decide, least_loss};
 use super::evaluate::{Score, score};
-use super::limit::{Loss, Sides};
-use super::sparsify::{Base, Specialist, before, timed};
+use super::host::timed;
+use super::networks::{Base, Specialist};
+use super::sides::{Loss, Sides};
 use super::task::Task;
 use crate::adapt::{self, Adapter, Merged};
 use crate::distill::{Training, train};
@@ -362,6 +364,16 @@ fn adapted(
     }
     let Merged { model, masks, adapter } = merged;
     Ok(Specialist { model, masks, adapter: Some(adapter), trained: true, choices: Vec::new() })
+}
+
+/// Sparsities to pass through before the target: halvings of what remains when gradual.
+pub fn before(recipe: &Recipe) -> Vec<Sparsity> {
+    if recipe.recovery.schedule != Schedule::Gradual {
+        return Vec::new();
+    }
+    let target = recipe.prune.sparsity;
+    let halvings = (1..).map_while(|n| Sparsity::new(1.0 - 0.5_f64.powi(n)).ok());
+    halvings.take_while(|level| level.density() > target.density() * 1.05).collect()
 }
 
 /// Share of the multiply-adds at the network's start that its finetuning leaves as they are. Adapters leave nothing.

@@ -1,28 +1,26 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::rc::Rc;
 
-use margay_core::{Graph, Params, Preprocess, SparseModel};
+use margay_core::{Graph, Preprocess, SparseModel};
 use margay_runtime::Preprocessor;
 use tch::{Device, Tensor};
 
 use super::PipelineError;
-use super::general::General;
+use super::general::{General, Photos};
 use super::holdout::{Shots, fold_of};
+use super::images::{bad_photo, examples, noted_photo};
+use super::opening::{head_plan, opened, set_head, with_head};
 use super::preprocess::{check_constants, prepared};
 use super::times::Times;
-use crate::checkpoint::{Checkpoint, Dtype, Pretrained};
+use crate::checkpoint::{Dtype, Pretrained};
 use crate::data::{Dataset, FewShot, Loaded, load};
 use crate::distill::{Examples, Groups};
-use crate::head;
-use crate::labels::names::clean;
-use crate::labels::{HeadPlan, Label, LabelError, check_count, from_names, plan_head, read_labels};
+use crate::labels::HeadPlan;
 use crate::models::NameMap;
-use crate::names;
 use crate::preprocess::{Origin, Resolved};
 use crate::progress::Progress;
-use crate::recipe::{ClassSpec, Recipe};
+use crate::recipe::Recipe;
 use crate::record::{BadPhoto, Choice, NotedPhoto};
 use crate::torch::{TorchModel, keep_freed_memory, parse_device, seed_everything, set_threads};
 
@@ -56,7 +54,8 @@ pub struct Task {
     pub bad: Vec<BadPhoto>,
     /// Photos that are truncated or damaged and used so far.
     pub noted: Vec<NotedPhoto>,
-    times: Rc<OnceCell<Times>>,
+    /// What layers take on this machine, once that was measured; all folds share it.
+    pub times: Rc<OnceCell<Times>>,
 }
 
 impl Task {
@@ -143,7 +142,11 @@ impl Task {
             times: Rc::default(),
         };
         task.hold_out_groups(progress)?;
-        task.general = General::read(&task, recipe, progress)?.map(Rc::new);
+        let (photos, dense) =
+            (Photos { dataset: &task.dataset, preprocess: &task.preprocess, device }, || {
+                task.dense(&task.calibration)
+            });
+        task.general = General::read(photos, recipe, dense, progress)?.map(Rc::new);
         if let Some(general) = &task.general {
             task.bad.extend(general.bad.iter().map(|(path, error)| bad_photo(&task.dataset, path, error)));
             task.noted
@@ -266,27 +269,6 @@ impl Task {
         Ok(TorchModel::new(graph, &params, self.device)?)
     }
 
-    /// What layers take on this machine; measured once, so that all targets of a run go by the same times.
-    pub fn times(
-        &self,
-        recipe: &Recipe,
-        dense: &TorchModel,
-        progress: &mut dyn Progress,
-    ) -> Result<&Times, PipelineError> {
-        if let Some(times) = self.times.get() {
-            return Ok(times);
-        }
-        progress.start("time layers", 0);
-        let times = Times::measure(self, recipe, dense)?;
-        progress.finish();
-        Ok(self.times.get_or_init(|| times))
-    }
-
-    /// What layers take on this machine, if that was measured.
-    pub fn timed(&self) -> Option<&Times> {
-        self.times.get()
-    }
-
     /// How the head came about, for the record.
     pub fn head_kind(&self) -> &'static str {
         self.head.kind()
@@ -327,157 +309,8 @@ fn share_threads(threads: usize) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
-/// The network with a head of this kind.
-pub(super) fn with_head(mut graph: Graph, head: &HeadPlan, classes: usize) -> Graph {
-    let groups: Vec<usize> = head.rows().iter().map(Vec::len).collect();
-    graph.set_classes(if groups.is_empty() { classes } else { groups.iter().sum() });
-    graph.join_outputs(&groups);
-    graph
-}
-
-/// Gives a network the head that was planned; a probe is fitted on `examples`.
-pub(super) fn set_head(
-    graph: &mut Graph,
-    params: &mut Params,
-    plan: &HeadPlan,
-    examples: &Examples,
-    classes: usize,
-) -> Result<(), PipelineError> {
-    match plan {
-        HeadPlan::Slice(_) => head::slice(graph, params, &plan.rows())?,
-        HeadPlan::Probe(_) => head::probe(graph, params, examples, classes)?,
-    }
-    Ok(())
-}
-
-/// Opens a checkpoint; names that the user gives replace those stored in it, with a warning if they differ:
-/// a list in another order makes every answer wrong, and nothing else would tell.
-pub(super) fn opened(
-    model: &Path,
-    labels: Option<&Path>,
-    head: Option<&str>,
-    progress: &mut dyn Progress,
-) -> Result<Checkpoint, PipelineError> {
-    let mut checkpoint = Checkpoint::open_with(model, head)?;
-    for note in checkpoint.notes() {
-        if note.warning { progress.warn(&note.text) } else { progress.note(&note.text) }
-    }
-    if let Some(path) = labels
-        && let Some(stored) = checkpoint.forget_labels()
-        && let Ok(given) = read_labels(path)
-        && let Some(at) = stored.iter().zip(&given).position(|(stored, given)| {
-            clean(stored) != given.name && !given.aliases.contains(&clean(stored))
-        })
-    {
-        progress.warn(&format!(
-            "class {at} is `{}` in {} but `{}` in the checkpoint: the list that is given counts; leave --labels out to \
-             use the checkpoint's own",
-            given[at].name,
-            path.display(),
-            stored[at]
-        ));
-    }
-    Ok(checkpoint)
-}
-
-/// Finds the user's classes among a checkpoint's labels: those of a file, else those stored in it.
-///
-/// # Errors
-/// Also if the classes look like cameras, or if a head would be thrown away that seems to be meant.
-pub(super) fn head_plan(
-    labels: Option<&Path>,
-    pretrained: &Pretrained,
-    dataset: &Dataset,
-    spec: &ClassSpec,
-    progress: &mut dyn Progress,
-) -> Result<HeadPlan, PipelineError> {
-    let labels = known_labels(labels, pretrained)?;
-    dataset.check_classes(labels.as_deref().unwrap_or_default())?;
-    let Some(labels) = labels else {
-        if !spec.map.is_empty() {
-            return Err(LabelError::NoNames.into());
-        }
-        progress.note("the checkpoint has no class names (--labels gives them): a new head is fitted");
-        return Ok(HeadPlan::Probe(Vec::new()));
-    };
-    let plan = plan_head(&dataset.classes, &labels, spec)?;
-    match plan.explain(dataset.classes.len()) {
-        Some(why) if spec.fit_head => progress.note(&why),
-        Some(why) => progress.warn(&why),
-        None if spec.fit_head => progress.note("a new head is fitted, as --fit-head says"),
-        None => {}
-    }
-    Ok(plan)
-}
-
 /// Class of each image.
 fn class_numbers(examples: &Examples) -> Result<Vec<usize>, PipelineError> {
     let classes = Vec::<i64>::try_from(&examples.classes).map_err(crate::torch::TorchError::from)?;
     Ok(classes.into_iter().map(|class| class as usize).collect())
-}
-
-/// Labels of a file, one per output, else those stored in the checkpoint.
-fn known_labels(labels: Option<&Path>, pretrained: &Pretrained) -> Result<Option<Vec<Label>>, PipelineError> {
-    let Some(path) = labels else { return Ok(pretrained.labels.clone().map(from_names)) };
-    let labels = read_labels(path)?;
-    check_count(path, &labels, pretrained.graph.classes())?;
-    Ok(Some(labels))
-}
-
-/// Decoded images on the training device.
-pub fn examples(loaded: &Loaded, device: Device) -> Result<Examples, PipelineError> {
-    let shape: Vec<i64> = loaded.images.shape().iter().map(|n| *n as i64).collect();
-    let flat = loaded.images.as_slice().unwrap_or_default();
-    let classes: Vec<i64> = loaded.classes.iter().map(|c| *c as i64).collect();
-    let tensors = || -> Result<Examples, tch::TchError> {
-        let images = Tensor::f_from_slice(flat)?.f_reshape(shape.as_slice())?.f_to_device(device)?;
-        Ok(Examples::new(images, Tensor::f_from_slice(&classes)?.f_to_device(device)?))
-    };
-    Ok(tensors().map_err(crate::torch::TorchError::from)?)
-}
-
-pub(super) fn bad_photo(
-    dataset: &Dataset,
-    path: &std::path::Path,
-    error: &margay_runtime::PhotoError,
-) -> BadPhoto {
-    BadPhoto { path: relative(dataset, path), reason: error.to_string() }
-}
-
-fn noted_photo(dataset: &Dataset, path: &std::path::Path, note: margay_runtime::Note) -> NotedPhoto {
-    NotedPhoto { path: relative(dataset, path), note: note.to_string() }
-}
-
-/// Path inside the dataset, with forward slashes.
-pub fn relative(dataset: &Dataset, path: &std::path::Path) -> String {
-    names::path(path.strip_prefix(&dataset.root).unwrap_or(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checkpoint::write_safetensors;
-    use crate::models::{Design, build};
-    use crate::pipeline::random_params;
-    use crate::progress::{Recorder, Silent};
-
-    #[test]
-    fn a_list_in_another_order_than_the_checkpoints_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let design =
-            Design { variant: "resnet18".into(), width: Some(4), depth: None, classes: 2, image: [32, 32] };
-        let graph = build(&design).unwrap();
-        let (model, list) = (folder.path().join("model.safetensors"), folder.path().join("labels.txt"));
-        let (names, own) = (NameMap::identity(), ["lynx".to_owned(), "margay".to_owned()]);
-        write_safetensors(&model, &graph, &random_params(&graph, 1), &names, &own, None).unwrap();
-        let warnings = |text: &str| {
-            fs_err::write(&list, text).unwrap();
-            let mut silent = Silent;
-            let mut recorder = Recorder::new(&mut silent);
-            opened(&model, Some(&list), None, &mut recorder).unwrap();
-            recorder.warnings
-        };
-        assert_eq!(warnings("lynx\nmargay\n"), Vec::<String>::new());
-        assert!(warnings("margay\nlynx\n")[0].starts_with("class 0 is `margay` in"));
-    }
 }

@@ -7,10 +7,8 @@ use margay_core::{Node, SparseModel};
 use margay_runtime::{Session, SessionOptions, StepProfile, layer_costs, thinned};
 
 use super::PipelineError;
-use super::export::{latency, own_session, pack};
-use super::task::Task;
+use super::latency::{latency, own_session};
 use crate::allocate::Cost;
-use crate::recipe::Recipe;
 use crate::record::Latency;
 use crate::torch::TorchModel;
 
@@ -38,12 +36,11 @@ pub struct Times {
 }
 
 impl Times {
-    /// Times single layers, then the whole network. Steps that are timed one by one add up to more than a run takes, the
+    /// Times single layers of the dense network, packed to `model`, then the whole. Steps that are timed one by one add up to more than a run takes, the
     /// more so the smaller they are: all are scaled to the run. What is not pruned has its share of the run's own steps,
     /// as a difference of two measured sums would be mostly noise.
-    pub fn measure(task: &Task, recipe: &Recipe, dense: &TorchModel) -> Result<Self, PipelineError> {
-        let model = pack(task, recipe, dense, &BTreeMap::new())?;
-        let options = own_session(task.threads);
+    pub fn measure(model: SparseModel, dense: &TorchModel, threads: usize) -> Result<Self, PipelineError> {
+        let options = own_session(threads);
         let costs = layer_costs(&model, &options, &TIMED)?;
         let whole = Whole::measure(&model, &options, dense)?;
         let of_layer = |weight: String| {

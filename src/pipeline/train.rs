@@ -12,9 +12,10 @@ use tch::Device;
 
 use super::PipelineError;
 use super::evaluate::on_torch;
+use super::images::examples;
+use super::opening::{head_plan, opened, set_head};
 use super::preprocess::{check_constants, prepared};
 use super::recover::steady;
-use super::task::{examples, head_plan, opened, set_head};
 use crate::checkpoint::{Checkpoint, Pretrained, to_safetensors};
 use crate::data::{Dataset, FewShot, load};
 use crate::distill::{Examples, Training, optimizer_of, train as train_loop};

@@ -2,6 +2,7 @@ use tch::{Kind, Tensor};
 
 use super::support::largest;
 use super::{LayerProblem, LayerSolution, SolveError, Solver, refit};
+use crate::recipe::AlpsSpec;
 
 /// ALPS (arXiv 2406.07831): ADMM between the unconstrained least-squares solution and the k-sparse set,
 /// then an exact refit on the support it settles on.
@@ -16,12 +17,8 @@ use super::{LayerProblem, LayerSolution, SolveError, Solver, refit};
 #[derive(Clone, Copy, Debug)]
 pub struct Alps;
 
-const MAX_ROUNDS: usize = 300;
-const MIN_ROUNDS: usize = 20;
+/// Rounds between two looks at the support.
 const CHECK_EVERY: usize = 5;
-const FIRST_PENALTY: f64 = 0.1;
-/// The support has settled when less than this share of it changes between checks.
-const SETTLED: f64 = 1e-3;
 
 impl Solver for Alps {
     fn name(&self) -> &'static str {
@@ -75,7 +72,7 @@ impl Scaled {
 
 fn support(weight: &Tensor, target: &Tensor, problem: &LayerProblem) -> Result<Tensor, SolveError> {
     let keep = problem.keep;
-    let mut penalty = FIRST_PENALTY;
+    let AlpsSpec { rounds, least_rounds, settled, mut penalty } = problem.spec.alps;
     let inverse = |penalty: f64| {
         let inverse =
             problem.hessian.inverse(penalty + problem.damping, weight.size()[0], CHECK_EVERY as i64)?;
@@ -85,7 +82,7 @@ fn support(weight: &Tensor, target: &Tensor, problem: &LayerProblem) -> Result<T
     let mut sparse = weight.f_detach_copy()?;
     let mut dual = weight.f_zeros_like()?;
     let mut mask = largest(weight, keep, problem.pattern)?;
-    for round in 1..=MAX_ROUNDS {
+    for round in 1..=rounds {
         let right = target.f_sub(&dual)?.f_add(&sparse.f_mul_scalar(penalty)?)?;
         let free = current.apply(&right)?;
         let candidate = free.f_add(&dual.f_div_scalar(penalty)?)?;
@@ -96,7 +93,7 @@ fn support(weight: &Tensor, target: &Tensor, problem: &LayerProblem) -> Result<T
             let changed = next.f_logical_xor(&mask)?.f_sum(Kind::Int64)?.int64_value(&[]) as f64;
             let change = changed / keep.max(1) as f64;
             mask = next;
-            if round >= MIN_ROUNDS && change < SETTLED {
+            if round >= least_rounds && change < settled {
                 break;
             }
             penalty *= growth(change);

@@ -27,6 +27,7 @@ pub use sparsegpt::SparseGpt;
 pub use wanda::Wanda;
 
 use crate::calibrate::Hessian;
+use crate::recipe::PruneSpec;
 use crate::torch::TorchError;
 use correct::corrected;
 
@@ -46,6 +47,8 @@ pub struct LayerProblem<'a> {
     pub pattern: Pattern,
     /// Added to the diagonal of `H`, relative to its mean; `alps` scales the diagonal to 1 first.
     pub damping: f64,
+    /// Options of the solvers.
+    pub spec: &'a PruneSpec,
 }
 
 /// One layer pruned.

@@ -4,6 +4,7 @@ use super::alps::Scaled;
 use super::refit::saliencies;
 use super::support::best;
 use super::{Alps, LayerProblem, LayerSolution, SolveError, Solver};
+use crate::recipe::ObcSpec;
 
 /// Optimal Brain Compression (arXiv 2208.11580) in geometric steps: the tenth of the layer's weights goes whose
 /// removal raises the error least, all rows are refitted exactly, and so on.
@@ -13,10 +14,6 @@ use super::{Alps, LayerProblem, LayerSolution, SolveError, Solver};
 #[derive(Clone, Copy, Debug)]
 pub struct Obc;
 
-/// Weights per row, on average, from which weights are dropped.
-const START: usize = 384;
-/// Share of the weights that goes in a round.
-const STEP: f64 = 0.1;
 /// Keeps a useless weight ahead of one that is gone.
 const LEAST: f64 = 1e-30;
 
@@ -30,17 +27,18 @@ impl Solver for Obc {
     }
 
     fn solve(&self, problem: &LayerProblem) -> Result<LayerSolution, SolveError> {
+        let ObcSpec { start, step } = problem.spec.obc;
         let scaled = Scaled::new(problem)?;
         let Scaled { weight, hessian, .. } = &scaled;
         let all = weight.numel();
-        let mut left = all.min(problem.keep.max(START * weight.size()[0] as usize));
+        let mut left = all.min(problem.keep.max(start * weight.size()[0] as usize));
         let mut mask = if left == all {
             weight.f_ones_like()?.f_to_kind(Kind::Bool)?
         } else {
             Alps.solve(&LayerProblem { keep: left, ..*problem })?.mask
         };
         while left > problem.keep {
-            left = ((left as f64 * (1.0 - STEP)) as usize).max(problem.keep);
+            left = ((left as f64 * (1.0 - step)) as usize).max(problem.keep);
             let (_, rises) = saliencies(weight, hessian, &mask)?;
             let scores = rises.f_add(&mask.f_to_kind(Kind::Float)?.f_mul_scalar(LEAST)?)?;
             mask = best(&scores, left, problem.pattern)?;

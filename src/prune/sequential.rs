@@ -8,6 +8,7 @@ use super::branch::Branch;
 use super::{LayerProblem, LayerSolution, SolveError, Solver, corrected, relative_error};
 use crate::calibrate::{Calibration, Hessian, Influence, Seen};
 use crate::progress::Progress;
+use crate::recipe::PruneSpec;
 use crate::torch::{Flow, Norms, TorchModel, apply, mask_to_tensor, tensor_to_mask};
 
 /// How layers are pruned, beside how many weights each keeps.
@@ -15,6 +16,8 @@ use crate::torch::{Flow, Norms, TorchModel, apply, mask_to_tensor, tensor_to_mas
 pub struct Pruning<'a> {
     /// Chooses masks and values.
     pub solver: &'a dyn Solver,
+    /// Options of the solvers.
+    pub spec: PruneSpec,
     /// What stays or goes as one.
     pub granularity: Granularity,
     /// Added to the diagonal of `H`.
@@ -243,7 +246,7 @@ fn solve_group(
     [power, mask]: [Option<&Tensor>; 2],
     Quota { keep, pattern }: Quota,
 ) -> Result<LayerSolution, SolveError> {
-    let Pruning { solver, damping, correction, .. } = *pruning;
+    let Pruning { solver, damping, correction, ref spec, .. } = *pruning;
     let target = corrected(weight, hessian, damping, correction)?;
     if keep == weight.numel() {
         let mask = weight.f_ones_like()?.f_to_kind(Kind::Bool)?;
@@ -254,7 +257,7 @@ fn solve_group(
         Some(roots) => target.f_mul(roots)?,
         None => target,
     };
-    let problem = LayerProblem { weight: &scaled, hessian, keep, pattern, damping };
+    let problem = LayerProblem { weight: &scaled, hessian, keep, pattern, damping, spec };
     let refitted = mask.map(|mask| solver.on_mask(&problem, mask)).transpose()?.flatten();
     let solution = refitted.map_or_else(|| solver.solve(&problem), Ok)?;
     Ok(match &roots {

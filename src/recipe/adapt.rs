@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::methods::{SnellSpec, SoraSpec, is_default};
 use super::recovery::not_finetuned;
 use crate::options::{Options, said};
 
@@ -53,6 +54,14 @@ pub struct AdaptSpec {
     #[option(choices, shown = "32")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_bits: Option<BaseBits>,
+    /// Options of the adapter `sora`.
+    #[option(table)]
+    #[serde(skip_serializing_if = "is_default")]
+    pub sora: SoraSpec,
+    /// Options of the adapter `snell`.
+    #[option(table)]
+    #[serde(skip_serializing_if = "is_default")]
+    pub snell: SnellSpec,
 }
 
 fn schedule(text: &str) -> Result<Table, String> {

@@ -2,6 +2,7 @@
 
 mod adapt;
 mod data;
+mod methods;
 mod prune;
 mod recovery;
 mod train;
@@ -16,6 +17,7 @@ use toml::Table;
 pub use adapt::{AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, GradAccMode, Policy, has_options};
 use data::per_class;
 pub use data::{ClassSpec, InputSpec, ResizeChoice, Shots};
+pub use methods::{AlpsSpec, ErkSpec, EvoSpec, ObcSpec, SnellSpec, SoraSpec};
 pub use prune::{Count, PruneSpec, Target, Tuned, parse_compression};
 pub use recovery::{OptimizerChoice, Recalibration, RecoverySpec, Schedule};
 pub use train::{Start, TrainSpec};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::data::no_general;
+use super::methods::{AlpsSpec, ErkSpec, EvoSpec, ObcSpec, is_default};
 use crate::options::{Opt, Options, Read, points};
 
 /// How weights are removed.
@@ -81,6 +82,22 @@ pub struct PruneSpec {
     /// Images per calibration batch.
     #[option(default = 64, flag = "calibration-batch", value = "N", range = 1..=65536)]
     pub batch: usize,
+    /// Options of the solver `alps`.
+    #[option(table)]
+    #[serde(skip_serializing_if = "is_default")]
+    pub alps: AlpsSpec,
+    /// Options of the solver `obc`.
+    #[option(table)]
+    #[serde(skip_serializing_if = "is_default")]
+    pub obc: ObcSpec,
+    /// Options of the allocator `erk`.
+    #[option(table)]
+    #[serde(skip_serializing_if = "is_default")]
+    pub erk: ErkSpec,
+    /// Options of the allocator `evo`.
+    #[option(table)]
+    #[serde(skip_serializing_if = "is_default")]
+    pub evo: EvoSpec,
 }
 
 /// `--compression`, another flag for the sparsity.

@@ -210,12 +210,7 @@ struct Outcome {
     noted_photos: Vec<NotedPhoto>,
 }
 
-fn evaluate(
-    classifier: &mut Classifier,
-    root: &Path,
-    truth: &Truth,
-    progress: &mut dyn Progress,
-) -> Outcome {
+fn evaluate(classifier: &mut Classifier, root: &Path, truth: &Truth, progress: &mut dyn Progress) -> Outcome {
     let (mut classes, mut predicted) = (Vec::new(), Vec::new());
     let (mut bad_photos, mut noted_photos) = (Vec::new(), Vec::new());
     progress.start("evaluate", truth.samples.len() as u64);
