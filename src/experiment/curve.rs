@@ -1,6 +1,6 @@
 use askama::Template;
 
-use super::summary::METHOD;
+use super::axes::METHOD;
 use super::table::{columns, percent};
 use super::{Estimate, Group, Row, Summary};
 use crate::scale::{Scale, extent};

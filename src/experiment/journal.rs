@@ -6,7 +6,7 @@ use fs_err::File;
 use margay_core::{input, output};
 use serde::{Deserialize, Serialize};
 
-use super::grid::{VERSION, key};
+use super::run::{VERSION, key};
 use super::{ExperimentError, Run};
 use crate::recipe::Recipe;
 use crate::record::{Choice, Evaluation, Latency, Nonzeros, Stages};

@@ -8,12 +8,15 @@
 //! A run is a recipe and is known by the hash of it. Runs that share everything up to the pruned network are a
 //! group, which is pruned once.
 
+mod axes;
 mod curve;
+mod facts;
 mod file;
 mod grid;
 mod journal;
 mod plan;
 mod plot;
+mod run;
 mod splice;
 mod statistics;
 mod summary;
@@ -24,10 +27,10 @@ mod testing;
 use std::path::PathBuf;
 
 pub use file::{About, Experiment};
-pub use grid::{Run, groups};
 pub use journal::{ClassChange, Journal, Line, Measured, Outcome, Results, Trainable};
 pub use plan::{Plan, Shard};
 pub use plot::plot;
+pub use run::{Run, groups};
 pub use splice::splice;
 pub use statistics::Estimate;
 pub use summary::{Group, Row, Summary};

@@ -1,12 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use margay_core::nearest_name;
 use serde::Serialize;
-use toml::{Table, Value};
 
-use super::grid::{NONE, axis_of, flatten};
-use super::{Estimate, Experiment, ExperimentError, Measured, Outcome, Results, Run};
-use crate::recipe::has_options;
+use super::axes::{METHOD, axis_of};
+use super::facts::{COMPRESSION, Facts, SHOTS, differing, facts, is_shared};
+use super::run::Run;
+use super::{Estimate, Experiment, ExperimentError, Measured, Outcome, Results};
 
 /// What an experiment found: figures over seeds, by what was pruned and how it was recovered.
 #[derive(Clone, Debug, Serialize)]
@@ -80,14 +79,6 @@ pub struct Row {
     #[serde(skip)]
     by_seed: BTreeMap<u64, f64>,
 }
-
-/// Keys of facts that are no plain keys of a recipe, or are read otherwise.
-pub(super) const METHOD: &str = "method";
-const SHOTS: &str = "shots.per-class";
-const COMPRESSION: &str = "prune.sparsity";
-
-/// Values of a recipe by dotted key, as people read them.
-type Facts = BTreeMap<String, String>;
 
 /// A finished run beside what tells it from others.
 struct Finished<'a> {
@@ -257,60 +248,6 @@ fn recovery(measured: &Measured) -> f64 {
     trained.map(|(_, seconds)| seconds).fold(0.0, std::ops::Add::add)
 }
 
-/// What determines a run, by dotted key, without what its name or its seed say.
-fn facts(run: &Run) -> Result<Facts, ExperimentError> {
-    let mut leaves = Vec::new();
-    flatten("", &Table::try_from(&run.recipe)?, &mut leaves);
-    let mut facts: Facts = leaves.into_iter().map(|(key, value)| (key, text(&value))).collect();
-    for named in ["model", "labels", "data", "seed", "device", "threads"] {
-        facts.remove(named);
-    }
-    facts.insert(COMPRESSION.to_owned(), fold(run.recipe.prune.sparsity.compression()));
-    facts.insert(SHOTS.to_owned(), shots(run.recipe.shots.per_class));
-    let adapter = run.adapter();
-    // Options without effect would look like a choice.
-    if adapter == NONE {
-        facts.retain(|key, _| is_shared(key));
-    }
-    if adapter == NONE || !has_options(adapter) {
-        facts.retain(|key, _| !key.starts_with("adapt."));
-    }
-    facts.insert("adapt.method".to_owned(), adapter.to_owned());
-    if let Some(name) = &run.method {
-        facts.insert(METHOD.to_owned(), name.clone());
-    }
-    Ok(facts)
-}
-
-/// An axis that all runs agree on has no curve.
-pub(super) fn check_curve(axis: &str, runs: &[Run]) -> Result<(), ExperimentError> {
-    let facts = runs.iter().map(facts).collect::<Result<Vec<_>, _>>()?;
-    let axes: Vec<&str> = differing(&facts).into_iter().map(axis_of).collect();
-    if axes.contains(&axis) {
-        return Ok(());
-    }
-    Err(ExperimentError::Curve { axis: axis.to_owned(), nearest: nearest_name(axis, axes.into_iter()) })
-}
-
-/// `16`, or `all`.
-fn shots(count: usize) -> String {
-    if count == 0 { "all".to_owned() } else { count.to_string() }
-}
-
-/// `20×`, with one decimal where there is one.
-pub(super) fn fold(compression: f64) -> String {
-    format!("{}×", (10.0 * compression).round() / 10.0)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// Whether a key of a recipe matters before recovery.
-fn is_shared(key: &str) -> bool {
-    !key.starts_with("adapt.") && (!key.starts_with("recovery.") || key == "recovery.recalibrate")
-}
-
 /// Keys that tell tables apart, and keys that tell the rows of a table apart, the adapter first.
 ///
 /// Rows differ in how they are recovered. Where methods have names, rows differ in everything: in their methods, and in
@@ -327,15 +264,6 @@ fn varied(finished: &[Finished]) -> (Vec<String>, Vec<String>) {
     let (shared, mut own): (Vec<String>, Vec<String>) = keys.partition(|key| is_shared(key));
     own.sort_by_key(|key| key != "adapt.method");
     (shared, own)
-}
-
-/// Keys with more than one value.
-fn differing<'f>(facts: impl IntoIterator<Item = &'f Facts>) -> Vec<&'f str> {
-    let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for (key, value) in facts.into_iter().flatten() {
-        values.entry(key).or_default().insert(value);
-    }
-    values.into_iter().filter(|(_, values)| values.len() > 1).map(|(key, _)| key).collect()
 }
 
 #[cfg(test)]

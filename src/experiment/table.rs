@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use super::summary::fold;
+use super::facts::fold;
 use super::{Estimate, Group, Row, Summary};
 
 /// What stands where a figure is absent.

@@ -34,7 +34,8 @@ pub fn listed<T: Options>(defaults: &Table) -> Vec<Listed> {
             last.flags.extend(flag);
             continue;
         }
-        let stored = option.find(defaults).map(shown).filter(|text| !text.is_empty());
+        let stored =
+            option.find(defaults).or(option.default.as_ref()).map(shown).filter(|text| !text.is_empty());
         listed.push(Listed {
             key: option.path(),
             flags: flag.into_iter().collect(),
@@ -56,7 +57,8 @@ pub fn schema<T: Options>(defaults: &Table) -> Json {
             table =
                 table["properties"].as_object_mut().expect("an object").entry(name).or_insert_with(object);
         }
-        table["properties"][option.key] = property(&option, option.find(defaults));
+        table["properties"][option.key] =
+            property(&option, option.find(defaults).or(option.default.as_ref()));
     }
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     root["title"] = json!("A recipe of margay");

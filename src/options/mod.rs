@@ -57,6 +57,8 @@ pub struct Opt {
     pub value: Option<&'static str>,
     /// The default in words, where a recipe's default is no value.
     pub shown: Option<&'static str>,
+    /// The default, where there is no flag.
+    pub default: Option<Value>,
     /// Least and greatest number.
     pub range: Option<[f64; 2]>,
     /// Whether the flag is in percentage points of what the key is a fraction of.

@@ -153,10 +153,7 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
     for field in fields {
         let spec = Spec::read(&field.attrs)?;
         let name = &field.ident;
-        let default = spec
-            .default
-            .as_ref()
-            .map_or_else(|| quote!(::std::default::Default::default()), ToTokens::to_token_stream);
+        let default = default_of(&spec);
         defaults.push(quote!(#name: #default));
         parts.push(if spec.is("table") { nested(field) } else { option(field, &spec, &table)? });
     }
@@ -228,6 +225,16 @@ fn option(field: &Field, spec: &Spec, table: &Table) -> Result<Tokens> {
         None => quote!(::std::option::Option::None),
     };
     let read = reader(field, spec);
+    // A table that says nothing is left out of recipes, with the defaults of what has no flag.
+    let default = if spec.is("hidden") {
+        let (kind, default) = (&field.ty, default_of(spec));
+        quote!({
+            let default: #kind = #default;
+            ::toml::Value::try_from(default).ok()
+        })
+    } else {
+        quote!(::std::option::Option::None)
+    };
     let choices = if spec.is("choices") {
         let kind = inner(&field.ty);
         quote!(crate::options::choices::<#kind>())
@@ -250,6 +257,7 @@ fn option(field: &Field, spec: &Spec, table: &Table) -> Result<Tokens> {
             help: #help,
             value: #value,
             shown: #shown,
+            default: #default,
             range: #range,
             points: #points,
             many: #many,
@@ -263,6 +271,12 @@ fn option(field: &Field, spec: &Spec, table: &Table) -> Result<Tokens> {
         options.push(option);
         options.extend(also);
     })
+}
+
+/// The expression of a field's default.
+fn default_of(spec: &Spec) -> Tokens {
+    let default = spec.default.as_ref();
+    default.map_or_else(|| quote!(::std::default::Default::default()), ToTokens::to_token_stream)
 }
 
 /// How the flag's text becomes what a recipe says.

@@ -1,3 +1,6 @@
+use std::path::Path;
+
+use super::super::run::{VERSION, groups, key};
 use super::*;
 
 const ADAPTERS: [&str; 3] = ["full", "lora", "rosa"];
@@ -93,12 +96,12 @@ fn neither_device_nor_threads_change_a_key() {
 #[test]
 fn runs_are_grouped_by_what_is_pruned() {
     let all = "adapter = ['none', 'lora', 'rosa']\nseed = [0, 1]\nepochs = [1, 2]";
-    let of = |text: &str| super::groups(runs(&format!("{all}{text}")));
+    let of = |text: &str| groups(runs(&format!("{all}{text}")));
     let sizes = |text: &str| of(text).iter().map(Vec::len).collect::<Vec<_>>();
     assert_eq!(sizes("\n'recovery.pilot' = false"), [5, 5]);
     assert!(of("\n'recovery.pilot' = false")[0].iter().all(|run| run.recipe.seed == 0));
     assert_eq!(sizes(""), [1, 4, 1, 4], "masks come without the fold where it is asked");
-    let gradual = super::groups(runs("'recovery.schedule' = 'gradual'\nepochs = [1, 2]"));
+    let gradual = groups(runs("'recovery.schedule' = 'gradual'\nepochs = [1, 2]"));
     assert_eq!(gradual.len(), 2, "a gradual schedule trains before it prunes on");
 }
 

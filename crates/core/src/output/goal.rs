@@ -121,6 +121,11 @@ fn is_mount(metadata: &Metadata, parent: &Path) -> bool {
     std::fs::metadata(parent).is_ok_and(|parent| parent.dev() != metadata.dev())
 }
 
+/// What is being written.
+pub(super) const PARTIAL: &str = ".margay-partial";
+/// What is being replaced, where it cannot be exchanged in one step.
+pub(super) const OLD: &str = ".margay-old";
+
 #[cfg(not(unix))]
 fn is_mount(_metadata: &Metadata, _parent: &Path) -> bool {
     false

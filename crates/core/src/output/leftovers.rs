@@ -5,10 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::OutputError;
-use super::goal::Goal;
+use super::goal::{Goal, OLD, PARTIAL};
 use super::lock::{self, Lock, lock};
 use super::place::{Moves, System};
-use super::staging::{OLD, PARTIAL, RANDOM, prefix, remove};
+use super::staging::{RANDOM, prefix, remove};
 
 /// What was found beside a goal, and what became of it.
 #[derive(Debug, Default)]

@@ -5,8 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::error::{Kept, OutputError};
-use super::goal::{Existing, Goal, Kind};
-use super::staging::{OLD, PARTIAL};
+use super::goal::{Existing, Goal, Kind, OLD, PARTIAL};
 
 /// Free names that are tried.
 const NAMES: usize = 10_000;

@@ -9,14 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::error::OutputError;
-use super::goal::Goal;
+use super::goal::{Goal, PARTIAL};
 use super::lock::{self, Lock, lock};
 use super::place::{Moves, Put, put};
 
-/// What is being written.
-pub(super) const PARTIAL: &str = ".margay-partial";
-/// What is being replaced, where it cannot be exchanged in one step.
-pub(super) const OLD: &str = ".margay-old";
 /// Random characters in a name.
 pub(super) const RANDOM: usize = 8;
 /// Bytes of a goal's name that are taken over: file systems allow 255 in all.
