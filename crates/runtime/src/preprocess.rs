@@ -1,8 +1,9 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use margay_core::{Centre, Interpolation, Preprocess, Resize};
 
 use crate::{Note, Photo, PhotoError, decode_with};
@@ -164,13 +165,16 @@ impl Axis {
 /// Resizes the whole photo. Without a crop box, as here, every source pixel has weight in some output
 /// pixel: the resizer computes wrong bounds for crop boxes whose first output pixel has zero weights.
 fn resample(photo: &Photo, height: usize, width: usize, algorithm: ResizeAlg) -> Photo {
-    let kind = PixelType::U8x3;
+    let mut pixels = vec![0; 3 * height * width];
     let [columns, rows] = [photo.width(), photo.height()].map(side);
-    let source = ImageRef::new(columns, rows, photo.pixels(), kind).expect("a photo has all its pixels");
-    let mut target = Image::new(side(width), side(height), kind);
+    let source = TypedImageRef::<U8x3>::from_buffer(columns, rows, photo.pixels())
+        .expect("a photo has all its pixels");
+    let mut target =
+        TypedImage::<U8x3>::from_buffer(side(width), side(height), &mut pixels).expect("a pixel has 3 bytes");
     let options = ResizeOptions::new().resize_alg(algorithm);
-    Resizer::new().resize(&source, &mut target, &options).expect("both images have the same pixel type");
-    Photo::from_parts(width, height, target.into_vec())
+    // Typed: the other call would compile the resizer for every kind of pixel, which took most of this crate's time.
+    Resizer::new().resize_typed(&source, &mut target, &options).expect("the source has pixels");
+    Photo::from_parts(width, height, pixels)
 }
 
 /// Pixels of a side as the resizer takes them.
