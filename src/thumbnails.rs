@@ -28,7 +28,7 @@ pub fn thumbnails(record: &RunRecord, root: &Path) -> Vec<Thumbnail> {
     let made: Vec<Option<Thumbnail>> = paths
         .par_iter()
         .map(|path| {
-            let photo = decode(&root.join(names::to_path(path))).ok()?;
+            let photo = decode(root.join(names::to_path(path))).ok()?;
             Some(Thumbnail { path: (*path).to_owned(), jpeg: jpeg(&photo)? })
         })
         .collect();

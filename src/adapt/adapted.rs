@@ -211,7 +211,7 @@ impl Student for Adapted<'_> {
     }
 
     fn part_ends(&self) -> Result<(), TorchError> {
-        let Part { weights, seen } = self.part.take().unwrap_or_default();
+        let Part { weights, seen } = self.part.take().expect("a part has begun");
         for Seen { node, input, probe } in seen {
             let name = node.weight();
             let sampled = self.layers.get(&name).and_then(|layer| layer.sampled.as_ref());

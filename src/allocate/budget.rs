@@ -187,7 +187,7 @@ pub fn corrected<E>(
             break;
         }
     }
-    Ok(nearest.map(|(_, kept)| kept).unwrap_or_default())
+    Ok(nearest.map(|(_, kept)| kept).expect("a first allocation was run"))
 }
 
 /// The largest factor that holds, of those from 0 to a million; at 0 it must hold.

@@ -36,7 +36,7 @@ impl Allocator for Evo {
         let mut best = [(judge.whole(&dp)?, dp), (judge.whole(&erk)?, erk)]
             .into_iter()
             .min_by(|a, b| a.0.total_cmp(&b.0))
-            .unwrap_or_default();
+            .expect("two are compared");
         // Chance only proposes: the judge, who has the run's seed, decides.
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         for _ in 0..generations {
@@ -59,7 +59,7 @@ fn nearest(layers: &[LayerProfile], budget: &Budget, spec: &PruneSpec) -> Result
     let level = |(kept, layer): (&usize, &LayerProfile)| {
         let density = layer.density(*kept).max(f64::MIN_POSITIVE);
         let distance = |level: &usize| (LEVELS[*level] / density).ln().abs();
-        (0..LEVELS.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
+        (0..LEVELS.len()).min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("there are levels")
     };
     let mut levels: Vec<usize> = kept.iter().zip(layers).map(level).collect();
     repair(&mut levels, layers, budget, &mut ChaCha8Rng::seed_from_u64(0));

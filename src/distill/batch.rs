@@ -153,9 +153,11 @@ pub(super) fn shuffled(examples: &Examples, size: usize, rng: &mut impl Rng) -> 
     order.shuffle(rng);
     let mut batches: Vec<Vec<i64>> = order.chunks(share).map(<[i64]>::to_vec).collect();
     // One image has no batch statistics: it joins the batch before.
-    if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
-        let single = batches.pop().unwrap_or_default();
-        batches.last_mut().into_iter().for_each(|last| last.extend(&single));
+    if let [.., before, last] = batches.as_mut_slice()
+        && last.len() == 1
+    {
+        before.append(last);
+        batches.pop();
     }
     if examples.unlabelled > 0 {
         let mut others: Vec<i64> = (examples.labelled() as i64..examples.len() as i64).collect();

@@ -23,7 +23,7 @@ const SHIFT: f64 = 5.0;
 /// Top-1 of a group's rows along an axis with 95 % intervals over the seeds as SVG, a curve for whatever else varies.
 pub(super) fn curves(summary: &Summary, group: &Group, axis: &str) -> String {
     // Writing to memory does not fail.
-    Curves::new(summary, group, axis).render().unwrap_or_default()
+    Curves::new(summary, group, axis).render().expect("writing to a string does not fail")
 }
 
 #[derive(Template)]

@@ -20,7 +20,7 @@ pub fn plot(summary: &Summary, group: &Group) -> String {
     match &summary.curve {
         Some(axis) if summary.columns.contains(axis) => curves(summary, group, axis),
         // Writing to memory does not fail.
-        _ => Dots::new(summary, group).render().unwrap_or_default(),
+        _ => Dots::new(summary, group).render().expect("writing to a string does not fail"),
     }
 }
 

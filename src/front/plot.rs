@@ -14,7 +14,7 @@ const MARGIN: f64 = 0.08;
 /// Held-out top-1 against milliseconds as SVG, readable on light and dark ground.
 pub fn plot(front: &Front) -> String {
     // Writing to memory does not fail.
-    Plane::new(front).render().unwrap_or_default()
+    Plane::new(front).render().expect("writing to a string does not fail")
 }
 
 #[derive(Template)]

@@ -33,7 +33,7 @@ impl Config {
     pub fn assuming(&self, facts: &[(&str, &str)]) -> Self {
         let mut config = self.clone();
         for (key, value) in facts {
-            let value = || serde_json::from_str(value).unwrap_or_default();
+            let value = || serde_json::from_str(value).expect("what is assumed is JSON");
             config.0.entry((*key).to_owned()).or_insert_with(value);
         }
         config

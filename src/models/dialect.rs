@@ -90,7 +90,9 @@ impl Dialect {
         match renamed {
             None => (key.to_owned(), 0),
             Some(name) => match name.split_once('#') {
-                Some((name, place)) => (name.to_owned(), place.parse().unwrap_or(0)),
+                Some((name, place)) => {
+                    (name.to_owned(), place.parse().expect("a dialect numbers what it joins"))
+                }
                 None => (name, 0),
             },
         }

@@ -70,14 +70,14 @@ pub fn to_onnx(model: &SparseModel, options: &OnnxOptions) -> Result<Vec<u8>, On
         values.push(output);
     }
     drop(params);
-    let last = values.pop().unwrap_or_default();
+    let last = values.pop().expect("a checked graph has nodes");
     rename(&mut builder, &last, "logits");
     let graph = proto::Graph {
         node: builder.nodes,
         name: model.graph.architecture.clone(),
         initializer: builder.constants,
         input: vec![value("image", model.graph.input, options.batch)],
-        output: vec![value("logits", shapes.last().copied().unwrap_or(model.graph.input), options.batch)],
+        output: vec![value("logits", *shapes.last().expect("a checked graph has nodes"), options.batch)],
     };
     let file = proto::Model {
         ir_version: IR_VERSION,
@@ -112,8 +112,8 @@ fn value(name: &str, shape: Shape, batch: Option<usize>) -> proto::Value {
 
 /// What a program needs beside the network.
 fn properties(model: &SparseModel) -> Vec<proto::Property> {
-    let labels = serde_json::to_string(&model.labels).unwrap_or_default();
-    let preprocess = serde_json::to_string(&model.preprocess).unwrap_or_default();
+    let labels = serde_json::to_string(&model.labels).expect("labels are text");
+    let preprocess = serde_json::to_string(&model.preprocess).expect("preprocessing is numbers and words");
     let pairs = [("labels", labels), ("preprocess", preprocess)];
     pairs.into_iter().map(|(key, value)| proto::Property { key: key.to_owned(), value }).collect()
 }

@@ -270,8 +270,10 @@ impl Layer<'_> {
 
     fn same_pad(&self, pad: &SamePad, to: &mut Builder) -> String {
         let Shape::Map { height, width, .. } = self.shapes[0] else { return self.x().to_owned() };
-        let [[top, bottom], [left, right]] =
-            pad.sides([height, width]).unwrap_or_default().map(|side| side.map(|n| n as i64));
+        let [[top, bottom], [left, right]] = pad
+            .sides([height, width])
+            .expect("a checked graph fits its padding")
+            .map(|side| side.map(|n| n as i64));
         let pads = to.ints("pads", &[0, 0, top, left, 0, 0, bottom, right]);
         to.node("Pad", &[self.x(), &pads], vec![])
     }

@@ -204,7 +204,7 @@ fn modules(task: &Task) -> Modules {
     let places = |spec: margay_core::ParamSpec| {
         let parts = task.pretrained.names.parts(&spec.name, &spec.shape);
         let place = |part: crate::models::Part| {
-            let rows = part.shape.first().copied().unwrap_or(0);
+            let rows = *part.shape.first().expect("a weight has rows");
             (part.key.strip_suffix(".weight").unwrap_or(&part.key).to_owned(), rows)
         };
         (spec.name, parts.into_iter().map(place).collect())

@@ -154,7 +154,8 @@ pub fn least_loss(what: &str, names: &[String], scores: &[impl Borrow<Score>]) -
         let loss = scores[at].borrow().loss;
         if loss.is_nan() { f64::INFINITY } else { loss }
     };
-    let best = (0..scores.len()).min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap_or(0);
+    let best =
+        (0..scores.len()).min_by(|a, b| loss(*a).total_cmp(&loss(*b))).expect("a choice has candidates");
     let candidate = |(name, score): (&String, &Score)| Candidate {
         name: name.clone(),
         top1: Some(score.top1),

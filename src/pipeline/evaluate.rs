@@ -118,7 +118,7 @@ pub fn on_runtime(
 ) -> Result<Answers, PipelineError> {
     let mut session = Session::new(model, options)?;
     let (image, classes) = (session.image_len(), session.classes());
-    let images = loaded.images.as_slice().unwrap_or_default();
+    let images = loaded.images.as_slice().expect("images are loaded row by row");
     let mut logits = vec![0.0; loaded.len() * classes];
     let batches = images.chunks(BATCH * image).zip(logits.chunks_mut(BATCH * classes));
     for (images, logits) in batches {

@@ -15,7 +15,7 @@ use crate::torch::TorchError;
 /// Decoded images on the training device.
 pub fn examples(loaded: &Loaded, device: Device) -> Result<Examples, PipelineError> {
     let shape: Vec<i64> = loaded.images.shape().iter().map(|n| *n as i64).collect();
-    let flat = loaded.images.as_slice().unwrap_or_default();
+    let flat = loaded.images.as_slice().expect("images are loaded row by row");
     let classes: Vec<i64> = loaded.classes.iter().map(|c| *c as i64).collect();
     let tensors = || -> Result<Examples, tch::TchError> {
         let images = Tensor::f_from_slice(flat)?.f_reshape(shape.as_slice())?.f_to_device(device)?;

@@ -89,7 +89,7 @@ pub(super) fn embed(x: &Tensor, embed: &Embed, prefix: Option<&Tensor>, position
 /// Zeros around a map, as many as `SAME` asks for.
 pub(super) fn same_pad(x: &Tensor, pad: &SamePad) -> Result<Tensor> {
     let size = x.size();
-    let sides = pad.sides([size[2] as usize, size[3] as usize]).unwrap_or_default();
+    let sides = pad.sides([size[2] as usize, size[3] as usize]).expect("a checked graph fits its padding");
     let [[top, bottom], [left, right]] = sides.map(|side| side.map(|n| n as i64));
     x.f_constant_pad_nd([left, right, top, bottom])
 }

@@ -14,7 +14,7 @@ pub(crate) fn segments(graph: &Graph) -> Vec<Range<usize>> {
     let cuts: Vec<usize> = (0..trunk.len()).filter(|node| trunk[*node]).collect();
     let total: usize = sizes.iter().sum();
     let plans = (1..=cuts.len()).map(|parts| plan(&sizes, &cuts, total / parts));
-    plans.min_by_key(|plan| held(plan, &sizes)).unwrap_or_default()
+    plans.min_by_key(|plan| held(plan, &sizes)).expect("the last node is a cut")
 }
 
 /// Parts of at least `least` values each, but for the last.
@@ -33,8 +33,8 @@ fn plan(sizes: &[usize], cuts: &[usize], least: usize) -> Vec<Range<usize>> {
 /// Values held at once.
 fn held(parts: &[Range<usize>], sizes: &[usize]) -> usize {
     let between: usize = parts.iter().map(|part| sizes[part.end - 1]).sum();
-    let within = parts.iter().map(|part| sizes[part.clone()].iter().sum()).max();
-    between + within.unwrap_or(0)
+    let within = parts.iter().map(|part| sizes[part.clone()].iter().sum::<usize>()).max();
+    between + within.expect("a plan has parts")
 }
 
 #[cfg(test)]

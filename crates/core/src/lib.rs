@@ -8,6 +8,10 @@
 //! executor of the `margay` crate and the runtime of `margay-runtime` interpret the same graph.
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub mod adapter;
 pub mod branch;
 mod csr;

@@ -170,7 +170,7 @@ unsafe fn strip_of<S: Simd>(
                     // SAFETY: same contract as this function.
                     unsafe { strip::<S, $width>(s, conv, job, quad, at, bent) }
                 })*
-                _ => {}
+                _ => unreachable!("strips have one to most_vectors vectors"),
             }
         };
     }

@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut model =
         models.first().map(|path| Classifier::open(path, &SessionOptions::default())).transpose()?;
     let files = photos.iter().map(std::fs::read).collect::<Result<Vec<_>, _>>()?;
-    let whole = photos.iter().map(|path| decode(path)).collect::<Result<Vec<_>, _>>()?;
+    let whole = photos.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
     let mut state = 1_u64;
     let mut random = |below: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

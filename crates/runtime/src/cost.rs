@@ -46,7 +46,7 @@ pub fn layer_costs(
             };
             costs.push(LayerCost {
                 weight: node.weight(),
-                matrix: node.matrix().unwrap_or_default(),
+                matrix: node.matrix().expect("a prunable layer has a matrix"),
                 shape: step.shape.clone(),
                 sparsity,
                 kernel: step.kernel.clone(),

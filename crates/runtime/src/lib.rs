@@ -13,6 +13,10 @@
 //! number of threads, the batch and the run. Instruction sets differ in rounding only.
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod classifier;
 mod cost;
 mod error;

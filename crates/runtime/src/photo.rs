@@ -53,8 +53,8 @@ pub struct Photo {
 /// Grey, palette, CMYK and 16-bit photos become 8-bit RGB; of 16 bits the upper 8 are kept, and an alpha
 /// channel is dropped, not blended. A photo that is truncated or damaged is decoded if at least half of its rows are
 /// sound: the others are grey, and [`Photo::note`] tells.
-pub fn decode(path: &Path) -> Result<Photo, PhotoError> {
-    decode_bytes(&file::read(path)?)
+pub fn decode(path: impl AsRef<Path>) -> Result<Photo, PhotoError> {
+    decode_bytes(&file::read(path.as_ref())?)
 }
 
 /// Decodes a photo that is already in memory.
@@ -66,13 +66,13 @@ pub fn decode_bytes(bytes: &[u8]) -> Result<Photo, PhotoError> {
 ///
 /// Until `work` is done the photo counts among those that may take [`MAX_DECODER_BYTES`] together; where that is too
 /// much, a thread waits for others. So `work` must not decode another one.
-pub fn decode_with<T>(path: &Path, work: impl FnOnce(Photo) -> T) -> Result<T, PhotoError> {
-    decode_for(&file::read(path)?, work)
+pub fn decode_with<T>(path: impl AsRef<Path>, work: impl FnOnce(Photo) -> T) -> Result<T, PhotoError> {
+    decode_for(&file::read(path.as_ref())?, work)
 }
 
 /// Width and height in pixels of the upright photo, from the file's header only.
-pub fn dimensions(path: &Path) -> Result<[usize; 2], PhotoError> {
-    let bytes = file::read(path)?;
+pub fn dimensions(path: impl AsRef<Path>) -> Result<[usize; 2], PhotoError> {
+    let bytes = file::read(path.as_ref())?;
     let format = readable_format(&bytes)?;
     let mut decoder = open_decoder(&bytes, format, bytes.len())?;
     let (width, height) = decoder.dimensions();

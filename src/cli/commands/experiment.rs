@@ -201,7 +201,11 @@ mod torch {
 
     /// A line on a finished run.
     fn tell(line: &Line, group: &[Run], context: &Context) {
-        let title = group.iter().find(|run| run.key == line.key).map(Run::title).unwrap_or_default();
+        let title = group
+            .iter()
+            .find(|run| run.key == line.key)
+            .map(Run::title)
+            .expect("a line is of a run of its group");
         match &line.outcome {
             Outcome::Error(error) => context.printer.warn(&format!("{title}: {error}")),
             Outcome::Measured(measured) => {

@@ -11,7 +11,7 @@ pub(super) const MAX_PARAMETER: u8 = 31;
 /// The parameter that makes the stream of `numbers` shortest.
 pub(super) fn best_parameter<I: Iterator<Item = u32> + Clone>(numbers: &I) -> u8 {
     let bits = |k: u8| numbers.clone().map(|n| u64::from(n >> k) + 1 + u64::from(k)).sum::<u64>();
-    (0..=MAX_PARAMETER).min_by_key(|k| bits(*k)).unwrap_or(0)
+    (0..=MAX_PARAMETER).min_by_key(|k| bits(*k)).expect("there are parameters")
 }
 
 /// Appends bits to bytes.

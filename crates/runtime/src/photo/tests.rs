@@ -34,8 +34,8 @@ fn decodes_as_pillow() {
         ("alpha.webp", 0.0),
     ];
     for (name, limit) in cases {
-        let photo = decode(&golden(name)).unwrap();
-        let expected = decode(&golden(&format!("decoded-{}.png", name.replace('.', "-")))).unwrap();
+        let photo = decode(golden(name)).unwrap();
+        let expected = decode(golden(&format!("decoded-{}.png", name.replace('.', "-")))).unwrap();
         assert_eq!((photo.width(), photo.height()), (expected.width(), expected.height()), "{name}");
         let total: f64 =
             photo.pixels().iter().zip(expected.pixels()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
@@ -133,9 +133,9 @@ fn every_defect_has_its_error() {
     assert!(matches!(decode_memory(&crc), Err(PhotoError::Damaged { .. })), "{:?}", decode_memory(&crc));
     let missing = decode(Path::new("no/such/photo.jpg")).unwrap_err();
     assert!(matches!(missing, PhotoError::Read { .. }));
-    assert!(matches!(decode(&golden("")), Err(PhotoError::Read { .. })));
+    assert!(matches!(decode(golden("")), Err(PhotoError::Read { .. })));
     assert_eq!(missing.to_string(), "cannot be read: No such file or directory (os error 2)");
-    let folder = decode(&golden("")).unwrap_err();
+    let folder = decode(golden("")).unwrap_err();
     assert_eq!(folder.to_string(), "cannot be read: is not a regular file: it is a folder");
 }
 

@@ -184,7 +184,11 @@ impl Builder<'_, '_> {
             Op::AvgPool2d(pool) => Kernel::AvgPool(pool.clone()),
             Op::SamePad(pad) => {
                 let [_, height, width] = self.layouts_of(group)[0].dims();
-                Kernel::Pad(pad.sides([height, width]).unwrap_or_default().map(|[before, _]| before))
+                Kernel::Pad(
+                    pad.sides([height, width])
+                        .expect("a checked graph fits its padding")
+                        .map(|[before, _]| before),
+                )
             }
             Op::GlobalAvgPool => Kernel::Mean(0),
             Op::MeanTokens(mean) => Kernel::Mean(mean.prefix),

@@ -23,7 +23,7 @@ fn parse(line: &str) -> (Photo, Preprocess, Photo) {
     };
     let filter = if filter == "bicubic" { Interpolation::Bicubic } else { Interpolation::Bilinear };
     let spec = spec(resize, filter, [height.parse().unwrap(), width.parse().unwrap()]);
-    (decode(&golden(source)).unwrap(), spec, decode(&golden(target)).unwrap())
+    (decode(golden(source)).unwrap(), spec, decode(golden(target)).unwrap())
 }
 
 /// Mean and largest absolute difference in steps of 1/255.
@@ -52,7 +52,7 @@ fn resizes_as_pillow_and_torchvision() {
 
 #[test]
 fn a_photo_that_fits_is_not_resampled() {
-    let photo = decode(&golden("scene.png")).unwrap();
+    let photo = decode(golden("scene.png")).unwrap();
     let size = [photo.height(), photo.width()];
     for resize in [Resize::Squash, Resize::ShortSide(61)] {
         let processor = Preprocessor::new(&spec(resize, Interpolation::Bicubic, size));
