@@ -17,6 +17,9 @@ use crate::recipe::AlpsSpec;
 #[derive(Clone, Copy, Debug)]
 pub struct Alps;
 
+/// Rounds between two looks at the support.
+const CHECK_EVERY: usize = 5;
+
 impl Solver for Alps {
     fn name(&self) -> &'static str {
         "alps"
@@ -69,10 +72,10 @@ impl Scaled {
 
 fn support(weight: &Tensor, target: &Tensor, problem: &LayerProblem) -> Result<Tensor, SolveError> {
     let keep = problem.keep;
-    let AlpsSpec { rounds, least_rounds, check_every, settled, mut penalty } = problem.spec.alps;
+    let AlpsSpec { rounds, least_rounds, settled, mut penalty } = problem.spec.alps;
     let inverse = |penalty: f64| {
         let inverse =
-            problem.hessian.inverse(penalty + problem.damping, weight.size()[0], check_every as i64)?;
+            problem.hessian.inverse(penalty + problem.damping, weight.size()[0], CHECK_EVERY as i64)?;
         inverse.ok_or(SolveError::NotPositiveDefinite { damping: problem.damping })
     };
     let mut current = inverse(penalty)?;
@@ -86,7 +89,7 @@ fn support(weight: &Tensor, target: &Tensor, problem: &LayerProblem) -> Result<T
         let next = largest(&candidate, keep, problem.pattern)?;
         sparse = candidate.f_mul(&next)?;
         dual = dual.f_add(&free.f_sub(&sparse)?.f_mul_scalar(penalty)?)?;
-        if round % check_every == 0 {
+        if round % CHECK_EVERY == 0 {
             let changed = next.f_logical_xor(&mask)?.f_sum(Kind::Int64)?.int64_value(&[]) as f64;
             let change = changed / keep.max(1) as f64;
             mask = next;

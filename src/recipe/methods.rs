@@ -14,9 +14,6 @@ pub struct AlpsSpec {
     /// Rounds before the support may count as settled.
     #[option(default = 20, hidden, range = 0..=100_000)]
     pub least_rounds: usize,
-    /// Rounds between two looks at the support.
-    #[option(default = 5, hidden, range = 1..=1000)]
-    pub check_every: usize,
     /// The support has settled when less than this share of it changes in five rounds.
     #[option(default = 1e-3, hidden, range = 0.0..=1.0)]
     pub settled: f64,
