@@ -13,7 +13,7 @@ use crate::options::{Options, said};
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 #[options(heading = "Adapters", unused = no_options)]
 pub struct AdaptSpec {
-    /// What recovery trains, see `margay list`: full (all surviving weights), lora, rosa, ....
+    /// What recovery trains, see `margay list`: full (all surviving weights), lora, rosa and others.
     #[option(default = "full".to_owned(), flag = "adapt", value = "NAME", unused = not_finetuned)]
     pub method: String,
     /// Where adapters may change pruned layers: on the mask, anywhere at equal budget, in a branch.
@@ -29,7 +29,7 @@ pub struct AdaptSpec {
     /// Density of the sparse part: fraction of a layer's weights.
     #[option(default = 0.003, value = "FRACTION", range = 0.0..=1.0, replaces("budget"))]
     pub d: f64,
-    /// The low-rank part is scaled by this over r.
+    /// Scale of the low-rank part, divided by r.
     #[option(default = 8.0, value = "X", range = 1e-6..=1e6)]
     pub lora_alpha: f64,
     /// How the low-rank part starts: at random, from the inputs, from what pruning took.

@@ -79,7 +79,7 @@ pub struct Shots {
     /// Most photos to take from --general.
     #[option(default = 256, flag = "general-images", value = "N", unused = no_general)]
     pub general: usize,
-    /// How many photos of --general to rank by their likeness to the task, of which the first are taken; 0 takes any.
+    /// Photos of --general to rank by their similarity to the task, before the best are taken; 0: take a random subset.
     #[option(default = 2048, value = "N", unused = no_general)]
     pub general_pool: usize,
     /// Most photos to take from --unlabelled.
@@ -122,7 +122,7 @@ pub struct InputSpec {
     #[option(value = "LAYER", shown = "the only one that can be")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
-    /// How a photo is brought to that size.
+    /// How a photo is resized to the input.
     #[option(choices, shown = "as prepared, else short-side at 224, squash elsewhere")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<ResizeChoice>,

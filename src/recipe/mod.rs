@@ -70,11 +70,11 @@ pub struct Recipe {
     #[option(table)]
     #[serde(default, skip_serializing_if = "ClassSpec::is_default")]
     pub classes: ClassSpec,
-    /// Folder of photos of anything, without labels: steadies pruning where shots are few.
+    /// Folder of auxiliary photos of any subject, without labels: calibration uses them where shots are few.
     #[option(value = "FOLDER", heading = "Data")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub general: Option<PathBuf>,
-    /// Folder of your own photos without labels: more to imitate the dense network on.
+    /// Folder of your own photos without labels: distillation uses them beside the shots.
     #[option(value = "FOLDER", heading = "Data")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlabelled: Option<PathBuf>,

@@ -41,14 +41,14 @@ pub struct PruneSpec {
     #[option(
         value = "POINTS|none", points, set = max_drop, replaces("max-drop"), range = 0.0..=100.0,
         shown = "3, or what the recipe says",
-        help = "Most accuracy that the held-out shots may lose, in points; less is pruned where they lose more, beyond chance. none: prune as far as asked"
+        help = "Lower the compression until the held-out shots lose at most so many points of accuracy, beyond chance; none: prune as far as asked"
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_drop: Option<f64>,
     /// Most that a class's recall may fall, by cross-validation on the shots; beyond it less is pruned.
     #[option(
         value = "POINTS", points, range = 0.0..=100.0,
-        help = "Most that a class's recall may fall, in points, by cross-validation on the shots; beyond it less is pruned"
+        help = "Lower the compression until no class loses more than so many points of recall, by cross-validation on the shots"
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_class_drop: Option<f64>,
@@ -57,10 +57,10 @@ pub struct PruneSpec {
     #[option(default = Granularity::UNSTRUCTURED, value = "PATTERN", set = pattern)]
     #[serde(with = "as_text")]
     pub pattern: Granularity,
-    /// Added to the Hessian's diagonal, relative to the diagonal; auto asks the held-out fold.
+    /// Damping of the Hessian, relative to its diagonal; auto: the best of three on the held-out fold.
     #[option(default = Tuned::Value(0.1), value = "X|auto", range = 0.0..=1e3)]
     pub damping: Tuned,
-    /// Weight of the --general photos beside the shots, 0 to 1; auto asks the held-out fold.
+    /// Weight of the --general photos beside the shots, 0 to 1; auto: the best of four on the held-out fold.
     #[option(default = Tuned::Auto, value = "X|auto", range = 0.0..=1.0, unused = no_general)]
     pub general_share: Tuned,
     /// How much each layer compensates for the pruning error of the layers before it, 0 (not) to 1 (fully).
@@ -76,7 +76,7 @@ pub struct PruneSpec {
     /// Weight each position (token, or pixel of a map) by its Fisher information to this power: 0 (all equal) to 1 (fully).
     #[option(default = 0.5, value = "X", range = 0.0..=1.0)]
     pub positions: f64,
-    /// How often statistics see each shot: once as it is, then in random crops.
+    /// Copies of each shot in the calibration statistics: the photo as it is, then random crops.
     #[option(default = 1, value = "N", range = 1..=1024)]
     pub views: usize,
     /// Images per calibration batch.

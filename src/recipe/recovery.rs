@@ -32,20 +32,20 @@ pub struct RecoverySpec {
         default = true,
         flag = "no-pilot",
         switch,
-        help = "Finetune in any case, without a pilot of a quarter of the passes that tells on the held-out fold whether it helps"
+        help = "Finetune without asking the held-out fold first, by a pilot of a quarter of the passes, whether it helps"
     )]
     pub pilot: bool,
     /// Images per finetuning step.
     #[option(default = 32, value = "N", range = 1..=65536)]
     pub batch: usize,
-    /// What takes the steps; auto: sgd for batch-norm networks, adamw for layer-norm ones.
+    /// Optimiser; auto: sgd for networks with batch norms, adamw for those with layer norms.
     #[option(choices)]
     pub optimizer: OptimizerChoice,
     /// Peak learning rate.
     #[option(value = "X", shown = "0.003 for sgd, 0.001 for adamw", range = 1e-12..=1e3)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
-    /// Norm to which gradients of all parameters together are scaled down where they are larger; 0: never.
+    /// Clip the norm of the gradient, over all parameters, to this; 0: never.
     #[option(default = 10.0, value = "X", range = 0.0..=1e9)]
     pub max_grad_norm: f64,
     /// L2 penalty on weights.
@@ -71,13 +71,13 @@ pub struct RecoverySpec {
     /// Smallest share of a photo's area that random crops show; 1 shows whole photos only.
     #[option(default = 0.5, value = "FRACTION", range = 0.01..=1.0)]
     pub crop: f64,
-    /// Share of the network's multiply-adds, from its input, that finetuning leaves as they are: faster; not for adapters.
+    /// Freeze the first layers, up to this share of the network's multiply-adds: finetuning is faster; adapters ignore it.
     #[option(default = 0.5, value = "FRACTION", range = 0.0..=0.9)]
     pub freeze: f64,
-    /// Views that training has of each photo, each answered by the teacher once; 0: a new one whenever the photo is shown.
+    /// Random crops of each photo, drawn and answered by the teacher once; 0: draw a new one at every step.
     #[option(default = 8, value = "N", range = 0..=65536)]
     pub fixed_views: usize,
-    /// Compute activations twice and hold fewer of them: slower, for large networks and little memory.
+    /// Recompute activations in the backward pass (gradient checkpointing): slower, less memory.
     #[option(switch)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub recompute: bool,

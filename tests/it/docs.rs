@@ -67,3 +67,33 @@ fn the_books_table_of_options_is_what_the_program_lists() {
         told.split_once("<!-- margay list --options -->\n\n").expect("the page has a place for the table");
     assert!(kept == table, "{} is not what `margay list --options` prints", page.display());
 }
+
+/// Paths below the project's folders that a text names; those with a place to fill in, such as `<name>` or `NAME`, are none.
+fn paths(text: &str) -> Vec<&str> {
+    let starts = ["src/", "crates/", "docs/", "tests/", "examples/", "scripts/", "models/", "fuzz/"];
+    let word = |c: char| c.is_alphanumeric() || "_-./*".contains(c);
+    let words = text.split(|c: char| !word(c) && !"<>".contains(c)).map(|word| word.trim_end_matches('.'));
+    let filled = |path: &&str| !path.contains(['<', '*']) && !path.contains("NAME");
+    words.filter(|path| starts.iter().any(|start| path.starts_with(start))).filter(filled).collect()
+}
+
+#[test]
+fn files_that_documents_name_exist() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec![project.join("README.md"), project.join("CONTRIBUTING.md")];
+    for folder in ["docs", "docs/book/src"] {
+        let entries = fs_err::read_dir(project.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        documents.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    let mut checked = 0;
+    for document in documents {
+        let text = fs_err::read_to_string(&document).unwrap();
+        for path in paths(&text) {
+            // Links of a page are as seen from it.
+            let beside = document.parent().unwrap().join(path);
+            assert!(project.join(path).exists() || beside.exists(), "{} names {path}", document.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "{checked} paths: the search proves nothing");
+}
