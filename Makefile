@@ -56,6 +56,7 @@ doc: libtorch ## Build the API docs, warnings are errors
 torch-free: ## Build and test the command without libtorch (target/torch-free/release/margay)
 	$(CARGO) build --release --locked --no-default-features --target-dir target/torch-free
 	$(CARGO) test --release --locked --no-default-features --target-dir target/torch-free --test it
+	$(CARGO) check --release --locked -p margay-runtime --lib --no-default-features --target-dir target/torch-free
 	@if ldd target/torch-free/release/margay | awk '{print $$1}' | grep -E '^lib(torch|c10)'; then \
 		echo "error: the torch-free build links libtorch" >&2; exit 1; fi
 

@@ -3,12 +3,12 @@ use std::sync::Arc;
 
 use margay_core::model::FormatError;
 use margay_core::{Footprint, SparseModel};
+#[cfg(feature = "photos")]
 use rayon::prelude::*;
 
-use crate::{
-    Note, Photo, PhotoError, Prediction, PredictionError, Prepared, Preprocessor, RuntimeError, Session,
-    SessionOptions,
-};
+#[cfg(feature = "photos")]
+use crate::{Note, PhotoError, PredictionError};
+use crate::{Photo, Prediction, Prepared, Preprocessor, RuntimeError, Session, SessionOptions};
 
 /// Photos that are decoded and classified at a time, where there is memory for as many: keeps every core busy.
 const BATCH: u64 = 64;
@@ -16,6 +16,8 @@ const BATCH: u64 = 64;
 /// A model ready to name what is on photos: preprocessing, network and labels in one.
 ///
 /// ```no_run
+/// # #[cfg(feature = "photos")]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use margay_runtime::{Classifier, SessionOptions};
 ///
 /// let mut classifier = Classifier::open("out/specialist.margay", &SessionOptions::default())?;
@@ -26,7 +28,10 @@ const BATCH: u64 = 64;
 ///         Err(error) => eprintln!("{photo} {error}"),
 ///     }
 /// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "photos"))]
+/// # fn main() {}
 /// ```
 #[derive(Debug)]
 pub struct Classifier {
@@ -117,6 +122,7 @@ impl Classifier {
     /// Names what is on each photo file, in the order of `paths`; one that has no answer says why.
     ///
     /// Photos are decoded on all threads. At most [`Self::batch`] of them are in memory at a time, however many there are.
+    #[cfg(feature = "photos")]
     pub fn classify_files<P: AsRef<Path> + Sync>(
         &mut self,
         paths: &[P],
@@ -124,6 +130,7 @@ impl Classifier {
         paths.chunks(self.batch).flat_map(|part| self.classify_batch(part)).collect()
     }
 
+    #[cfg(feature = "photos")]
     fn classify_batch<P: AsRef<Path> + Sync>(
         &mut self,
         paths: &[P],
@@ -157,7 +164,7 @@ impl Classifier {
         Ok(logits)
     }
 
-    /// Most photos that [`Self::classify_files`] holds in memory at a time: the number to give it between two looks at
+    /// Most photos that `classify_files` holds in memory at a time: the number to give it between two looks at
     /// the clock.
     pub fn batch(&self) -> usize {
         self.batch
@@ -186,5 +193,5 @@ fn batch(model: &SparseModel, options: &SessionOptions) -> Result<usize, Runtime
     Ok((options.limits.memory / 4 / photo.max(1)).clamp(1, BATCH) as usize)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "photos"))]
 mod tests;

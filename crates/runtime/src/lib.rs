@@ -19,6 +19,8 @@ mod readme {}
 
 mod classifier;
 mod cost;
+#[cfg(feature = "photos")]
+mod decode;
 mod error;
 mod extensions;
 mod photo;
@@ -31,17 +33,21 @@ mod session;
 
 pub use classifier::{Classifier, ClassifierError, Region};
 pub use cost::{LayerCost, layer_costs, thinned};
+#[cfg(feature = "photos")]
+pub use decode::{
+    MAX_DECODER_BYTES, MAX_FILE_BYTES, MAX_FREE_PIXELS, MAX_PIXELS_PER_BYTE, MAX_SCANNED_PIXELS, MAX_SCANS,
+    PhotoError, decode, decode_bytes, decode_with, dimensions,
+};
 pub use error::RuntimeError;
 pub use extensions::{PHOTO_EXTENSIONS, has_photo_extension};
 pub use margay_kernels::{ISA_VARIABLE, Isa, IsaError, Precision, PrecisionError, cpu_name};
-pub use photo::{
-    Defect, MAX_DECODER_BYTES, MAX_FILE_BYTES, MAX_FREE_PIXELS, MAX_PIXELS, MAX_PIXELS_PER_BYTE,
-    MAX_SCANNED_PIXELS, MAX_SCANS, Note, Photo, PhotoError, decode, decode_bytes, decode_with, dimensions,
-};
+pub use photo::{Defect, MAX_PIXELS, Note, Photo};
 pub use plan::KernelChoice;
 #[doc(hidden)]
 pub use plan::fuzz_tune_cache;
-pub use prediction::{Prediction, PredictionError, Ranked, check_logits, highest, softmax};
+#[cfg(feature = "photos")]
+pub use prediction::PredictionError;
+pub use prediction::{Prediction, Ranked, check_logits, highest, softmax};
 pub use preprocess::Preprocessor;
 pub use profile::{Profile, Rival, StepProfile};
 pub use session::{Prepared, Session, SessionOptions};

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use crate::{Note, PhotoError, RuntimeError};
+#[cfg(feature = "photos")]
+use crate::PhotoError;
+use crate::{Note, RuntimeError};
 
 /// What a model says about one photo.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +25,7 @@ pub struct Ranked<'a> {
 }
 
 /// Why a photo has no answer.
+#[cfg(feature = "photos")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PredictionError {

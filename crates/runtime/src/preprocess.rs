@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+#[cfg(feature = "photos")]
 use std::path::Path;
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
@@ -6,7 +7,9 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use margay_core::{Centre, Interpolation, Preprocess, Resize};
 
-use crate::{Note, Photo, PhotoError, decode_with};
+use crate::Photo;
+#[cfg(feature = "photos")]
+use crate::{Note, PhotoError, decode_with};
 
 /// Turns photos into the input of a model: resize, cut out the centre, normalise.
 ///
@@ -76,6 +79,7 @@ impl Preprocessor {
     ///
     /// # Panics
     /// If `out` is not [`Self::image_len`] long.
+    #[cfg(feature = "photos")]
     pub fn read(&self, path: &Path, out: &mut [f32]) -> Result<Option<Note>, PhotoError> {
         decode_with(path, |photo| {
             self.run(&photo, out);
@@ -206,5 +210,5 @@ fn cut(photo: &Photo, rows: Axis, columns: Axis, fill: [u8; 3]) -> Photo {
     Photo::from_parts(width, height, canvas)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "photos"))]
 mod tests;

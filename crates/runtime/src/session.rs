@@ -150,6 +150,7 @@ impl Session {
     }
 
     /// Does `work` where parallel iterators use the session's threads.
+    #[cfg(feature = "photos")]
     pub(crate) fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.pool {
             Some(pool) => pool.install(work),

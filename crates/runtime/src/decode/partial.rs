@@ -5,8 +5,9 @@ use std::io::Cursor;
 use image::{ColorType, DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder, ImageFormat, ImageReader};
 use image::{RgbImage, RgbaImage};
 
-use super::note::{Defect, Fault, GREY};
+use super::fault::{Fault, GREY};
 use super::{PhotoError, into_rgb8};
+use crate::photo::Defect;
 
 /// Decodes what is there of a file whose decoder fails with `error`: pixels `[height, width, 3]`.
 ///

@@ -5,6 +5,7 @@ use image::{ExtendedColorType, ImageEncoder as _};
 use proptest::prelude::*;
 
 use super::*;
+use crate::Defect;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

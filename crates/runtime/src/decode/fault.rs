@@ -1,42 +1,8 @@
-use std::fmt;
-
 use super::PhotoError;
+use crate::photo::{Defect, Note};
 
 /// Colour of what is missing: what every decoder paints there.
 pub const GREY: u8 = 128;
-
-/// What can be wrong with a photo that can be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Defect {
-    /// The data end before the picture does.
-    Truncated,
-    /// The data contradict their format.
-    Damaged,
-}
-
-/// What is wrong with a photo that is answered nevertheless; written as `truncated, 74 % of the rows`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// The kind of it.
-    pub defect: Defect,
-    /// Share of the rows that are sound, in per cent, at least 50; `None` where nobody knows which are.
-    pub rows: Option<u8>,
-    /// Whether the sound rows lack detail, as those of a progressive JPEG without its last scans.
-    pub coarse: bool,
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self.defect {
-            Defect::Truncated => "truncated",
-            Defect::Damaged => "damaged",
-        })?;
-        if let Some(rows) = self.rows {
-            write!(f, ", {rows} % of the rows")?;
-        }
-        if self.coarse { f.write_str(" in less detail") } else { Ok(()) }
-    }
-}
 
 /// What is wrong with a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,9 @@ use std::borrow::Cow;
 
 use self::huffman::{Huffman, standard_segment};
 use self::scan::{Component, Flaw, Kind, Part, Scan, marker_at};
-use super::note::{Defect, Fault};
+use super::fault::Fault;
 use super::{MAX_PIXELS, PhotoError};
+use crate::photo::Defect;
 
 mod bits;
 mod huffman;
