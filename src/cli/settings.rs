@@ -210,10 +210,8 @@ pub fn check_device(name: &str) -> Result<(), Failure> {
 
 /// Checks that a number is in a range; NaN never is.
 pub fn within(name: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<(), Failure> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    Err(Failure::usage(format!("{name} is {value}, but must be in {} ..= {}", range.start(), range.end())))
+    let range = [*range.start(), *range.end()];
+    options::within(name, value, range).map_err(|error| Failure::usage(error.to_string()))
 }
 
 fn known(what: &str, name: &str, table: Option<Vec<&str>>) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::ExperimentError;
 use super::axes::NONE;
-use crate::recipe::{AdaptSpec, Recipe, RecoverySpec, Schedule, Shots, Tuned};
+use crate::recipe::{AdaptSpec, Recipe, RecoverySpec, Schedule};
 
 /// Part of what determines a result.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -113,11 +113,8 @@ pub fn groups(runs: Vec<Run>) -> Vec<Vec<Run>> {
 /// The recipe with options that change nothing at their defaults, so that equal runs look equal.
 fn effective(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.effective();
-    let Shots { general, general_pool, .. } = recipe.shots;
-    let ranks = recipe.general.is_some() && recipe.prune.general_share != Tuned::Value(0.0);
-    if !ranks {
-        recipe.shots.general_pool = Shots::default().general_pool;
-    } else if general_pool <= general {
+    // A pool no larger than what is taken of it takes any.
+    if recipe.shots.general_pool <= recipe.shots.general {
         recipe.shots.general_pool = 0;
     }
     recipe

@@ -7,7 +7,7 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser,
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use toml::{Table, Value};
 
-use super::{Opt, Read};
+use super::{Opt, Read, entry, names};
 
 /// Which options a command has, and what they are without flags.
 pub trait Flags: 'static {
@@ -48,8 +48,7 @@ impl<F: Flags> Given<F> {
     /// A recipe with what the flags say instead of what it says.
     pub fn over(&self, mut recipe: Table) -> Table {
         for (table, key) in &self.void {
-            let mut inner = table.split('.').filter(|name| !name.is_empty());
-            let found = inner.try_fold(&mut recipe, |table, name| table.get_mut(name)?.as_table_mut());
+            let found = names(table).try_fold(&mut recipe, |table, name| table.get_mut(name)?.as_table_mut());
             found.map(|table| table.remove(*key));
         }
         merge(&mut recipe, &self.table);
@@ -102,7 +101,7 @@ impl<F: Flags> FromArgMatches for Given<F> {
             let Some(flag) = option.flag else { continue };
             match option.read {
                 Read::Switch(value) if matches.get_flag(flag) => {
-                    given.add(&option, &one(option.key, Value::Boolean(value)));
+                    given.add(&option, &entry(option.key, Value::Boolean(value)));
                 }
                 Read::Switch(_) => {}
                 _ => {
@@ -189,15 +188,11 @@ struct Wrong(String);
 /// What a flag's text says of its table.
 fn fragment(key: &str, read: Read, text: &str) -> Result<Table, String> {
     match read {
-        Read::Value(read) => read(text).map(|value| one(key, value)),
+        Read::Value(read) => read(text).map(|value| entry(key, value)),
         Read::Table(read) => read(text),
-        Read::Switch(value) => Ok(one(key, Value::Boolean(value))),
+        Read::Switch(value) => Ok(entry(key, Value::Boolean(value))),
         Read::Hidden => unreachable!("an option without a flag is read from recipes only"),
     }
-}
-
-fn one(key: &str, value: Value) -> Table {
-    Table::from_iter([(key.to_owned(), value)])
 }
 
 /// Puts `over` over a recipe: tables key by key, everything else as a whole.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use toml::{Table, Value};
 
 use super::flags::shown;
-use super::{Opt, Options, Read};
+use super::{Opt, Options, Read, names};
 
 /// An option as the book and `margay list --options` tell it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,8 +34,7 @@ pub fn listed<T: Options>(defaults: &Table) -> Vec<Listed> {
             last.flags.extend(flag);
             continue;
         }
-        let stored =
-            option.find(defaults).or(option.default.as_ref()).map(shown).filter(|text| !text.is_empty());
+        let stored = option.usual(defaults).map(shown).filter(|text| !text.is_empty());
         listed.push(Listed {
             key: option.path(),
             flags: flag.into_iter().collect(),
@@ -53,12 +52,11 @@ pub fn schema<T: Options>(defaults: &Table) -> Json {
     let mut root = object();
     for option in T::options() {
         let mut table = &mut root;
-        for name in option.table.split('.').filter(|name| !name.is_empty()) {
+        for name in names(&option.table) {
             table =
                 table["properties"].as_object_mut().expect("an object").entry(name).or_insert_with(object);
         }
-        table["properties"][option.key] =
-            property(&option, option.find(defaults).or(option.default.as_ref()));
+        table["properties"][option.key] = property(&option, option.usual(defaults));
     }
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     root["title"] = json!("A recipe of margay");

@@ -116,35 +116,33 @@ impl Opt {
         }
     }
 
-    /// The table of a recipe that the option lies in; made where it is missing.
+    /// The table that the option lies in, of a recipe or of a part of one; made where it is missing.
     fn open<'a>(&self, recipe: &'a mut Table) -> &'a mut Table {
-        self.tables().fold(recipe, |table, name| {
+        names(&self.table).fold(recipe, |table, name| {
             let inner = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
-            if !inner.is_table() {
-                *inner = Value::Table(Table::new());
-            }
-            inner.as_table_mut().expect("it is a table now")
+            inner.as_table_mut().expect("options of a recipe lie in tables")
         })
     }
 
-    fn tables(&self) -> impl Iterator<Item = &str> {
-        self.table.split('.').filter(|name| !name.is_empty())
+    /// The value where nobody says anything: that of a recipe of defaults, else the option's own.
+    fn usual<'a>(&'a self, defaults: &'a Table) -> Option<&'a Value> {
+        self.find(defaults).or(self.default.as_ref())
     }
 
     /// Whether the numbers that a recipe says are in range; NaN never is. A word such as `auto` is.
     fn check(&self, recipe: &Table) -> Result<(), OutOfRange> {
-        let Some(range) = self.range else { return Ok(()) };
-        let numbers: Vec<f64> = self.find(recipe).map(numbers).unwrap_or_default();
-        let scale = if self.points { 100.0 } else { 1.0 };
-        match numbers.into_iter().map(|number| scale * number).find(|number| !in_range(*number, range)) {
-            Some(value) => Err(OutOfRange { name: self.flag.unwrap_or(self.key).to_owned(), value, range }),
-            None => Ok(()),
-        }
+        let (Some(range), Some(value)) = (self.range, self.find(recipe)) else { return Ok(()) };
+        let (name, scale) = (self.flag.unwrap_or(self.key), if self.points { 100.0 } else { 1.0 });
+        numbers(value).into_iter().try_for_each(|number| within(name, scale * number, range))
     }
 }
 
-fn in_range(number: f64, [least, most]: [f64; 2]) -> bool {
-    (least..=most).contains(&number)
+/// Checks that a number is in a range; NaN never is.
+pub fn within(name: &str, value: f64, range: [f64; 2]) -> Result<(), OutOfRange> {
+    if (range[0]..=range[1]).contains(&value) {
+        return Ok(());
+    }
+    Err(OutOfRange { name: name.to_owned(), value, range })
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -185,8 +183,17 @@ pub fn unused<T: Options>(recipe: &Table, defaults: &Table, given: &Table) -> Ve
 /// What a recipe says under a key, with the names of its tables before it and points between.
 pub fn said<'a>(recipe: &'a Table, path: &str) -> Option<&'a Value> {
     let (tables, key) = path.rsplit_once('.').unwrap_or(("", path));
-    let mut tables = tables.split('.').filter(|name| !name.is_empty());
-    tables.try_fold(recipe, |table, name| table.get(name)?.as_table())?.get(key)
+    names(tables).try_fold(recipe, |table, name| table.get(name)?.as_table())?.get(key)
+}
+
+/// A part of a recipe that says one thing.
+pub fn entry(key: &str, value: Value) -> Table {
+    Table::from_iter([(key.to_owned(), value)])
+}
+
+/// Names of the tables in a path.
+fn names(tables: &str) -> impl Iterator<Item = &str> {
+    tables.split('.').filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ fn solve(
         let whole =
             weight.f_ones_like().and_then(|ones| ones.f_to_kind(Kind::Bool)).map_err(TorchError::from)?;
         let mut levels = vec![Compact::new(&weight, &whole).map_err(TorchError::from)?];
-        let pattern = pruning.granularity.pattern(node, None);
+        let pattern = pruning.spec.pattern.pattern(node, None);
         for level in 1..LEVELS.len() {
             let quota = Quota { keep: layer.kept(level), pattern };
             let solution = solve_layer(&weight, node, &hessians, pruning, quota)?;

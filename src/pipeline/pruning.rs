@@ -26,9 +26,7 @@ pub struct Method {
     pub solver: &'static dyn Solver,
     /// Spreads the budget.
     pub allocator: &'static dyn Allocator,
-    /// What stays or goes as one.
-    pub granularity: Granularity,
-    /// Options of both.
+    /// What stays or goes as one, and options of both.
     pub spec: PruneSpec,
 }
 
@@ -38,7 +36,7 @@ impl Method {
     pub fn by_shape(&self, graph: &Graph, budget: &Budget) -> Result<Slim, Failed> {
         let allocator = if self.allocator.measures() { &Erk } else { self.allocator };
         let layers = profiles(graph);
-        match self.granularity {
+        match self.spec.pattern {
             Granularity::Channels => slim(allocator, graph, &layers, budget, &self.spec),
             Granularity::Weights(_) => {
                 let kept = allocate(allocator, &layers, budget, &self.spec, &mut Nobody)?;
@@ -58,15 +56,14 @@ pub fn method(recipe: &Recipe) -> Result<Method, PipelineError> {
     let (solver, allocation) = (&recipe.prune.solver, &recipe.prune.allocation);
     let solvers: Vec<&str> = SOLVERS.iter().map(|s| s.name()).collect();
     let allocators: Vec<&str> = ALLOCATORS.iter().map(|a| a.name()).collect();
-    let PruneSpec { target, pattern: granularity, .. } = recipe.prune;
+    let PruneSpec { target, pattern, .. } = recipe.prune;
     let method = Method {
-        granularity,
         spec: recipe.prune.clone(),
         solver: prune::find(solver).ok_or_else(|| unknown("solver", solver, &solvers))?,
         allocator: allocate::find(allocation).ok_or_else(|| unknown("allocator", allocation, &allocators))?,
     };
     let timed = matches!(target, Some(Target::Speedup(_) | Target::Milliseconds(_)));
-    match granularity {
+    match pattern {
         Granularity::Channels if method.allocator.measures() => {
             Err(PipelineError::Channels(format!("--allocation {allocation}")))
         }
@@ -103,7 +100,7 @@ impl<'a> Pruner<'a> {
     ) -> Result<Sparse, PipelineError> {
         let calibration = self.calibration(shots, settled)?;
         let mut pruning = self.pruning(&model, shots, settled)?;
-        if let (Granularity::Weights(_), Some(masks)) = (self.method.granularity, masks) {
+        if let (Granularity::Weights(_), Some(masks)) = (self.method.spec.pattern, masks) {
             pruning.masks.clone_from(masks);
         }
         let Pruned { masks, layers } = sequential(&mut model, &calibration, &pruning, keep, progress)?;
@@ -117,14 +114,10 @@ impl<'a> Pruner<'a> {
         shots: &Examples,
         settled: &Settled,
     ) -> Result<Pruning<'static>, PipelineError> {
-        let PruneSpec { correction, stream, .. } = self.recipe.prune;
         Ok(Pruning {
             solver: self.method.solver,
             spec: self.method.spec.clone(),
-            granularity: self.method.granularity,
             damping: settled.damping,
-            correction,
-            stream,
             influence: influences(model, shots, &self.recipe.prune)?,
             masks: BTreeMap::new(),
         })
@@ -205,7 +198,7 @@ impl<'a> Pruner<'a> {
     ) -> Result<Keep, PipelineError> {
         let layers = profiles(&dense.graph);
         let budget = budget::of_weights(&dense.graph, &layers, self.recipe.prune.count, sparsity)?;
-        let kept = if !self.measures() || self.method.granularity == Granularity::Channels {
+        let kept = if !self.measures() || self.method.spec.pattern == Granularity::Channels {
             self.method.by_shape(&dense.graph, &budget)?.solved
         } else {
             let density = |l: &LayerProfile| l.density(keep[&l.name]);

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use margay_core::{Granularity, Hidden, Mask, Node, NodeId, Op, Pattern};
+use margay_core::{Hidden, Mask, Node, NodeId, Op, Pattern};
 use tch::{Kind, Tensor};
 
 use super::branch::Branch;
@@ -16,16 +16,10 @@ use crate::torch::{Flow, Norms, TorchModel, apply, mask_to_tensor, tensor_to_mas
 pub struct Pruning<'a> {
     /// Chooses masks and values.
     pub solver: &'a dyn Solver,
-    /// Options of the solvers.
+    /// What stays or goes as one, what is compensated for, and options of the solvers.
     pub spec: PruneSpec,
-    /// What stays or goes as one.
-    pub granularity: Granularity,
-    /// Added to the diagonal of `H`.
+    /// Added to the diagonal of `H`: what `spec` may leave to the held-out fold.
     pub damping: f64,
-    /// How far a layer also makes good what its pruned predecessors changed, 0–1.
-    pub correction: f64,
-    /// Whether the last layer of a residual branch makes good what the residual stream lacks, not its own output only.
-    pub stream: bool,
     /// How much the outputs of a layer count; absent layers: all the same.
     pub influence: Influence,
     /// Masks chosen before, by weight name: of these layers the values alone are sought, if the solver can.
@@ -81,7 +75,7 @@ pub fn sequential(
     let graph = model.graph.clone();
     let mut flow = Flow::new(&graph, &calibration.batches);
     let mut dense: Option<(TorchModel, Flow)> = None;
-    let hidden = pruning.granularity.hidden(&graph);
+    let hidden = pruning.spec.pattern.hidden(&graph);
     progress.start("prune", keep.len() as u64);
     for id in graph.ids() {
         let node = graph.node(id);
@@ -108,11 +102,11 @@ pub fn sequential(
         }
         let hessians =
             moments(model, id, &flow, dense.as_ref().map(|(_, beside)| beside), calibration, pruning)?;
-        if dense.is_none() && pruning.correction > 0.0 {
+        if dense.is_none() && pruning.spec.correction > 0.0 {
             dense = Some((model.deep_clone()?, flow.fork()));
         }
         let read = hidden.iter().find(|hidden| hidden.reader == id);
-        let quota = Quota { keep: kept, pattern: pruning.granularity.pattern(node, read) };
+        let quota = Quota { keep: kept, pattern: pruning.spec.pattern.pattern(node, read) };
         let (mask, error) = prune_layer(model, node, &hessians, pruning, quota)?;
         let seconds = started.elapsed().as_secs_f64();
         let kept = mask.count();
@@ -143,7 +137,7 @@ fn moments(
         Seen { positions: pruning.influence.positions.get(&node.name), ..Seen::plain(node, &inputs) };
     let Some(beside) = beside else { return Ok(calibration.hessians(&seen)?) };
     let wanted = beside.inputs();
-    let branch = pruning.stream.then(|| Branch::ending(model, id)).transpose()?.flatten();
+    let branch = pruning.spec.stream.then(|| Branch::ending(model, id)).transpose()?.flatten();
     let without_bias = unbiased(node);
     let gap = |batch: usize| {
         let lost = wanted[batch].f_sub(&inputs[batch])?;
@@ -246,8 +240,8 @@ fn solve_group(
     [power, mask]: [Option<&Tensor>; 2],
     Quota { keep, pattern }: Quota,
 ) -> Result<LayerSolution, SolveError> {
-    let Pruning { solver, damping, correction, ref spec, .. } = *pruning;
-    let target = corrected(weight, hessian, damping, correction)?;
+    let Pruning { solver, damping, ref spec, .. } = *pruning;
+    let target = corrected(weight, hessian, damping, spec.correction)?;
     if keep == weight.numel() {
         let mask = weight.f_ones_like()?.f_to_kind(Kind::Bool)?;
         return Ok(LayerSolution { weight: target, mask });

@@ -43,11 +43,21 @@ fn normal([rows, columns]: [i64; 2], seed: u64) -> Tensor {
 }
 
 fn solve(solver: &dyn Solver, w: &Tensor, h: &Hessian, keep: usize) -> (LayerSolution, f64) {
-    let spec = &PruneSpec::default();
-    let pattern = Pattern::Unstructured;
-    let problem = LayerProblem { weight: w, hessian: h, keep, pattern, damping: 0.01, spec };
+    solve_to(solver, w, h, keep, Pattern::Unstructured, &PruneSpec::default())
+}
+
+/// The layer pruned to a pattern, and the share of its output energy that is lost.
+fn solve_to(
+    solver: &dyn Solver,
+    weight: &Tensor,
+    hessian: &Hessian,
+    keep: usize,
+    pattern: Pattern,
+    spec: &PruneSpec,
+) -> (LayerSolution, f64) {
+    let problem = LayerProblem { weight, hessian, keep, pattern, damping: 0.01, spec };
     let solution = solver.solve(&problem).unwrap();
-    let error = relative_error(w, &solution.weight, h).unwrap();
+    let error = relative_error(weight, &solution.weight, hessian).unwrap();
     (solution, error)
 }
 
@@ -138,16 +148,8 @@ fn what_is_left_of_pruned_channels_is_the_same_network() {
         let budget = Budget::of_weights(&layers, Sparsity::new(0.6).unwrap());
         let kept = slim(&Uniform, &graph, &layers, &budget, &PruneSpec::default()).unwrap();
         let keep = layers.iter().map(|layer| layer.name.clone()).zip(kept.solved).collect();
-        let pruning = Pruning {
-            solver: &Alps,
-            spec: PruneSpec::default(),
-            granularity: Granularity::Channels,
-            damping: 0.1,
-            correction: 1.0,
-            stream: true,
-            influence: Influence::default(),
-            masks: BTreeMap::new(),
-        };
+        let spec = PruneSpec { pattern: Granularity::Channels, ..PruneSpec::default() };
+        let pruning = Pruning { spec, ..plainly(&Alps) };
         let calibration = Calibration::new(&images, None, 3).unwrap();
         let pruned = sequential(&mut model, &calibration, &pruning, &keep, &mut Silent).unwrap();
         let left: Vec<usize> = pruned.layers.iter().map(|layer| layer.kept).collect();
@@ -269,10 +271,7 @@ fn plainly(solver: &dyn Solver) -> Pruning<'_> {
     Pruning {
         solver,
         spec: PruneSpec::default(),
-        granularity: Granularity::UNSTRUCTURED,
         damping: 0.1,
-        correction: 1.0,
-        stream: true,
         influence: Influence::default(),
         masks: BTreeMap::new(),
     }
@@ -322,7 +321,8 @@ fn branches_that_make_good_the_stream_leave_it_nearer_to_the_dense_one() {
         let wanted = outputs(&dense);
         let error = |stream: bool| {
             let mut model = dense.deep_clone().unwrap();
-            let pruning = Pruning { damping: 0.01, stream, ..plainly(&Alps) };
+            let spec = PruneSpec { stream, ..PruneSpec::default() };
+            let pruning = Pruning { damping: 0.01, spec, ..plainly(&Alps) };
             let calibration = Calibration::new(&images, None, 8).unwrap();
             sequential(&mut model, &calibration, &pruning, &keep, &mut Silent).unwrap();
             let got = outputs(&model);
@@ -418,15 +418,7 @@ fn every_solver_keeps_to_a_pattern() {
     for pattern in ["2:4", "4:8", "4x1", "1x4"].map(|name| name.parse::<Pattern>().unwrap()) {
         for solver in SOLVERS {
             for keep in [60, 290] {
-                let problem = LayerProblem {
-                    weight: &w,
-                    hessian: &h,
-                    keep,
-                    pattern,
-                    damping: 0.01,
-                    spec: &PruneSpec::default(),
-                };
-                let solution = solver.solve(&problem).unwrap();
+                let (solution, _) = solve_to(*solver, &w, &h, keep, pattern, &PruneSpec::default());
                 let mask = tensor_to_mask(&solution.mask).unwrap();
                 let values: Vec<f32> =
                     crate::torch::to_array(&solution.weight).unwrap().iter().copied().collect();
@@ -447,15 +439,7 @@ fn a_pattern_costs_accuracy_and_alps_loses_least_under_it() {
     let keep = w.numel() / 4;
     let error = |solver: &dyn Solver, pattern: &str| {
         let pattern = pattern.parse().unwrap();
-        let problem = LayerProblem {
-            weight: &w,
-            hessian: &h,
-            keep,
-            pattern,
-            damping: 0.01,
-            spec: &PruneSpec::default(),
-        };
-        relative_error(&w, &solver.solve(&problem).unwrap().weight, &h).unwrap()
+        solve_to(solver, &w, &h, keep, pattern, &PruneSpec::default()).1
     };
     for pattern in ["2:4", "4x1", "1x4"] {
         let (alps, gpt) = (error(&Alps, pattern), error(&SparseGpt, pattern));
@@ -467,11 +451,8 @@ fn a_pattern_costs_accuracy_and_alps_loses_least_under_it() {
 fn a_solver_goes_by_its_own_options() {
     let (h, w) = (hessian(200, 45, 1), weight(24, 45));
     let solved = |alps: AlpsSpec| {
-        let spec = &PruneSpec { alps, ..PruneSpec::default() };
-        let pattern = Pattern::Unstructured;
-        let problem = LayerProblem { weight: &w, hessian: &h, keep: 200, pattern, damping: 0.01, spec };
-        let solution = Alps.solve(&problem).unwrap();
-        relative_error(&w, &solution.weight, &h).unwrap()
+        let spec = PruneSpec { alps, ..PruneSpec::default() };
+        solve_to(&Alps, &w, &h, 200, Pattern::Unstructured, &spec).1
     };
     let usual = solved(AlpsSpec::default());
     let hasty = solved(AlpsSpec { rounds: 1, ..AlpsSpec::default() });

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use super::methods::{SnellSpec, SoraSpec, is_default};
 use super::recovery::not_finetuned;
-use crate::options::{Options, said};
+use crate::options::{Options, entry, said};
 
 /// What is trained when accuracy is won back; options as RoSA's users know them (arXiv 2401.04679).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Options)]
@@ -66,7 +66,7 @@ pub struct AdaptSpec {
 
 fn schedule(text: &str) -> Result<Table, String> {
     let schedule = AdapterSchedule::try_from(text.to_owned())?;
-    Ok(Table::from_iter([("schedule".to_owned(), Value::String(schedule.into()))]))
+    Ok(entry("schedule", Value::String(schedule.into())))
 }
 
 /// Methods that read none of the options beside them.

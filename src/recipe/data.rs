@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::options::{Options, said};
+use crate::options::{Options, entry, said};
 
 /// The largest input side that is accepted, in pixels.
 const MAX_IMAGE_SIZE: usize = 1024;
@@ -50,8 +50,7 @@ fn mapping(text: &str) -> Result<Table, String> {
     if class.trim().is_empty() || labels.contains(&"") {
         return Err("must name a class and its labels, such as fox=red_fox,kit_fox".to_owned());
     }
-    let class = Table::from_iter([(class.trim().to_owned(), Value::from(labels))]);
-    Ok(Table::from_iter([("map".to_owned(), Value::Table(class))]))
+    Ok(entry("map", Value::Table(entry(class.trim(), Value::from(labels)))))
 }
 
 /// How the few shots are drawn.
@@ -80,7 +79,7 @@ pub struct Shots {
     #[option(default = 256, flag = "general-images", value = "N", unused = no_general)]
     pub general: usize,
     /// Photos of --general to rank by their similarity to the task, before the best are taken; 0: take a random subset.
-    #[option(default = 2048, value = "N", unused = no_general)]
+    #[option(default = 2048, value = "N", unused = no_pool)]
     pub general_pool: usize,
     /// Most photos to take from --unlabelled.
     #[option(default = 1024, flag = "unlabelled-images", value = "N", unused = no_unlabelled)]
@@ -94,11 +93,16 @@ pub(super) fn per_class(text: &str) -> Result<Table, String> {
         Ok(number) if number > 0 => number,
         _ => return Err("must be a whole number above 0, or `all`".to_owned()),
     };
-    Ok(Table::from_iter([("per-class".to_owned(), Value::Integer(number))]))
+    Ok(entry("per-class", Value::Integer(number)))
 }
 
 pub(super) fn no_general(recipe: &Table) -> Option<&'static str> {
     said(recipe, "general").is_none().then_some("there is no folder --general")
+}
+
+fn no_pool(recipe: &Table) -> Option<&'static str> {
+    let share = said(recipe, "prune.general-share").and_then(Value::as_float);
+    no_general(recipe).or((share == Some(0.0)).then_some("no photo of --general counts (--general-share 0)"))
 }
 
 fn no_unlabelled(recipe: &Table) -> Option<&'static str> {

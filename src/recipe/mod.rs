@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use margay_core::Sparsity;
 use serde::{Deserialize, Serialize};
-use toml::Table;
+use toml::{Table, Value};
 
 pub use adapt::{AdaptSpec, AdapterInit, AdapterSchedule, BaseBits, GradAccMode, Policy, has_options};
 use data::per_class;
@@ -22,7 +22,7 @@ pub use prune::{Count, PruneSpec, Target, Tuned, parse_compression};
 pub use recovery::{OptimizerChoice, Recalibration, RecoverySpec, Schedule};
 pub use train::{Start, TrainSpec};
 
-use crate::options::{self, Options};
+use crate::options::{self, Options, entry};
 
 /// The largest seed: TOML, in which recipes are saved, has signed integers only.
 pub const MAX_SEED: u64 = i64::MAX as u64;
@@ -119,7 +119,7 @@ fn auto() -> String {
 fn seed(text: &str) -> Result<Table, String> {
     let seed = text.parse::<u64>().ok().filter(|seed| *seed <= MAX_SEED);
     let seed = seed.ok_or_else(|| format!("must be a whole number from 0 to {MAX_SEED}"))?;
-    Ok(Table::from_iter([("seed".to_owned(), toml::Value::Integer(seed as i64))]))
+    Ok(entry("seed", Value::Integer(seed as i64)))
 }
 
 impl Recipe {

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::data::no_general;
 use super::methods::{AlpsSpec, ErkSpec, EvoSpec, ObcSpec, is_default};
-use crate::options::{Opt, Options, Read, points};
+use crate::options::{Opt, Options, Read, entry, points};
 
 /// How weights are removed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Options)]
@@ -123,7 +123,7 @@ fn factor(text: &str) -> Result<Table, String> {
 }
 
 fn weights(sparsity: Sparsity) -> Table {
-    one("sparsity", Value::Float(sparsity.fraction()))
+    entry("sparsity", Value::Float(sparsity.fraction()))
 }
 
 /// Reads `20x` as a sparsity, everything else as a cost.
@@ -133,27 +133,23 @@ fn weights_or_cost(text: &str) -> Result<Table, String> {
     }
     let target = Target::try_from(text.to_owned());
     let target = target.map_err(|_| "must be such as 20x, 10x-macs, 3x-speedup or 8ms".to_owned())?;
-    Ok(one("target", Value::String(target.into())))
+    Ok(entry("target", Value::String(target.into())))
 }
 
 fn pattern(text: &str) -> Result<Table, String> {
     let pattern: Granularity =
         text.parse().map_err(|error: <Granularity as std::str::FromStr>::Err| error.to_string())?;
-    Ok(one("pattern", Value::String(pattern.to_string())))
+    Ok(entry("pattern", Value::String(pattern.to_string())))
 }
 
 fn max_drop(text: &str) -> Result<Table, String> {
     match text {
         "none" => Ok(Table::new()),
         text => match points(text) {
-            Ok(points) => Ok(one("max-drop", Value::Float(points / 100.0))),
+            Ok(points) => Ok(entry("max-drop", Value::Float(points / 100.0))),
             Err(reason) => Err(format!("{reason}, or none")),
         },
     }
-}
-
-fn one(key: &str, value: Value) -> Table {
-    Table::from_iter([(key.to_owned(), value)])
 }
 
 /// Which weights a sparsity is a fraction of.

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::options::{Options, said};
+use crate::options::{Options, entry, said};
 
 /// How accuracy is won back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Options)]
@@ -88,7 +88,7 @@ fn epochs(text: &str) -> Result<Table, String> {
     let numbers: Result<Vec<i64>, _> =
         text.split(',').map(|number| number.trim().parse::<u32>().map(i64::from)).collect();
     let numbers = numbers.map_err(|_| "must be a whole number, or several such as 10,30".to_owned())?;
-    let mut table = Table::from_iter([("epochs".to_owned(), Value::Integer(numbers[0]))]);
+    let mut table = entry("epochs", Value::Integer(numbers[0]));
     if numbers.len() > 1 {
         table.insert("try-epochs".to_owned(), Value::from(numbers));
     }

@@ -26,7 +26,7 @@ const ALLOWED: &[(&str, &str)] = &[
 ];
 
 /// Sources of a folder, tests left out.
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+pub fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs_err::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() && !path.ends_with("tests") {

@@ -53,15 +53,7 @@ type Arrows = BTreeMap<String, BTreeSet<String>>;
 /// Rust files below a folder that are no tests.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs_err::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_dir() && name != "tests" {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") && name != "tests.rs" {
-            found.push(path);
-        }
-    }
+    crate::input::sources(folder, &mut found);
     found
 }
 

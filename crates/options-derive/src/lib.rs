@@ -316,7 +316,7 @@ fn inner(kind: &Type) -> &Type {
 
 /// The name of a field in a recipe.
 fn key(field: &Field) -> String {
-    field.ident.as_ref().map(ToString::to_string).unwrap_or_default().replace('_', "-")
+    field.ident.as_ref().expect("fields are named").to_string().replace('_', "-")
 }
 
 /// The first paragraph of the doc comment as one line, without its full stop.

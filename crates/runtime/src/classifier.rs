@@ -39,6 +39,8 @@ pub struct Classifier {
     preprocessor: Preprocessor,
     labels: Arc<[String]>,
     batch: usize,
+    /// One prepared input, kept between calls of `classify`.
+    input: Vec<f32>,
 }
 
 /// A model that a classifier can use in the place of its own, with its labels.
@@ -86,7 +88,8 @@ impl Classifier {
         let session = Session::new(model, options)?;
         let preprocessor = Preprocessor::new(&model.preprocess);
         let batch = batch(model, options)?;
-        Ok(Self { session, preprocessor, labels: model.labels.clone().into(), batch })
+        let input = vec![0.0; preprocessor.image_len()];
+        Ok(Self { session, preprocessor, labels: model.labels.clone().into(), batch, input })
     }
 
     /// Prepares another model with the same input: the base with a region's adapter.
@@ -113,9 +116,10 @@ impl Classifier {
     /// # Errors
     /// [`RuntimeError::NotANumber`] where the network overflows.
     pub fn classify(&mut self, photo: &Photo) -> Result<Prediction, RuntimeError> {
-        let mut input = vec![0.0; self.preprocessor.image_len()];
-        self.preprocessor.run(photo, &mut input);
-        let prediction = Prediction::new(self.logits(&input)?, Arc::clone(&self.labels))?;
+        self.preprocessor.run(photo, &mut self.input);
+        let mut logits = vec![0.0; self.labels.len()];
+        self.session.run(&self.input, &mut logits)?;
+        let prediction = Prediction::new(logits, Arc::clone(&self.labels))?;
         Ok(prediction.with_note(photo.note()))
     }
 
